@@ -1,1 +1,8 @@
-//! skeleton
+//! The agent of one host, as a library: runs servers, keeps drives, and does what the control
+//! plane's documents say.
+
+pub mod agent;
+pub mod image;
+pub mod qemu;
+pub mod store;
+pub mod sys;

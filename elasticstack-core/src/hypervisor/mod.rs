@@ -1,0 +1,93 @@
+//! Running servers: the contract between the agent and whatever runs guests.
+
+mod types;
+
+use std::net::SocketAddr;
+
+use async_trait::async_trait;
+use futures_core::stream::BoxStream;
+
+pub use types::{
+    Bus, Device, DriveSlot, EndCause, InvalidDevice, Media, Nic, NicModel, Observed, Phase,
+    ServerSpec, Signal,
+};
+
+use crate::error::Result;
+use crate::generation::Run;
+use crate::id::ServerId;
+
+/// Runs guests on one host.
+///
+/// The agent decides *whether* a server should run; an implementation makes it so and tells
+/// what it sees. It keeps no intent of its own.
+///
+/// # Contract
+/// - **HV-1** `ensure` returns once the guest's processors run. Repeating it for the same run
+///   succeeds and starts nothing.
+/// - **HV-2** A run that has ended is never started again: `ensure` for it is `Stale`.
+/// - **HV-3** At most one run of a server exists at any time: `ensure` of a newer run while an
+///   older one exists is `ServerBusy`.
+/// - **HV-4** A guest's own ending is kept, with its cause, until `remove`; no crash of this
+///   process loses it, and nothing restarts the guest.
+/// - **HV-5** `remove` returns only when no instruction of the guest and no I/O of it can happen
+///   any more. Repeating it, or removing what never was, succeeds.
+/// - **HV-6** `observe` tells every run that exists, after a restart of this process too; a guest
+///   that does not answer is `Unresponsive`, and is left alone.
+/// - **HV-7** `events` yields the server's id after each change that `observe` would show. It may
+///   yield too often, never too seldom.
+/// - **HV-8** A failed `ensure` leaves nothing behind: no process, no file, no claim.
+#[async_trait]
+pub trait Hypervisor: Send + Sync {
+    /// Makes `run` of the server run.
+    ///
+    /// # Errors
+    /// `Stale` and `ServerBusy` by the contract; `JobFailed` if the guest can't be started, with a
+    /// sentence fit for its owner; `Internal`.
+    async fn ensure(&self, spec: &ServerSpec, run: Run) -> Result<()>;
+
+    /// Sends a signal to the guest. That it arrived says nothing of what the guest makes of it.
+    ///
+    /// # Errors
+    /// `NotFound` if it does not run; `Unavailable` if it does not answer.
+    async fn signal(&self, server: ServerId, signal: Signal) -> Result<()>;
+
+    /// Ends the server's run, whatever it is doing, as cutting the power does, and forgets it.
+    ///
+    /// # Errors
+    /// `Unavailable` if it can't be seen to have ended: call again.
+    async fn remove(&self, server: ServerId) -> Result<()>;
+
+    /// Every run that exists here.
+    ///
+    /// # Errors
+    /// `Internal` if the host can't be asked.
+    async fn observe(&self) -> Result<Vec<Observed>>;
+
+    /// The ids of servers of which something changed. Each call is a new subscription.
+    fn events(&self) -> BoxStream<'static, ServerId>;
+
+    /// The guests' consoles, if this hypervisor has any.
+    fn console(&self) -> Option<&dyn Console> {
+        None
+    }
+}
+
+/// The consoles of running guests.
+///
+/// # Contract
+/// - **CO-1** The serial log survives a restart of this process and the end of the run, until
+///   `Hypervisor::remove`; it may lose its oldest part, and marks where something may be missing.
+#[async_trait]
+pub trait Console: Send + Sync {
+    /// What the guest wrote to its first serial port, oldest first, at most 1 MiB.
+    ///
+    /// # Errors
+    /// `NotFound` if no run exists.
+    async fn serial(&self, server: ServerId) -> Result<Vec<u8>>;
+
+    /// Where the guest's screen can be reached by VNC (RFC 6143) on this host.
+    ///
+    /// # Errors
+    /// `NotFound` if no run exists.
+    async fn screen(&self, server: ServerId) -> Result<Option<SocketAddr>>;
+}

@@ -1,0 +1,370 @@
+//! The wire between the API server and an agent. No semver promise: both ends are ours, and speak
+//! [`PROTOCOL`] or the one before it.
+//!
+//! ```text
+//! GET  /v1/host                                → HostReport
+//! POST /v1/documents        Documents          → Accepted, once the documents are durable there
+//! POST /v1/reports          ReportsAfter       → Reports, as soon as there is something newer
+//! GET  /v1/drives/ID/data?offset=N&length=N    → the bytes
+//! POST /v1/drives/ID/data?offset=N   bytes     → nothing, once they are durable
+//! GET  /v1/servers/ID/serial                   → the bytes
+//! ```
+//! A failure answers with a [`Fault`]. Desired state goes down as whole documents, each with a
+//! generation; observed state comes up as whole statuses, each of which replaces the object's
+//! last. Repeating anything is harmless.
+//!
+//! Sizes here are bytes, memory is MiB, processor time MHz, instants microseconds since 1970.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::error::{Error, ErrorKind};
+use crate::generation::{Epoch, Generation, Run};
+use crate::hypervisor::{Device, EndCause, Media, Nic};
+use crate::id::{AccountId, ArrayId, DriveId, JobId, ServerId};
+use crate::secret::Secret;
+use crate::state::RunPhase;
+
+/// The version of this wire.
+pub const PROTOCOL: u32 = 1;
+
+/// What a host is and can do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostReport {
+    /// The [`PROTOCOL`] the agent speaks.
+    pub protocol: u32,
+    /// The kernel's boot id: another one means that the host restarted.
+    pub boot: String,
+    /// Processor time in all, in MHz.
+    pub cpu_mhz: u32,
+    /// Memory for guests in all, in MiB.
+    pub memory_mib: u32,
+    /// What runs guests, such as `kvm` or `software cpu`, and why.
+    pub accelerator: String,
+    /// How processor time is limited, or `none`.
+    pub cpu_limits: String,
+    /// Its arrays.
+    pub arrays: Vec<ArrayStatus>,
+}
+
+/// One array and the room on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArrayStatus {
+    /// Which.
+    pub array: ArrayId,
+    /// What the operator calls it.
+    pub name: String,
+    /// The most that drives may sum up to.
+    pub capacity: u64,
+    /// Σ sizes of the drives on it.
+    pub promised: u64,
+}
+
+/// Desired documents, pushed down.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Documents {
+    /// In any order; each stands alone.
+    pub documents: Vec<Document>,
+}
+
+/// The answer to [`Documents`]: all of them are durable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// How many were ignored because the host had a newer generation.
+    pub ignored: u64,
+}
+
+/// What one object should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "object", rename_all = "snake_case")]
+pub enum Document {
+    /// A drive.
+    Drive(DriveDocument),
+    /// A job.
+    Job(JobDocument),
+    /// A server.
+    Server(ServerDocument),
+}
+
+/// What a drive should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DriveDocument {
+    /// Which drive.
+    pub drive: DriveId,
+    /// The version of this document.
+    pub generation: Generation,
+    /// A tombstone: destroy it. Only this destroys, absence never does.
+    pub gone: bool,
+    /// Its owner.
+    pub account: AccountId,
+    /// The array it lies on.
+    pub array: ArrayId,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// One imaging of a drive: the target becomes what the source holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobDocument {
+    /// Which job.
+    pub job: JobId,
+    /// The version of this document.
+    pub generation: Generation,
+    /// Forget it: its end was read.
+    pub gone: bool,
+    /// Read from here.
+    pub source: DriveId,
+    /// The claim on the source.
+    pub source_epoch: Epoch,
+    /// Write to here.
+    pub target: DriveId,
+    /// The claim on the target.
+    pub target_epoch: Epoch,
+    /// What to do to the bytes on the way.
+    pub conversion: Conversion,
+}
+
+/// What imaging does to the bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Conversion {
+    /// Nothing.
+    None,
+    /// Compresses to gzip (RFC 1952).
+    Gzip,
+    /// Decompresses gzip (RFC 1952).
+    Gunzip,
+}
+
+/// What a server should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerDocument {
+    /// Which server.
+    pub server: ServerId,
+    /// The version of this document.
+    pub generation: Generation,
+    /// A tombstone: stop it and forget it. Its drives stay.
+    pub gone: bool,
+    /// The newest run asked for; 0 if it was never started.
+    pub run: Run,
+    /// Whether that run should go on. A run that ended stays ended.
+    pub powered: bool,
+    /// The newest reset asked for, counted over all runs.
+    pub reset: u64,
+    /// The newest shutdown asked for, counted over all runs.
+    pub shutdown: u64,
+    /// What the newest run is to look like.
+    pub hardware: Hardware,
+}
+
+/// What a guest sees.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hardware {
+    /// Processor time in MHz.
+    pub cpu_mhz: u32,
+    /// Virtual CPUs, at least 1.
+    pub vcpus: u8,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// Its drives.
+    pub drives: Vec<ClaimedDrive>,
+    /// The boot order; empty for the firmware's.
+    pub boot: Vec<Device>,
+    /// Its network cards.
+    pub nics: Vec<Nic>,
+    /// The VNC password; no screen without one.
+    pub screen: Option<Secret>,
+}
+
+/// A drive that a server has claimed for its run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClaimedDrive {
+    /// Which drive.
+    pub drive: DriveId,
+    /// The claim's epoch; the drive is opened under it.
+    pub epoch: Epoch,
+    /// Whether the claim keeps everybody else out.
+    pub access: Access,
+    /// Where it is plugged in.
+    pub device: Device,
+    /// As what.
+    pub media: Media,
+}
+
+/// Whom a claim tolerates beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Access {
+    /// Nobody.
+    Exclusive,
+    /// Other shared claims.
+    Shared,
+}
+
+/// Asks for the statuses that changed after a cursor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportsAfter {
+    /// The cursor of the last answer; `None` for everything.
+    pub after: Option<Cursor>,
+    /// How long to wait for something newer, in milliseconds, at most 60,000.
+    pub wait_ms: u32,
+}
+
+/// A place in an agent's stream of statuses. Whoever sends it says that all up to here is durable
+/// on his side.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cursor {
+    /// Names one life of the agent's process; a cursor of another life counts as none.
+    pub life: String,
+    /// Counts changes within that life.
+    pub sequence: u64,
+}
+
+/// The newest status of every object that changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reports {
+    /// Where to go on from.
+    pub next: Cursor,
+    /// Each replaces what was known of its object.
+    pub objects: Vec<ObjectStatus>,
+}
+
+/// What one object is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "object", rename_all = "snake_case")]
+pub enum ObjectStatus {
+    /// A drive.
+    Drive(DriveStatus),
+    /// A job.
+    Job(JobStatus),
+    /// A server.
+    Server(ServerStatus),
+}
+
+/// What a drive is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DriveStatus {
+    /// Which drive.
+    pub drive: DriveId,
+    /// The document that this is the outcome of.
+    pub generation: Generation,
+    /// It does not exist (any more).
+    pub gone: bool,
+    /// Its size in bytes.
+    pub size: u64,
+    /// The highest epoch that had access.
+    pub epoch: Epoch,
+    /// Why the document could not be made true; it is tried again.
+    pub fault: Option<Fault>,
+}
+
+/// What a job is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobStatus {
+    /// Which job.
+    pub job: JobId,
+    /// The document that this is the outcome of.
+    pub generation: Generation,
+    /// It is forgotten.
+    pub gone: bool,
+    /// How far it is.
+    pub state: JobProgress,
+}
+
+/// How far a job is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobProgress {
+    /// Waits its turn.
+    Queued,
+    /// So many hundredths of the source are read.
+    Running(u8),
+    /// The target is whole and durable.
+    Done,
+    /// It ended without success; the target's content is undefined.
+    Failed(Fault),
+}
+
+/// What a server is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerStatus {
+    /// Which server.
+    pub server: ServerId,
+    /// The document that this is the outcome of.
+    pub generation: Generation,
+    /// It is stopped and forgotten.
+    pub gone: bool,
+    /// The newest run that was begun here; 0 if none.
+    pub run: Run,
+    /// What that run does; [`RunPhase::Ended`] also if none was begun.
+    pub phase: RunPhase,
+    /// When its processors began to run.
+    pub started: Option<Stamp>,
+    /// When and how it ended.
+    pub ended: Option<Ended>,
+    /// The newest reset carried out.
+    pub reset: u64,
+    /// The newest shutdown passed on to the guest.
+    pub shutdown: u64,
+    /// Where its screen is served.
+    pub screen: Option<SocketAddr>,
+}
+
+/// The end of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// When, as the host saw it.
+    pub at: Stamp,
+    /// Why.
+    pub cause: EndCause,
+    /// The reason for its owner, if it could not be started or broke.
+    pub fault: Option<Fault>,
+}
+
+/// An instant as one host saw it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    /// By its wall clock.
+    pub wall: Timestamp,
+    /// Microseconds since that boot, which no one sets back.
+    pub monotonic_us: u64,
+    /// The kernel's boot id that `monotonic_us` counts from.
+    pub boot: String,
+}
+
+/// A failure as it crosses the wire: an [`Error`] without its context and source, which stay in
+/// the log of the side where it happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// [`ErrorKind::code`].
+    pub code: String,
+    /// The sentence for the client.
+    pub message: String,
+    /// The key or parameter to blame.
+    pub field: Option<String>,
+}
+
+impl From<&Error> for Fault {
+    fn from(error: &Error) -> Self {
+        Self {
+            code: error.kind().code().to_owned(),
+            message: error.public_message().to_owned(),
+            field: error.blamed_field().map(str::to_owned),
+        }
+    }
+}
+
+impl From<Fault> for Error {
+    fn from(Fault { code, message, field }: Fault) -> Self {
+        let error = match ErrorKind::from_code(&code) {
+            Some(kind) => Self::new(kind, message),
+            None => Self::internal(format!("the other side says {code:?}: {message}")),
+        };
+        match field {
+            Some(field) => error.field(field),
+            None => error,
+        }
+    }
+}

@@ -1,0 +1,389 @@
+//! Records: the flat sets of keys that the public API speaks, in its text and its JSON form.
+//!
+//! A [`Record`] holds text only; what a value means, and whether JSON shows it as a number, is
+//! said by its key's row in [`super::keys`]. An empty value unsets its key.
+//!
+//! ```text
+//! name web one           one `KEY SP VALUE LF` a line; `\n` and `\\` stand for a line end and a
+//! size 12582912          backslash in a value; records are parted by an empty line
+//! ```
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use super::keys::{self, Object, Shape};
+use crate::error::{Error, ErrorKind, Result};
+
+/// The most keys that one record may have.
+pub const MAX_KEYS: usize = 1_000;
+
+/// Keys and their values, sorted by key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Record {
+    entries: BTreeMap<String, String>,
+}
+
+impl Record {
+    /// A record without keys.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The value of a key, if it is set.
+    #[must_use]
+    pub fn value(&self, key: &str) -> Option<&str> {
+        self.entries.get(key).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// Sets a key. The last of several settings wins.
+    #[expect(clippy::needless_pass_by_value, reason = "numbers and text alike are given plainly")]
+    pub fn set(&mut self, key: impl Into<String>, value: impl ToString) {
+        self.entries.insert(key.into(), value.to_string());
+    }
+
+    /// [`Record::set`], for building.
+    #[must_use]
+    pub fn with(mut self, key: impl Into<String>, value: impl ToString) -> Self {
+        self.set(key, value);
+        self
+    }
+
+    /// Takes a key away.
+    pub fn remove(&mut self, key: &str) -> Option<String> {
+        self.entries.remove(key)
+    }
+
+    /// Every key with its value, sorted; the value is empty where the key is to be unset.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.entries.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
+    /// Whether it has no key.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Lays `change` over this record: its keys replace ours, its empty values unset ours.
+    pub fn apply(&mut self, change: &Self) {
+        for (key, value) in change.iter() {
+            if value.is_empty() {
+                self.entries.remove(key);
+            } else {
+                self.entries.insert(key.to_owned(), value.to_owned());
+            }
+        }
+    }
+
+    /// Reads one record in text form. A body in form encoding (`a=b&c=d`) is taken as such if its
+    /// first line has a `=` before its first space.
+    ///
+    /// # Errors
+    /// `MalformedBody` for bytes that are not UTF-8, for too many keys, or a line without a key.
+    pub fn from_text(body: &[u8]) -> Result<Self> {
+        let mut records = Self::list_from_text(body)?;
+        match (records.pop(), records.len()) {
+            (None, _) => Ok(Self::default()),
+            (Some(record), 0) => Ok(record),
+            (Some(_), more) => Err(malformed(format!(
+                "one object was expected, the body has {}: they are parted by empty lines",
+                more + 1
+            ))),
+        }
+    }
+
+    /// Reads any number of records in text form.
+    ///
+    /// # Errors
+    /// As [`Record::from_text`].
+    pub fn list_from_text(body: &[u8]) -> Result<Vec<Self>> {
+        let text = std::str::from_utf8(body)
+            .map_err(|_| malformed("the body is not UTF-8 text: send KEY VALUE lines in UTF-8"))?;
+        let mut records = Vec::new();
+        let mut record = Self::default();
+        for line in text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)) {
+            if line.is_empty() {
+                if !record.is_empty() {
+                    records.push(std::mem::take(&mut record));
+                }
+                continue;
+            }
+            let (key, value) = line.split_once(' ').unwrap_or((line, ""));
+            if key.is_empty() {
+                return Err(malformed("a line begins with a space: send KEY VALUE lines"));
+            }
+            record.set(key, unescape(value));
+            record.check_length()?;
+        }
+        if !record.is_empty() {
+            records.push(record);
+        }
+        Ok(records)
+    }
+
+    /// Reads one record in `application/x-www-form-urlencoded` form.
+    ///
+    /// # Errors
+    /// `MalformedBody` for a broken escape or bytes that are not UTF-8.
+    pub fn from_form(body: &[u8]) -> Result<Self> {
+        let mut record = Self::default();
+        for pair in body.split(|&byte| byte == b'&').filter(|pair| !pair.is_empty()) {
+            let split = pair.iter().position(|&byte| byte == b'=').unwrap_or(pair.len());
+            let (key, value) = pair.split_at(split);
+            let value = value.strip_prefix(b"=").unwrap_or(value);
+            record.set(percent_decoded(key)?, percent_decoded(value)?);
+            record.check_length()?;
+        }
+        Ok(record)
+    }
+
+    /// Reads one record in JSON form. An empty body is an empty record; numbers and booleans stand
+    /// for their text, `null` unsets a key, an array stands for its elements parted by spaces.
+    ///
+    /// # Errors
+    /// `MalformedBody` if it is not one JSON object of such values.
+    pub fn from_json(body: &[u8]) -> Result<Self> {
+        if body.iter().all(u8::is_ascii_whitespace) {
+            return Ok(Self::default());
+        }
+        match serde_json::from_slice(body) {
+            Ok(Value::Object(map)) => Self::from_map(map),
+            Ok(_) => {
+                Err(malformed("the body is JSON but not an object: send {\"key\": \"value\"}"))
+            }
+            Err(error) => Err(malformed(format!("the body is not JSON: {error}"))),
+        }
+    }
+
+    /// Reads any number of records in JSON form: an array of objects, or one object.
+    ///
+    /// # Errors
+    /// As [`Record::from_json`].
+    pub fn list_from_json(body: &[u8]) -> Result<Vec<Self>> {
+        match serde_json::from_slice(body) {
+            Ok(Value::Array(items)) => items
+                .into_iter()
+                .map(|item| match item {
+                    Value::Object(map) => Self::from_map(map),
+                    _ => Err(malformed("the body is an array of something else than objects")),
+                })
+                .collect(),
+            _ => Self::from_json(body).map(|record| vec![record]),
+        }
+    }
+
+    fn from_map(map: Map<String, Value>) -> Result<Self> {
+        let mut record = Self::default();
+        for (key, value) in map {
+            let text = match value {
+                Value::Array(items) => {
+                    let words: Result<Vec<_>> =
+                        items.into_iter().map(|item| scalar(&key, item)).collect();
+                    words?.join(" ")
+                }
+                scalar_value => scalar(&key, scalar_value)?,
+            };
+            record.set(key, text);
+            record.check_length()?;
+        }
+        Ok(record)
+    }
+
+    fn check_length(&self) -> Result<()> {
+        if self.entries.len() > MAX_KEYS {
+            return Err(malformed(format!(
+                "a body has at most {MAX_KEYS} keys, this one has more"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Writes the record in text form, every line ended.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        for (key, value) in self.iter() {
+            text.push_str(key);
+            text.push(' ');
+            escape_into(&mut text, value);
+            text.push('\n');
+        }
+        text
+    }
+
+    /// Writes the record as a JSON object, numbers bare where the key's row says so.
+    #[must_use]
+    pub fn to_json(&self, object: Object) -> Value {
+        let entries = self.iter().map(|(key, value)| {
+            let shape = keys::find(object, key).map_or(Shape::Text, |key| key.shape);
+            (key.to_owned(), shape_json(shape, value))
+        });
+        Value::Object(entries.collect())
+    }
+}
+
+/// Writes records in text form, parted by empty lines.
+#[must_use]
+pub fn list_to_text(records: &[Record]) -> String {
+    records.iter().map(Record::to_text).collect::<Vec<_>>().join("\n")
+}
+
+fn shape_json(shape: Shape, value: &str) -> Value {
+    match shape {
+        Shape::Number => value.parse::<u64>().map_or_else(|_| value.into(), Value::from),
+        Shape::Text => value.into(),
+        Shape::Devices if value.contains(' ') => value.split(' ').map(Value::from).collect(),
+        Shape::Devices => value.into(),
+    }
+}
+
+fn scalar(key: &str, value: Value) -> Result<String> {
+    match value {
+        Value::Null => Ok(String::new()),
+        Value::Bool(flag) => Ok(flag.to_string()),
+        Value::Number(number) => Ok(number.to_string()),
+        Value::String(text) => Ok(text),
+        Value::Array(_) | Value::Object(_) => Err(malformed(format!(
+            "the value of {key:?} is nested: send text, a number, true, false, null or a list of these"
+        ))),
+    }
+}
+
+fn unescape(value: &str) -> String {
+    let mut text = String::with_capacity(value.len());
+    let mut characters = value.chars();
+    while let Some(character) = characters.next() {
+        match (character, characters.as_str().chars().next()) {
+            ('\\', Some('n')) => {
+                text.push('\n');
+                characters.next();
+            }
+            ('\\', Some('\\')) => {
+                text.push('\\');
+                characters.next();
+            }
+            _ => text.push(character),
+        }
+    }
+    text
+}
+
+fn escape_into(text: &mut String, value: &str) {
+    for character in value.chars() {
+        match character {
+            '\n' => text.push_str("\\n"),
+            '\\' => text.push_str("\\\\"),
+            _ => text.push(character),
+        }
+    }
+}
+
+fn percent_decoded(bytes: &[u8]) -> Result<String> {
+    let broken = || malformed("a form value has a broken % escape or is not UTF-8");
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut rest = bytes.iter();
+    while let Some(&byte) = rest.next() {
+        decoded.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let mut digit = || {
+                    let digit = char::from(*rest.next()?).to_digit(16)?;
+                    u8::try_from(digit).ok()
+                };
+                match (digit(), digit()) {
+                    (Some(high), Some(low)) => high << 4 | low,
+                    _ => return Err(broken()),
+                }
+            }
+            _ => byte,
+        });
+    }
+    String::from_utf8(decoded).map_err(|_| broken())
+}
+
+fn malformed(public: impl Into<String>) -> Error {
+    Error::new(ErrorKind::MalformedBody, public)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn text_is_read_as_old_clients_write_it() {
+        let record = Record::from_text(
+            b"name my web\nsize 10G\nuser:note a\\nb\r\nide:0:0 disk\nide:0:0 x\ntags",
+        )
+        .unwrap();
+        assert_eq!(record.value("name"), Some("my web"));
+        assert_eq!(record.value("user:note"), Some("a\nb"));
+        assert_eq!(record.value("ide:0:0"), Some("x"), "the last of two wins");
+        assert_eq!(record.value("tags"), None, "an empty value unsets");
+        assert!(Record::from_text(b"").unwrap().is_empty());
+    }
+
+    #[test]
+    fn json_is_read_with_numbers_quoted_or_bare() {
+        let record = Record::from_json(br#"{"cpu":"2","mem":1700,"persistent":true,"nic:1:vlan":null,"boot":["ide:0:0","ide:0:1"]}"#).unwrap();
+        assert_eq!(record.value("cpu"), Some("2"));
+        assert_eq!(record.value("mem"), Some("1700"));
+        assert_eq!(record.value("persistent"), Some("true"));
+        assert_eq!(record.value("nic:1:vlan"), None);
+        assert_eq!(record.value("boot"), Some("ide:0:0 ide:0:1"));
+        assert!(Record::from_json(b"  ").unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_a_malformed_body() {
+        let many = (0..=MAX_KEYS).map(|n| format!("user:{n} x\n")).collect::<String>();
+        let readers: [(&str, Result<Record>); 8] = [
+            ("not utf-8", Record::from_text(b"name \xff\xfe")),
+            ("leading space", Record::from_text(b" name x")),
+            ("two objects", Record::from_text(b"a 1\n\nb 2\n")),
+            ("too many keys", Record::from_text(many.as_bytes())),
+            ("truncated json", Record::from_json(br#"{"name": "x"#)),
+            ("json array", Record::from_json(b"[1]")),
+            ("nested json", Record::from_json(br#"{"a":{"b":1}}"#)),
+            ("broken escape", Record::from_form(b"a=%4")),
+        ];
+        for (what, outcome) in readers {
+            assert_eq!(outcome.unwrap_err().kind(), ErrorKind::MalformedBody, "{what}");
+        }
+    }
+
+    #[test]
+    fn json_numbers_are_bare_only_where_old_clients_expect_them() {
+        let server = Record::new()
+            .with("cpu", 2000)
+            .with("smp", "auto")
+            .with("boot", "ide:0:0 block:1")
+            .with("ide:0:0:read:bytes", 7);
+        let json = server.to_json(Object::Server).to_string();
+        assert_eq!(
+            json,
+            r#"{"boot":["ide:0:0","block:1"],"cpu":2000,"ide:0:0:read:bytes":"7","smp":"auto"}"#
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_record_writes_as_text_it_reads(
+            entries in proptest::collection::btree_map("[a-z:]{1,8}", "[^\r\u{0}]{1,12}", 1..8)
+        ) {
+            let record = Record { entries: entries.into_iter().collect() };
+            prop_assert_eq!(Record::from_text(record.to_text().as_bytes()).unwrap(), record.clone());
+            let json = record.to_json(Object::Drive).to_string();
+            prop_assert_eq!(Record::from_json(json.as_bytes()).unwrap(), record);
+        }
+
+        #[test]
+        fn no_bytes_panic_a_parser(body: Vec<u8>) {
+            let _ = (Record::from_text(&body), Record::from_json(&body), Record::from_form(&body));
+            let _ = (Record::list_from_text(&body), Record::list_from_json(&body));
+        }
+    }
+}

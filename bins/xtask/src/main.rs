@@ -1,1 +1,48 @@
-fn main() {}
+//! The project's own commands. This file owns the command line and nothing else: each command is a
+//! module with one `run`.
+
+mod goldens;
+mod layers;
+mod process;
+mod stages;
+mod tools;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The project's own commands")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the whole platform on this machine
+    Up(up::Args),
+    /// Run every check and test, as CI does
+    Test(stages::Args),
+    /// Check the crates' edges and the house rules of the tree
+    Layers(layers::Args),
+    /// Rewrite the golden files from what the code says now
+    Goldens,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Up(args) => up::run(&args),
+        Command::Test(args) => stages::run(&args),
+        Command::Layers(args) => layers::run(&args),
+        Command::Goldens => goldens::run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! `cargo xtask test`: the named stages, in the order in which they are cheapest to fail. Owns the
+//! table and the running of it; a stage is a function that fails with a reason.
+//!
+//! `nextest` is always last and replaces this process: its summary closes the output and its exit
+//! status is the run's. The nightly stages come before it.
+
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::layers::{self, graph};
+use crate::{process, tools};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Run only these stages, separated by commas
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    only: Vec<String>,
+    /// List the stages and run none
+    #[arg(long)]
+    list: bool,
+    /// Run the nightly stages too
+    #[arg(long)]
+    nightly: bool,
+}
+
+struct Stage {
+    name: &'static str,
+    what: &'static str,
+    when: When,
+    run: fn() -> Result<()>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum When {
+    Always,
+    Nightly,
+}
+
+const STAGES: &[Stage] = &[
+    always("tools", "packages and cargo tools that are missing are installed", tools::ensure),
+    always("fmt", "every file is formatted", fmt),
+    always("layers", "crate edges and house rules hold", layers::check),
+    always("clippy", "no warning in any target", clippy),
+    always("core", "elasticstack-core builds alone and without tokio", core),
+    always("doc", "the documentation builds without a warning", doc),
+    always("doctest", "the examples in the documentation run", doctest),
+    nightly("features", "every feature of every library builds alone", features),
+    nightly("deny", "bans, licences and sources of all dependencies", deny),
+    always("nextest", "every test, none skipped", nextest),
+];
+
+const fn always(name: &'static str, what: &'static str, run: fn() -> Result<()>) -> Stage {
+    Stage { name, what, when: When::Always, run }
+}
+
+const fn nightly(name: &'static str, what: &'static str, run: fn() -> Result<()>) -> Stage {
+    Stage { name, what, when: When::Nightly, run }
+}
+
+/// Runs the stages that `args` selects and stops at the first that fails.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    if args.list {
+        for stage in STAGES {
+            let mark = if stage.when == When::Nightly { " (nightly)" } else { "" };
+            println!("{:<9} {}{mark}", stage.name, stage.what);
+        }
+        return Ok(());
+    }
+    let selected = select(args)?;
+    let count = selected.len();
+    for (at, stage) in selected.iter().enumerate() {
+        println!("── stage {}/{count} {}: {}", at + 1, stage.name, stage.what);
+        let started = Instant::now();
+        (stage.run)().with_context(|| {
+            let name = stage.name;
+            let seconds = started.elapsed().as_secs_f64();
+            format!(
+                "stage {name} failed after {seconds:.1} s; \
+                 repeat it with `cargo xtask test --only {name}`"
+            )
+        })?;
+        println!("── {} passed in {:.1} s", stage.name, started.elapsed().as_secs_f64());
+    }
+    Ok(())
+}
+
+/// The stages to run, always in the table's order.
+fn select(args: &Args) -> Result<Vec<&'static Stage>> {
+    if let Some(unknown) = args.only.iter().find(|only| STAGES.iter().all(|s| s.name != **only)) {
+        let known: Vec<_> = STAGES.iter().map(|stage| stage.name).collect();
+        bail!("there is no stage {unknown:?}: the stages are {}", known.join(", "));
+    }
+    let wanted = |stage: &&Stage| {
+        if args.only.is_empty() {
+            args.nightly || stage.when == When::Always
+        } else {
+            args.only.iter().any(|only| only == stage.name)
+        }
+    };
+    Ok(STAGES.iter().filter(wanted).collect())
+}
+
+fn fmt() -> Result<()> {
+    process::run(&mut process::cargo(["fmt", "--all", "--check"])?)
+}
+
+fn clippy() -> Result<()> {
+    let mut clippy = process::cargo(["clippy", "--workspace", "--all-targets", "--locked"])?;
+    process::run(clippy.args(["--", "-D", "warnings"]))
+}
+
+fn core() -> Result<()> {
+    if let Some(violation) = graph::runtime_in_core()? {
+        bail!("{violation}");
+    }
+    process::run(&mut process::cargo(["build", "--locked", "-p", "elasticstack-core"])?)
+}
+
+fn doc() -> Result<()> {
+    let mut doc = process::cargo(["doc", "--workspace", "--no-deps", "--locked"])?;
+    process::run(doc.env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+fn doctest() -> Result<()> {
+    process::run(&mut process::cargo(["test", "--workspace", "--doc", "--locked"])?)
+}
+
+fn features() -> Result<()> {
+    for package in graph::members()?.iter().filter(|package| package.is_library()) {
+        for feature in std::iter::once("").chain(package.features()) {
+            println!(
+                "checking {} with {}",
+                package.name,
+                if feature.is_empty() { "none" } else { feature }
+            );
+            let mut check =
+                process::cargo(["check", "--quiet", "--locked", "--no-default-features"])?;
+            check.args(["-p", &package.name, "--features", feature]);
+            process::run(&mut check)?;
+        }
+    }
+    Ok(())
+}
+
+fn deny() -> Result<()> {
+    tools::ensure_deny()?;
+    process::run(&mut process::cargo(["deny", "--locked", "check", "bans", "licenses", "sources"])?)
+}
+
+fn nextest() -> Result<()> {
+    tools::ensure_nextest()?;
+    let mut nextest = process::cargo(["nextest", "run", "--workspace", "--locked"])?;
+    process::become_command(nextest.args(["--profile", "ci", "--run-ignored", "all"]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(only: &[&str], nightly: bool) -> Result<Vec<&'static str>> {
+        let only = only.iter().map(ToString::to_string).collect();
+        let selected = select(&Args { only, list: false, nightly })?;
+        Ok(selected.iter().map(|stage| stage.name).collect())
+    }
+
+    #[test]
+    fn nextest_is_last_and_nightly_only_adds() {
+        let (daily, nightly) = (names(&[], false).unwrap(), names(&[], true).unwrap());
+        assert_eq!(daily.last(), Some(&"nextest"));
+        assert_eq!(nightly.last(), Some(&"nextest"));
+        assert!(daily.iter().all(|name| nightly.contains(name)));
+        assert!(nightly.contains(&"deny") && !daily.contains(&"deny"));
+    }
+
+    #[test]
+    fn chosen_stages_run_in_the_tables_order_and_nightly_ones_need_no_flag() {
+        assert_eq!(names(&["deny", "fmt"], false).unwrap(), ["fmt", "deny"]);
+    }
+
+    #[test]
+    fn an_unknown_stage_is_refused_with_the_known_ones() {
+        let error = names(&["fmt", "lint"], false).unwrap_err().to_string();
+        assert!(
+            error.starts_with("there is no stage \"lint\": the stages are tools, fmt,"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn stage_names_are_unique() {
+        for (at, stage) in STAGES.iter().enumerate() {
+            assert!(
+                STAGES[..at].iter().all(|earlier| earlier.name != stage.name),
+                "{}",
+                stage.name
+            );
+        }
+    }
+}

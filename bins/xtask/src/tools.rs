@@ -1,0 +1,214 @@
+//! What the checks need besides Rust: Debian packages, and cargo tools at pinned versions. Owns the
+//! two lists and how a missing one is installed; on a machine that has all of them it costs one
+//! `dpkg-query`.
+//!
+//! Packages are the only thing installed as root (through sudo if we are not); cargo tools go to
+//! `~/.cache/elasticstack/tools`, and one that is on `PATH` already is used as it is.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::process;
+
+/// Debian's names, each with what it is for.
+const PACKAGES: &[(&str, &str)] = &[
+    ("busybox-static", "userland of the image `tiny`"),
+    ("cpio", "initramfs of `tiny`"),
+    ("kmod", "module dependencies of `tiny`"),
+    ("mtools", "the FAT disk of `tiny`, written without root"),
+    ("qemu-system-x86", "virtual machines"),
+    ("syslinux", "boot sector of `tiny`"),
+    ("syslinux-common", "boot loader modules of `tiny`"),
+];
+
+const QEMU: &str = "qemu-system-x86";
+const NEXTEST: &str = "0.9.143";
+const DENY: &str = "0.20.2";
+
+/// Installs every package and tool that the daily stages need and this machine lacks.
+pub(crate) fn ensure() -> Result<()> {
+    ensure_packages()?;
+    ensure_nextest()
+}
+
+/// Installs the Debian packages that are missing.
+pub(crate) fn ensure_packages() -> Result<()> {
+    let missing = missing_packages()?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    for (name, purpose) in PACKAGES.iter().filter(|(name, _)| missing.contains(name)) {
+        println!("installing {name}: {purpose}");
+    }
+    if !all_have_candidates(&missing)? {
+        apt(["update", "--quiet"], &[])?;
+    }
+    let wanted: Vec<String> = missing.iter().map(ToString::to_string).collect();
+    if apt(INSTALL, &wanted).is_ok() {
+        return Ok(());
+    }
+    // Either the lists are stale, or QEMU packages already here come from another release than the
+    // one apt would take: then they must all go to one version together.
+    println!("apt-get refused: trying again with fresh lists and QEMU's packages at one version");
+    apt(["update", "--quiet"], &[])?;
+    let mut pinned = wanted;
+    pinned.extend(qemu_at_one_version()?);
+    apt(INSTALL_DOWNGRADING, &pinned)
+        .with_context(|| format!("install these packages by hand: {}", missing.join(" ")))
+}
+
+/// Installs cargo-nextest unless some version of it is there.
+pub(crate) fn ensure_nextest() -> Result<()> {
+    ensure_cargo_tool("cargo-nextest", NEXTEST)
+}
+
+/// Installs cargo-deny unless some version of it is there.
+pub(crate) fn ensure_deny() -> Result<()> {
+    ensure_cargo_tool("cargo-deny", DENY)
+}
+
+fn ensure_cargo_tool(name: &str, version: &str) -> Result<()> {
+    if process::is_installed(name)? {
+        return Ok(());
+    }
+    println!("installing {name} {version} from source, once; this takes some minutes");
+    let mut install = process::cargo(["install", "--locked", "--quiet", "--root"])?;
+    // Its objects are of no use to the workspace's target directory.
+    install.env_remove("CARGO_TARGET_DIR");
+    // The tools' release profiles spend most of their build on speed that is not felt here.
+    install.envs([
+        ("CARGO_PROFILE_RELEASE_LTO", "off"),
+        ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16"),
+        ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1"),
+    ]);
+    process::run(install.arg(process::tools_dir()?).arg(format!("{name}@{version}")))
+}
+
+const INSTALL: [&str; 3] = ["install", "--yes", "--no-install-recommends"];
+const INSTALL_DOWNGRADING: [&str; 4] =
+    ["install", "--yes", "--no-install-recommends", "--allow-downgrades"];
+
+fn missing_packages() -> Result<Vec<&'static str>> {
+    if !process::is_installed("dpkg-query")? {
+        bail!("dpkg-query not found: xtask installs packages on Debian 12 only");
+    }
+    let names = PACKAGES.iter().map(|(name, _)| *name);
+    // Unknown names make dpkg-query exit with 1, so its status says nothing.
+    let output = process::command("dpkg-query")?
+        .args(["--show", "--showformat", "${Package} ${db:Status-Status}\n"])
+        .args(names)
+        .stderr(Stdio::null())
+        .output()
+        .context("dpkg-query cannot be started")?;
+    Ok(lacking(&String::from_utf8_lossy(&output.stdout)))
+}
+
+/// The packages that `listing` (lines of "name status") does not call installed.
+fn lacking(listing: &str) -> Vec<&'static str> {
+    let installed: Vec<&str> =
+        listing.lines().filter_map(|line| line.strip_suffix(" installed")).collect();
+    PACKAGES.iter().map(|(name, _)| *name).filter(|name| !installed.contains(name)).collect()
+}
+
+fn all_have_candidates(packages: &[&str]) -> Result<bool> {
+    for package in packages {
+        if candidate(package)?.is_none() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The version that apt would install, if its lists know one.
+fn candidate(package: &str) -> Result<Option<String>> {
+    let policy = process::capture(process::command("apt-cache")?.args(["policy", package]))?;
+    let version = policy.lines().find_map(|line| line.trim().strip_prefix("Candidate: "));
+    Ok(version.filter(|version| *version != "(none)").map(str::to_owned))
+}
+
+/// `package=version` for [`QEMU`] and every installed package built from QEMU's source, all at the
+/// version that apt would take for [`QEMU`].
+fn qemu_at_one_version() -> Result<Vec<String>> {
+    let wanted = candidate(QEMU)?.with_context(|| format!("apt knows no version of {QEMU}"))?;
+    let mut pinned = vec![format!("{QEMU}={wanted}")];
+    let listing = process::capture(process::command("dpkg-query")?.args([
+        "--show",
+        "--showformat",
+        "${Package} ${source:Package} ${db:Status-Status}\n",
+    ]))?;
+    for package in built_from_qemu(&listing).filter(|package| *package != QEMU) {
+        let offered = process::capture(process::command("apt-cache")?.args(["madison", package]))?;
+        if let Some(version) = same_release(&offered, &wanted) {
+            pinned.push(format!("{package}={version}"));
+        }
+    }
+    Ok(pinned)
+}
+
+/// The installed packages of QEMU's source in `listing` (lines of "package source status").
+fn built_from_qemu(listing: &str) -> impl Iterator<Item = &str> {
+    listing.lines().filter_map(|line| line.strip_suffix(" qemu installed"))
+}
+
+/// The version in `madison` (lines of "package | version | origin") that is `wanted` but for the
+/// `+bN` of a rebuild: packages for all architectures are not rebuilt with the others.
+fn same_release<'a>(madison: &'a str, wanted: &str) -> Option<&'a str> {
+    let versions = madison.lines().filter_map(|line| line.split('|').nth(1)).map(str::trim);
+    let mut same = versions.filter(|version| source_version(version) == source_version(wanted));
+    same.next()
+}
+
+fn source_version(version: &str) -> &str {
+    match version.rsplit_once("+b") {
+        Some((source, rebuild)) if rebuild.chars().all(|c| c.is_ascii_digit()) => source,
+        _ => version,
+    }
+}
+
+fn apt<const N: usize>(verb: [&str; N], packages: &[String]) -> Result<()> {
+    let mut command = as_root("env")?;
+    command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]).args(verb).args(packages);
+    process::run(&mut command)
+}
+
+fn as_root(program: &str) -> Result<Command> {
+    // The owner of our own entry in /proc is our effective user.
+    if fs::metadata("/proc/self").context("/proc cannot be read")?.uid() == 0 {
+        return process::command(program);
+    }
+    let mut sudo = process::command("sudo")?;
+    sudo.arg(program);
+    Ok(sudo)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_that_is_removed_or_unknown_is_lacking() {
+        let listing = "busybox-static installed\ncpio config-files\nkmod installed\n\
+                       mtools installed\nsyslinux installed\nsyslinux-common installed\n";
+        assert_eq!(lacking(listing), ["cpio", "qemu-system-x86"]);
+    }
+
+    #[test]
+    fn only_installed_packages_of_qemus_source_are_moved() {
+        let listing = "qemu-utils qemu installed\nipxe-qemu ipxe installed\n\
+                       qemu-system-common qemu config-files\nqemu-system-data qemu installed\n";
+        let found: Vec<_> = built_from_qemu(listing).collect();
+        assert_eq!(found, ["qemu-utils", "qemu-system-data"]);
+    }
+
+    #[test]
+    fn a_rebuild_counts_as_the_same_release() {
+        let madison = " qemu-system-data | 1:10.0.2+ds-2~bpo12+1 | backports\n \
+                       qemu-system-data | 1:7.2+dfsg-7+deb12u18 | bookworm\n";
+        let found = same_release(madison, "1:7.2+dfsg-7+deb12u18+b3");
+        assert_eq!(found, Some("1:7.2+dfsg-7+deb12u18"));
+        assert_eq!(same_release(madison, "1:8.0-1"), None);
+    }
+}

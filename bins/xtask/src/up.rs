@@ -1,0 +1,59 @@
+//! `cargo xtask up`: the platform on this machine. Owns what must stand before the all-in-one
+//! program starts, and the passing on of its flags; what the flags do is the program's own affair.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::{process, tools};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Create a server as a customer would, let its guest prove itself, clean up and exit
+    #[arg(long)]
+    smoke: bool,
+    /// Where all state is kept
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// The address the public API listens on
+    #[arg(long, value_name = "ADDR")]
+    api: Option<SocketAddr>,
+    /// How long the smoke may take in all
+    #[arg(long, value_name = "N")]
+    seconds: Option<NonZeroU32>,
+    /// Leave the guests running at the end; the next `up` on the data directory adopts them
+    #[arg(long)]
+    keep: bool,
+}
+
+/// Prepares the machine and becomes the all-in-one program, so that its signals and its exit status
+/// are this command's.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    tools::ensure_packages()?;
+    process::become_command(&mut allinone(args)?)
+}
+
+/// The all-in-one program in the release profile, with the flags given.
+fn allinone(args: &Args) -> Result<Command> {
+    let mut command =
+        process::cargo(["run", "--release", "--quiet", "-p", "elasticstack-bin-allinone", "--"])?;
+    if args.smoke {
+        command.arg("--smoke");
+    }
+    if let Some(dir) = &args.data_dir {
+        command.arg("--data-dir").arg(std::path::absolute(dir)?);
+    }
+    if let Some(api) = args.api {
+        command.arg("--api").arg(api.to_string());
+    }
+    if let Some(seconds) = args.seconds {
+        command.arg("--seconds").arg(seconds.to_string());
+    }
+    if args.keep {
+        command.arg("--keep");
+    }
+    Ok(command)
+}

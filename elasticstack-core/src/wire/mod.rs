@@ -8,4 +8,5 @@ pub mod calls;
 #[cfg(feature = "internal")]
 pub mod internal;
 pub mod keys;
+pub mod page;
 pub mod record;

@@ -1,0 +1,108 @@
+//! The tables of calls and keys as one page for people (Markdown), so that documentation and
+//! behaviour cannot part.
+
+use std::fmt::Write as _;
+
+use super::calls::{Answer, Body, CALLS, Effect};
+use super::keys::{Input, KEYS, Key, Object, Standing, Takes};
+
+/// The reference of the public API. Its golden copy is `docs/api.md`.
+#[must_use]
+pub fn markdown() -> String {
+    let mut page = String::from(PREFACE);
+    page.push_str("\n## Calls\n\n| call | body | answer | |\n|---|---|---|---|\n");
+    for route in CALLS {
+        let method = match route.effect {
+            Effect::Reads => "GET, POST",
+            Effect::Changes => "POST",
+        };
+        let body = match route.body {
+            Body::Ignored => "none".to_owned(),
+            Body::Record(object) => format!("{} keys", word(object)),
+            Body::Bytes => "bytes, or gzip of them".to_owned(),
+        };
+        let answer = match route.answer {
+            Answer::One(object) => format!("200, the {}", word(object)),
+            Answer::Many(object) => format!("200, every {}", word(object)),
+            Answer::Ids(object) => format!("200, the id of every {}", word(object)),
+            Answer::Bytes => "200, bytes".to_owned(),
+            Answer::Nothing => "204".to_owned(),
+        };
+        line(&mut page, [&format!("{method} `{}`", route.path), &body, &answer, route.doc]);
+    }
+    for object in [Object::Drive, Object::Server, Object::Profile] {
+        let _ = write!(page, "\n## Keys of a {}\n\n", word(object));
+        page.push_str("| key | given | takes | |\n|---|---|---|---|\n");
+        for key in KEYS.iter().filter(|key| key.objects.contains(&object)) {
+            let name = format!("`{}`", key.pattern);
+            line(&mut page, [&name, given(key.input), &takes(key.takes), &doc(key)]);
+        }
+    }
+    page
+}
+
+const PREFACE: &str = "# The public API
+
+This page is made from the tables that the server itself reads (`cargo xtask goldens`).
+
+Every call is `/object/ID/action`, authenticated by HTTP Basic with the account's UUID and secret key. A body is read by
+its `Content-Type` (`application/json`, else lines of `KEY VALUE`), an answer is written by `Accept` (JSON if it names
+`application/json`, else text). In a key `{0-7}` stands for one digit and `*` for any text; an empty value unsets a key.
+
+An error carries `X-Elastic-Error: KEYWORD code=… field=…` and one sentence of text; `Accept: application/problem+json`
+gets it as JSON (RFC 9457).
+
+**Kept, not honoured yet** means that a value is accepted, stored and echoed and has no effect today: processor time is
+not limited to `cpu`, servers reach the outside through QEMU's user networking whatever their `nic` keys say, and have no
+address of their own, so `nic:0:dhcp:ip` shows only what was given. The screen (`vnc`) is served on a loopback address of
+the server's host. Keys that promise protection are refused until they are honoured.
+";
+
+fn word(object: Object) -> &'static str {
+    match object {
+        Object::Drive => "drive",
+        Object::Profile => "profile",
+        Object::Server => "server",
+    }
+}
+
+fn line(page: &mut String, cells: [&str; 4]) {
+    let _ = writeln!(page, "| {} |", cells.join(" | "));
+}
+
+fn given(input: Input) -> &'static str {
+    match input {
+        Input::Never => "in answers",
+        Input::Create => "on create",
+        Input::Stopped => "on create; set while stopped",
+        Input::Always => "on create; set",
+    }
+}
+
+fn takes(takes: Takes) -> String {
+    match takes {
+        Takes::Text(max) => format!("text, at most {max} characters"),
+        Takes::Name => "a name".to_owned(),
+        Takes::Size => "bytes, or with k, M, G, T".to_owned(),
+        Takes::Range(low, high) => format!("{low} to {high}"),
+        Takes::RangeOrAuto(low, high) => format!("auto, or {low} to {high}"),
+        Takes::Flag => "true, false".to_owned(),
+        Takes::OneOf(words) => words.join(", "),
+        Takes::Drive => "a drive's UUID".to_owned(),
+        Takes::Devices => "devices".to_owned(),
+        Takes::Words(max) => format!("words, at most {max} characters"),
+        Takes::Nothing => String::new(),
+    }
+}
+
+fn doc(key: &Key) -> String {
+    let standing = match key.standing {
+        Standing::Honoured => String::new(),
+        Standing::Kept => " *Kept, not honoured yet.*".to_owned(),
+        Standing::RefusedBut([]) => " *Refused: not offered yet.*".to_owned(),
+        Standing::RefusedBut(values) => {
+            format!(" *Refused but for {}: not offered yet.*", values.join(", "))
+        }
+    };
+    format!("{}{standing}", key.doc)
+}

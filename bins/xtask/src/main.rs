@@ -2,6 +2,7 @@
 //! module with one `run`.
 
 mod goldens;
+mod image;
 mod layers;
 mod process;
 mod stages;
@@ -27,6 +28,8 @@ enum Command {
     Test(stages::Args),
     /// Check the crates' edges and the house rules of the tree
     Layers(layers::Args),
+    /// Build the standard drive `tiny` in the cache, if it is not there
+    Image(image::Args),
     /// Rewrite the golden files from what the code says now
     Goldens,
 }
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         Command::Up(args) => up::run(&args),
         Command::Test(args) => stages::run(&args),
         Command::Layers(args) => layers::run(&args),
+        Command::Image(args) => image::run(args).map(|path| println!("{}", path.display())),
         Command::Goldens => goldens::run(),
     };
     match outcome {

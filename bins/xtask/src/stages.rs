@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 
 use crate::layers::{self, graph};
-use crate::{process, tools};
+use crate::{image, process, tools};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -45,6 +45,7 @@ const STAGES: &[Stage] = &[
     always("core", "elasticstack-core builds alone and without tokio", core),
     always("doc", "the documentation builds without a warning", doc),
     always("doctest", "the examples in the documentation run", doctest),
+    always("image", "the standard drive `tiny` is built", image),
     nightly("features", "every feature of every library builds alone", features),
     nightly("deny", "bans, licences and sources of all dependencies", deny),
     always("nextest", "every test, none skipped", nextest),
@@ -124,6 +125,10 @@ fn doc() -> Result<()> {
 
 fn doctest() -> Result<()> {
     process::run(&mut process::cargo(["test", "--workspace", "--doc", "--locked"])?)
+}
+
+fn image() -> Result<()> {
+    image::run(image::Args::default()).map(|_| ())
 }
 
 fn features() -> Result<()> {

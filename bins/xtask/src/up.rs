@@ -3,12 +3,12 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
 
-use crate::{process, tools};
+use crate::{image, process, tools};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -33,13 +33,15 @@ pub(crate) struct Args {
 /// are this command's.
 pub(crate) fn run(args: &Args) -> Result<()> {
     tools::ensure_packages()?;
-    process::become_command(&mut allinone(args)?)
+    let image = image::run(image::Args::default())?;
+    process::become_command(&mut allinone(args, &image.with_extension("json"))?)
 }
 
 /// The all-in-one program in the release profile, with the flags given.
-fn allinone(args: &Args) -> Result<Command> {
+fn allinone(args: &Args, manifest: &Path) -> Result<Command> {
     let mut command =
         process::cargo(["run", "--release", "--quiet", "-p", "elasticstack-bin-allinone", "--"])?;
+    command.arg("--image").arg(manifest);
     if args.smoke {
         command.arg("--smoke");
     }

@@ -11,6 +11,8 @@ use crate::wire::record::Record;
 pub enum Object {
     /// A drive.
     Drive,
+    /// A host, as operators see it.
+    Host,
     /// A profile: an account as its owner sees it.
     Profile,
     /// A server.
@@ -99,9 +101,10 @@ pub struct Key {
 }
 
 const DRIVE: &[Object] = &[Object::Drive];
+const HOST: &[Object] = &[Object::Host];
 const SERVER: &[Object] = &[Object::Server];
 const BOTH: &[Object] = &[Object::Drive, Object::Server];
-const ALL: &[Object] = &[Object::Drive, Object::Profile, Object::Server];
+const ALL: &[Object] = &[Object::Drive, Object::Host, Object::Profile, Object::Server];
 
 const fn key(
     pattern: &'static str,
@@ -237,6 +240,21 @@ impl Key {
 
 /// Every key of the public API.
 pub const KEYS: &[Key] = &[
+    key("accelerator", HOST, Input::Never, Takes::Nothing, "What runs its guests, and why."),
+    key(
+        "address",
+        HOST,
+        Input::Create,
+        Takes::Text(255),
+        "Where its agent listens, as ADDRESS:PORT.",
+    ),
+    key(
+        "array:*",
+        HOST,
+        Input::Never,
+        Takes::Nothing,
+        "Of each array by name: its id, and NAME:capacity and NAME:promised in bytes.",
+    ),
     key("ata:0:{0-5}", SERVER, Input::Stopped, Takes::Drive, "The drive on a SATA port."),
     key("ata:0:{0-5}:media", SERVER, Input::Stopped, MEDIA, "disk or cdrom; disk if unset."),
     key(
@@ -254,6 +272,13 @@ pub const KEYS: &[Key] = &[
         Input::Stopped,
         Takes::Devices,
         "The devices to boot from, in order, such as ide:0:0.",
+    ),
+    key(
+        "bundle",
+        HOST,
+        Input::Never,
+        Takes::Nothing,
+        "The certificates and the key it joins with; in the answer of create only.",
     ),
     key(
         "claim:type",
@@ -277,6 +302,14 @@ pub const KEYS: &[Key] = &[
         "Processor time in MHz, for the whole server.",
     )
     .kept(),
+    key(
+        "cpu:limits",
+        HOST,
+        Input::Never,
+        Takes::Nothing,
+        "How processor time is limited, or none.",
+    ),
+    key("cpu:total", HOST, Input::Never, Takes::Nothing, "Its processor time in MHz.").number(),
     key("drive", DRIVE, Input::Never, Takes::Nothing, "The drive's UUID."),
     key("email", &[Object::Profile], Input::Never, Takes::Nothing, "Where the account is reached."),
     key(
@@ -301,6 +334,7 @@ pub const KEYS: &[Key] = &[
         Takes::Nothing,
         "gzip for a compressed image, to be imaged with gunzip.",
     ),
+    key("host", HOST, Input::Never, Takes::Nothing, "The host's UUID."),
     key("ide:{0-1}:{0-1}", SERVER, Input::Stopped, Takes::Drive, "The drive on an IDE port."),
     key("ide:{0-1}:{0-1}:media", SERVER, Input::Stopped, MEDIA, "disk or cdrom; disk if unset."),
     key(
@@ -312,6 +346,7 @@ pub const KEYS: &[Key] = &[
     ),
     key("media", DRIVE, Input::Never, Takes::Nothing, "disk or cdrom, for a standard drive."),
     key("mem", SERVER, Input::Stopped, Takes::Range(128, 1_048_576), "Memory in MiB.").number(),
+    key("mem:total", HOST, Input::Never, Takes::Nothing, "Its memory for guests in MiB.").number(),
     key("name", ALL, Input::Always, Takes::Name, "What you call it; 1 to 80 characters."),
     key("nic:0:dhcp", SERVER, Input::Stopped, Takes::Text(40), "auto, or a static IP.").kept(),
     key("nic:0:dhcp:ip", SERVER, Input::Stopped, Takes::Text(40), "The address in use.").kept(),
@@ -392,7 +427,7 @@ pub const KEYS: &[Key] = &[
     .number(),
     key(
         "status",
-        BOTH,
+        &[Object::Drive, Object::Host, Object::Server],
         Input::Never,
         Takes::Nothing,
         "What it is: active, stopped, paused and so on.",
@@ -402,13 +437,7 @@ pub const KEYS: &[Key] = &[
     key("type", SERVER, Input::Create, Takes::OneOf(&["vm"]), "vm."),
     key("user", BOTH, Input::Never, Takes::Nothing, "The owner's UUID."),
     key("user:*", BOTH, Input::Always, Takes::Text(4_000), "Anything you want to note."),
-    key(
-        "uuid",
-        &[Object::Drive, Object::Server, Object::Profile],
-        Input::Never,
-        Takes::Nothing,
-        "The object's UUID, in lists.",
-    ),
+    key("uuid", ALL, Input::Never, Takes::Nothing, "The object's UUID, in lists."),
     key(
         "vnc",
         SERVER,

@@ -260,9 +260,9 @@ fn check_label(root: &Directory, array: ArrayId) -> Result<()> {
     };
     if found != Label::new(array) {
         return Err(Error::internal(format!(
-            "{} is array {}, not {array} as configured: correct the configuration",
+            "{} is labelled {found:?}, not {:?}: correct the configuration",
             root.path().display(),
-            found.array
+            Label::new(array)
         )));
     }
     Ok(())

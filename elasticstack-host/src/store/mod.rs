@@ -43,6 +43,8 @@ impl DirectoryStore {
     /// Opens the arrays, finishing what a crash cut short. Blocks while it reads one small file
     /// for each drive.
     ///
+    /// An array stays locked until the store and all volumes opened from it are dropped.
+    ///
     /// Files that it can't make sense of are left alone and told of in the log; a drive that they
     /// may belong to is not listed, and everything asked of it is `Internal`.
     ///

@@ -241,9 +241,12 @@ async fn a_fence_returns_only_when_no_old_access_is_in_flight() {
         async move { store.fence(drive_id(1), Epoch(1)).await }
     });
     // The fence stands before the access has ended …
-    while drive.record().unwrap().fence < Epoch(1) {
-        tokio::task::yield_now().await;
-    }
+    let standing = async {
+        while drive.record().unwrap().fence < Epoch(1) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), standing).await.unwrap();
     refused(store.open(drive_id(1), Epoch(0)).await, ErrorKind::Fenced);
     for _chance in 0..100 {
         tokio::task::yield_now().await;

@@ -155,7 +155,22 @@ fn length_of(length: usize) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use elasticstack_core::block::BlockStore as _;
+    use proptest::prelude::*;
+
+    use super::super::DirectoryStore;
+    use super::super::tests::{
+        all, contents, drive_id, fill, generation, open_store, refused, scratch, spec,
+    };
     use super::*;
+
+    fn at(offset: u64) -> Bytes {
+        Bytes::try_from(offset).unwrap()
+    }
+
+    async fn open(store: &DirectoryStore) -> Arc<dyn Volume> {
+        store.open(drive_id(1), Epoch(1)).await.unwrap()
+    }
 
     #[test]
     fn without_holes_zeros_are_written_and_nothing_beside_them() {
@@ -166,6 +181,137 @@ mod tests {
         file.read_exact_at(&mut bytes, 0).unwrap();
         let end = 5 + (2 << 20) + 1;
         assert!(bytes[..5].iter().chain(&bytes[end..]).all(|byte| *byte == 7));
-        assert!(bytes[5..end].iter().all(|byte| *byte == 0));
+        assert!(all(&bytes[5..end], 0));
+    }
+
+    #[tokio::test]
+    async fn an_access_past_the_end_changes_nothing_not_even_in_part() {
+        let root = scratch();
+        let store = open_store(root.path());
+        store.create(&spec(1, 1)).await.unwrap();
+        let volume = open(&store).await;
+        fill(&*volume, 7).await;
+        let end = volume.size().get();
+        for (offset, length) in [(end, 1), (end - 1, 2), (0, 2 << 20), (u64::MAX >> 1, 1)] {
+            let mut buffer = vec![1; usize::try_from(length).unwrap()];
+            refused(volume.read_at(at(offset), &mut buffer).await, ErrorKind::InvalidValue);
+            assert!(all(&buffer, 1));
+            let write = volume.write_at(at(offset), buffer.into());
+            refused(write.await, ErrorKind::InvalidValue);
+            refused(volume.discard(at(offset), at(length)).await, ErrorKind::InvalidValue);
+        }
+        refused(volume.next_data(at(end + 1)).await, ErrorKind::InvalidValue);
+        assert_eq!(volume.next_data(at(end)).await.unwrap(), None);
+        volume.write_at(at(end), bytes::Bytes::new()).await.unwrap();
+        assert!(all(&contents(&*volume).await, 7));
+        let Some(Attachment::File(path)) = volume.attachment() else { panic!("no file") };
+        assert_eq!(std::fs::metadata(path).unwrap().len(), end);
+    }
+
+    #[tokio::test]
+    async fn after_one_failed_sync_none_succeeds() {
+        let root = scratch();
+        let store = open_store(root.path());
+        store.create(&spec(1, 1)).await.unwrap();
+        let volume = open(&store).await;
+        volume.flush().await.unwrap();
+        let drive = store.catalogue.find(drive_id(1)).unwrap();
+        drive.sync(|| Err(io::Error::other("the disk is broken, says the test"))).unwrap_err();
+        refused(volume.flush().await, ErrorKind::Internal);
+        refused(open(&store).await.flush().await, ErrorKind::Internal);
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Write { offset: usize, length: usize, byte: u8 },
+        Discard { offset: usize, length: usize },
+        Read { offset: usize, length: usize },
+        Resize { mib: u32 },
+        Flush,
+        Reopen,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        // Sometimes past the end, which is at 1 to 3 MiB.
+        let range = || (0..4_usize << 20, 0..300_000_usize);
+        let step = prop_oneof![
+            4 => (range(), 1..=255_u8)
+                .prop_map(|((offset, length), byte)| Step::Write { offset, length, byte }),
+            2 => range().prop_map(|(offset, length)| Step::Discard { offset, length }),
+            2 => range().prop_map(|(offset, length)| Step::Read { offset, length }),
+            1 => (1..=3_u32).prop_map(|mib| Step::Resize { mib }),
+            1 => Just(Step::Flush),
+            1 => Just(Step::Reopen),
+        ];
+        proptest::collection::vec(step, 1..30)
+    }
+
+    /// Every byte outside of what `next_data` tells is zero.
+    async fn check_holes(volume: &dyn Volume, model: &[u8]) {
+        let mut position = 0;
+        while let Some((start, length)) = volume.next_data(at(position)).await.unwrap() {
+            assert!(start.get() >= position && length > Bytes::ZERO);
+            let (from, to) = (usize::try_from(position), usize::try_from(start.get()));
+            assert!(all(&model[from.unwrap()..to.unwrap()], 0));
+            position = start.get() + length.get();
+        }
+        assert!(all(&model[usize::try_from(position).unwrap()..], 0));
+    }
+
+    async fn run(steps: Vec<Step>) {
+        let root = scratch();
+        let mut store = open_store(root.path());
+        store.create(&spec(1, 2)).await.unwrap();
+        let mut volume = open(&store).await;
+        let mut model = vec![0; 2 << 20];
+        for (number, step) in (2..).zip(steps) {
+            let done = match step {
+                Step::Write { offset, length, byte } => {
+                    let data = vec![byte; length];
+                    let done = volume.write_at(at(length_of(offset)), data.into()).await;
+                    (done, model.get_mut(offset..offset + length).map(|range| range.fill(byte)))
+                }
+                Step::Discard { offset, length } => {
+                    let done = volume.discard(at(length_of(offset)), at(length_of(length))).await;
+                    (done, model.get_mut(offset..offset + length).map(|range| range.fill(0)))
+                }
+                Step::Read { offset, length } => {
+                    let mut bytes = vec![1; length];
+                    let done = volume.read_at(at(length_of(offset)), &mut bytes).await;
+                    let expected = model.get(offset..offset + length);
+                    (done, expected.map(|expected| assert!(expected == bytes)))
+                }
+                Step::Resize { mib } => {
+                    model.resize(usize::try_from(mib).unwrap() << 20, 0);
+                    let spec = super::super::tests::spec(1, mib);
+                    let spec = elasticstack_core::block::DriveSpec {
+                        generation: generation(number),
+                        ..spec
+                    };
+                    (store.resizer().unwrap().resize(&spec).await, Some(()))
+                }
+                Step::Flush => (volume.flush().await, Some(())),
+                Step::Reopen => {
+                    drop((volume, store));
+                    store = open_store(root.path());
+                    volume = open(&store).await;
+                    (Ok(()), Some(()))
+                }
+            };
+            match done {
+                (done, Some(())) => done.unwrap(),
+                (refusal, None) => drop(refused(refusal, ErrorKind::InvalidValue)),
+            }
+        }
+        assert!(contents(&*volume).await == model);
+        check_holes(&*volume, &model).await;
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        #[test]
+        fn a_volume_is_a_vector_of_bytes_that_outlives_its_store(steps in steps()) {
+            tokio::runtime::Runtime::new().unwrap().block_on(run(steps));
+        }
     }
 }

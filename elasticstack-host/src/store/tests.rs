@@ -270,6 +270,7 @@ async fn destroying_needs_the_generation_and_frees_the_space_of_open_volumes() {
 
     let Some(Attachment::File(path)) = volume.attachment() else { panic!("no file") };
     let still_open = fs::File::open(path).unwrap();
+    let late = store.catalogue.find(drive_id(1)).unwrap();
     for _repeated in 0..2 {
         store.destroy(drive_id(1), generation(7)).await.unwrap();
     }
@@ -280,6 +281,8 @@ async fn destroying_needs_the_generation_and_frees_the_space_of_open_volumes() {
     store.create(&spec(1, 1)).await.unwrap();
     refused(volume.write_at(Bytes::ZERO, vec![9].into()).await, ErrorKind::Fenced);
     refused(volume.flush().await, ErrorKind::Fenced);
+    // One that had found the old drive before it went does not destroy the new one.
+    late.destroy(generation(7)).unwrap();
     let anew = store.open(drive_id(1), Epoch(1)).await.unwrap();
     assert!(all(&contents(&*anew).await, 0));
 }
@@ -395,6 +398,10 @@ async fn crash_everywhere(
         let found = seen(&store).await;
         let names = store.catalogue.arrays[&array_id(1)].drives.names().unwrap();
         assert_eq!(names.len(), if found.is_some() { 2 } else { 0 }, "{names:?}");
+        if let Some((report, _)) = &found {
+            let raw = store.catalogue.arrays[&array_id(1)].raw(drive_id(1));
+            assert_eq!(fs::metadata(raw).unwrap().len(), report.spec.size.get());
+        }
         change(&store).await.unwrap();
         let after = seen(&store).await;
         assert!(found == before || found == after, "after {steps} steps");

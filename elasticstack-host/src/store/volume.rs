@@ -155,6 +155,8 @@ fn length_of(length: usize) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use elasticstack_core::block::BlockStore as _;
     use proptest::prelude::*;
 
@@ -219,6 +221,23 @@ mod tests {
         drive.sync(|| Err(io::Error::other("the disk is broken, says the test"))).unwrap_err();
         refused(volume.flush().await, ErrorKind::Internal);
         refused(open(&store).await.flush().await, ErrorKind::Internal);
+    }
+
+    #[tokio::test]
+    async fn an_access_whose_caller_went_away_still_counts_as_in_flight() {
+        let root = scratch();
+        let store = open_store(root.path());
+        store.create(&spec(1, 1)).await.unwrap();
+        let drive = store.catalogue.find(drive_id(1)).unwrap();
+        let volume = FileVolume::open(drive.clone(), drive_id(1), Epoch(1)).unwrap();
+        let (finish, told) = std::sync::mpsc::channel::<()>();
+        let access = volume.access("waiting for", (Bytes::ZERO, 1), move |_, _| {
+            told.recv().map_err(io::Error::other)
+        });
+        tokio::time::timeout(Duration::ZERO, access).await.unwrap_err();
+        refused(drive.quiet(Duration::ZERO).await, ErrorKind::Unavailable);
+        finish.send(()).unwrap();
+        drive.quiet(Duration::from_secs(60)).await.unwrap();
     }
 
     #[derive(Debug, Clone)]

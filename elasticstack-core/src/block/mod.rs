@@ -21,10 +21,11 @@ use crate::units::Bytes;
 /// - **BS-2** A new drive reads as zeros, whatever the array held before.
 /// - **BS-3** Σ sizes on an array never exceeds what its report promises, unless the array
 ///   over-commits: one more `create` or `grow` is `NoCapacity`.
-/// - **BS-4** `open` with an epoch below the drive's is `Fenced`; with a higher one it records
-///   the epoch durably first. An unknown drive is `NotFound`.
+/// - **BS-4** `open` with an epoch below the drive's fence is `Fenced`. Opens at different epochs
+///   at or above it coexist; the drive's recorded epoch is the highest ever opened, durable before
+///   `open` returns. An unknown drive is `NotFound`.
 /// - **BS-5** `fence(e)` returns once `e` is durable, every volume opened below `e` refuses with
-///   `Fenced` and none of their I/O is in flight. Repeating it changes nothing.
+///   `Fenced` and none of their I/O is in flight. Repeating it, or a lower fence, changes nothing.
 /// - **BS-6** `destroy` frees the space and is durable; repeating it succeeds; volumes still open
 ///   fail. A generation below the drive's is `Stale` and destroys nothing.
 /// - **BS-7** `list` tells, also after a crash, exactly the drives created and not destroyed, with
@@ -128,6 +129,7 @@ pub enum Cloned {
 /// - **VO-3** An access past the end is `InvalidValue` and changes nothing, not even in part.
 /// - **VO-4** A discarded range reads as zeros.
 /// - **VO-5** After a fence above its epoch every call is `Fenced` and changes nothing.
+/// - **VO-6** `next_data` passes over no byte that is not zero.
 #[async_trait]
 pub trait Volume: Send + Sync {
     /// The drive's size now.

@@ -43,7 +43,9 @@ use futures_core::future::BoxFuture;
 pub use blockstore::BlockStoreFixture;
 pub use clause::{Clause, clauses};
 pub use hypervisor::{GuestAct, HypervisorFixture};
-pub use report::{Verdict, blockstore_checks, hypervisor_checks, table};
+pub use report::{
+    Verdict, blockstore_checks, blockstore_verdicts, hypervisor_checks, hypervisor_verdicts, table,
+};
 
 use crate::error::{Chain, Error, ErrorKind, Result};
 

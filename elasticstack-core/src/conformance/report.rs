@@ -42,10 +42,32 @@ impl Check<dyn HypervisorFixture> {
 /// How one backend did on one check.
 #[derive(Debug, Clone)]
 pub struct Verdict {
+    /// The check's name.
+    pub check: &'static str,
     /// The clause that was tested.
     pub clause: String,
     /// What the check found.
     pub outcome: Result<Outcome, Violation>,
+}
+
+/// Runs the whole block store kit, each check on a fixture of its own.
+pub fn blockstore_verdicts<F: BlockStoreFixture + 'static>(new: impl Fn() -> F) -> Vec<Verdict> {
+    let verdict = |check: &Check<dyn BlockStoreFixture>| Verdict {
+        check: check.name(),
+        clause: check.clause(),
+        outcome: check.run(&new()),
+    };
+    blockstore_checks().iter().map(verdict).collect()
+}
+
+/// Runs the whole hypervisor kit, each check on a fixture of its own.
+pub fn hypervisor_verdicts<F: HypervisorFixture + 'static>(new: impl Fn() -> F) -> Vec<Verdict> {
+    let verdict = |check: &Check<dyn HypervisorFixture>| Verdict {
+        check: check.name(),
+        clause: check.clause(),
+        outcome: check.run(&new()),
+    };
+    hypervisor_checks().iter().map(verdict).collect()
 }
 
 /// A table with a row for each clause and a column for each backend: `kept`, `FAILS`, `skipped`
@@ -86,7 +108,11 @@ mod tests {
 
     #[test]
     fn the_table_shows_the_worst_of_each_clause() {
-        let verdict = |clause: &str, outcome| Verdict { clause: clause.to_owned(), outcome };
+        let verdict = |clause: &str, outcome| Verdict {
+            check: "made up",
+            clause: clause.to_owned(),
+            outcome,
+        };
         let skipped = Ok(Outcome::Skipped { missing: "hands" });
         let backends = [
             (

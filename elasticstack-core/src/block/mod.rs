@@ -171,6 +171,8 @@ pub trait Volume: Send + Sync {
     /// As [`Volume::read_at`].
     async fn next_data(&self, offset: Bytes) -> Result<Option<(Bytes, Bytes)>> {
         let rest = self.size().saturating_sub(offset);
+        // Reads nothing, but is refused like every other call once the drive is fenced.
+        self.read_at(Bytes::ZERO, &mut []).await?;
         Ok((rest > Bytes::ZERO).then_some((offset, rest)))
     }
 

@@ -1,4 +1,5 @@
 //! The kits on the simulated backends, and on every mutant of them.
+#![expect(clippy::unwrap_used, reason = "mutants are tests, whose panic is their failure")]
 
 mod hypervisor_mutants;
 mod kits;

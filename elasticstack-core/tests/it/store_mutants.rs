@@ -262,7 +262,6 @@ struct Memory {
 }
 
 const LATEST: Generation = Generation::new(Era(u32::MAX), u64::MAX);
-const BLOCK: u32 = 4096;
 
 impl MutantStore {
     pub(crate) fn new(defect: Defect) -> Self {
@@ -418,10 +417,7 @@ impl Resize for MutantStore {
             self.raw(drive).await?.write_at(offset, tail).await?;
         }
         if self.has(GrowthLosesBytes) {
-            self.raw(spec.drive)
-                .await?
-                .discard(Bytes::ZERO, Bytes::try_from(u64::from(BLOCK)).unwrap())
-                .await?;
+            self.raw(spec.drive).await?.discard(Bytes::ZERO, Bytes::from_mib(1)).await?;
         }
         Ok(())
     }
@@ -435,10 +431,7 @@ impl CloneDrive for MutantStore {
             self.memory().joined.push((source, target));
         }
         if self.has(CopiesHalfWay) && cloned == Cloned::MustCopy {
-            self.raw(target)
-                .await?
-                .discard(Bytes::ZERO, Bytes::try_from(u64::from(BLOCK)).unwrap())
-                .await?;
+            self.raw(target).await?.discard(Bytes::ZERO, Bytes::from_mib(1)).await?;
         }
         Ok(cloned)
     }

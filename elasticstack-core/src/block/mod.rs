@@ -25,7 +25,7 @@ use crate::units::Bytes;
 ///   seen is recorded durably first. It fences nobody: shared claims are open side by side, each
 ///   under its own epoch. An unknown drive is `NotFound`.
 /// - **BS-5** `fence(e)` returns once `e` is durable, every volume opened below `e` refuses with
-///   `Fenced` and none of their I/O is in flight. Repeating it changes nothing.
+///   `Fenced` and none of their I/O is in flight. Repeating it, or a lower fence, changes nothing.
 /// - **BS-6** `destroy` frees the space and is durable; repeating it succeeds; volumes still open
 ///   fail. A generation below the drive's is `Stale` and destroys nothing.
 /// - **BS-7** `list` tells, also after a crash, exactly the drives created and not destroyed, with
@@ -130,6 +130,7 @@ pub enum Cloned {
 /// - **VO-3** An access past the end is `InvalidValue` and changes nothing, not even in part.
 /// - **VO-4** A discarded range reads as zeros.
 /// - **VO-5** After a fence above its epoch every call is `Fenced` and changes nothing.
+/// - **VO-6** `next_data` passes over no byte that is not zero.
 #[async_trait]
 pub trait Volume: Send + Sync {
     /// The drive's size now.
@@ -171,6 +172,8 @@ pub trait Volume: Send + Sync {
     /// As [`Volume::read_at`].
     async fn next_data(&self, offset: Bytes) -> Result<Option<(Bytes, Bytes)>> {
         let rest = self.size().saturating_sub(offset);
+        // Reads nothing, but is refused like every other call once the drive is fenced.
+        self.read_at(Bytes::ZERO, &mut []).await?;
         Ok((rest > Bytes::ZERO).then_some((offset, rest)))
     }
 

@@ -157,6 +157,7 @@ impl BlockStore for SimStore {
         let mut state = lock(&self.0);
         let found = state.drive(drive)?;
         found.fence = found.fence.max(epoch);
+        found.epoch = found.epoch.max(epoch);
         Ok(())
     }
 

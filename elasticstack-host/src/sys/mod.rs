@@ -1,1 +1,3 @@
-//! skeleton
+//! Kernel facilities, one a file, each with a safe signature.
+
+pub mod clock;

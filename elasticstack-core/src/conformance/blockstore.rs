@@ -319,7 +319,7 @@ pub(super) async fn bs_4_an_epoch_below_the_fence_is_refused(
         ErrorKind::Fenced,
     )?;
     let epoch = report(&*store, drive).await?.epoch;
-    require!(epoch == Epoch(1), "opened at 1 only, the recorded epoch is {epoch}");
+    require!(epoch == Epoch(5), "opened at 1 and fenced at 5, the recorded epoch is {epoch}");
     is_zero(&*store.open(drive, Epoch(5)).await?, 0, MIB).await?;
     Ok(Outcome::Kept)
 }

@@ -6,3 +6,4 @@ pub mod app;
 mod db;
 pub mod hosts;
 pub mod http;
+mod usage;

@@ -1,0 +1,10 @@
+//! The control plane from outside: its use cases over a real database, with hosts played by the
+//! test.
+
+mod fake_host;
+mod imaging;
+mod lives;
+mod races;
+mod refusals;
+mod restarts;
+mod usage;

@@ -57,7 +57,7 @@ impl Default for Patience {
             dial: Duration::from_secs(10),
             call: Duration::from_secs(30),
             data: Duration::from_secs(60),
-            news: Duration::from_secs(10),
+            news: Duration::from_secs(5),
         }
     }
 }
@@ -497,7 +497,7 @@ mod tests {
                 post(
                     async |State(news): State<watch::Sender<u64>>,
                            Json(asked): Json<ReportsAfter>| {
-                        assert_eq!(asked.wait_ms, 10_000);
+                        assert_eq!(asked.wait_ms, 5_000);
                         let after = asked.after.map_or(0, |cursor| cursor.sequence);
                         let mut news = news.subscribe();
                         let sequence = *news.wait_for(|sequence| *sequence > after).await.unwrap();

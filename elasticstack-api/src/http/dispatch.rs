@@ -12,9 +12,6 @@ use super::request::Parameters;
 use super::response::Reply;
 use crate::app::{App, Caller, OnCreate};
 
-/// The most bytes that one read answers.
-const MAX_READ: Bytes = Bytes::from_mib(4);
-
 /// What came with a call; what the call does not have is empty.
 #[derive(Debug)]
 pub(super) struct Asked<'a> {
@@ -55,7 +52,7 @@ pub(super) async fn dispatch(
         Call::DriveImageGzip => imaged(image(Conversion::Gzip).await?),
         Call::DriveRead => {
             let (drive, offset) = (parameters.id(0)?, parameters.size(1, "offset")?);
-            let length = read_length(parameters.size(2, "size")?)?;
+            let length = parameters.size(2, "size")?;
             Reply::Bytes(app.drive_read(caller, drive, offset, length).await?)
         }
         Call::DriveWrite => {
@@ -94,28 +91,4 @@ fn texts<K>(ids: Vec<elasticstack_core::id::TypedId<K>>) -> Vec<String> {
 
 fn nothing((): ()) -> Reply {
     Reply::Nothing
-}
-
-fn read_length(asked: Bytes) -> Result<Bytes> {
-    if (Bytes::ZERO..=MAX_READ).contains(&asked) && asked != Bytes::ZERO {
-        return Ok(asked);
-    }
-    Err(Error::new(
-        ErrorKind::InvalidValue,
-        format!("size was given {asked}, one read takes from 1 byte to {MAX_READ}"),
-    )
-    .field("size"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_read_takes_from_a_byte_to_4_mib() {
-        for (bytes, taken) in [(0, false), (1, true), (4 << 20, true), ((4 << 20) + 1, false)] {
-            let length = read_length(Bytes::try_from(bytes).unwrap());
-            assert_eq!(length.is_ok(), taken, "{bytes}: {length:?}");
-        }
-    }
 }

@@ -104,7 +104,7 @@ impl Parameters<'_> {
     /// The object that a parameter names. What is no id names nothing.
     pub(super) fn id<K: IdKind>(&self, index: usize) -> Result<TypedId<K>> {
         TypedId::from_str(self.at(index)).map_err(|error| {
-            Error::new(ErrorKind::NotFound, format!("there is no such {}: {error}", K::NAME))
+            Error::new(ErrorKind::NotFound, format!("the {} could not be found: {error}", K::NAME))
         })
     }
 

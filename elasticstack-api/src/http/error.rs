@@ -61,7 +61,7 @@ pub(super) fn render(error: &Error, headers: &HeaderMap) -> Response {
 }
 
 /// Writes to the log what an operator can do something about. A client's own mistakes are told
-/// to the client alone.
+/// to the client alone: their sentences quote what was sent, which may be a secret.
 pub(super) fn log(error: &Error, request_id: Uuid, call: &'static str) {
     let chain = Chain(error);
     match error.kind().class() {
@@ -79,7 +79,7 @@ pub(super) fn log(error: &Error, request_id: Uuid, call: &'static str) {
         | ErrorClass::Conflict
         | ErrorClass::Throttled
         | ErrorClass::NoCapacity => {
-            tracing::debug!(%request_id, call, error = %chain, "call refused");
+            tracing::debug!(%request_id, call, code = error.kind().code(), "call refused");
         }
     }
 }

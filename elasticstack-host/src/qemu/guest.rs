@@ -186,6 +186,13 @@ enum Outcome {
     Ended(EndCause),
 }
 
+/// What became of a wish.
+enum Carried {
+    Out,
+    OutThenEnded(EndCause),
+    NotSinceEnded(EndCause),
+}
+
 /// The task's state.
 struct Follower {
     shared: Arc<Shared>,
@@ -299,8 +306,9 @@ impl Follower {
             return Ok(None);
         }
         let (answer, outcome) = match self.carry_out(qmp, wish).await {
-            Ok(None) => (Ok(()), Ok(None)),
-            Ok(Some(cause)) => (Err(over()), Ok(Some(cause))),
+            Ok(Carried::Out) => (Ok(()), Ok(None)),
+            Ok(Carried::OutThenEnded(cause)) => (Ok(()), Ok(Some(cause))),
+            Ok(Carried::NotSinceEnded(cause)) => (Err(over()), Ok(Some(cause))),
             Err(failure @ QmpError::Refused { .. }) => {
                 (Err(Error::internal("a signal to a guest").source(failure)), Ok(None))
             }
@@ -311,17 +319,15 @@ impl Follower {
         outcome
     }
 
-    async fn carry_out(&mut self, qmp: &mut Qmp, wish: Wish) -> Result<Option<EndCause>, QmpError> {
-        if wish == Wish::Drain {
-            self.drain(qmp).await?;
-            return Ok(None);
-        }
+    async fn carry_out(&mut self, qmp: &mut Qmp, wish: Wish) -> Result<Carried, QmpError> {
         let before = qmp.status().await?;
         if let Status::Ended(cause) = before {
-            return Ok(Some(cause));
+            return Ok(Carried::NotSinceEnded(cause));
         }
         match wish {
-            Wish::Drain => {}
+            Wish::Drain => {
+                self.drain(qmp).await?;
+            }
             Wish::PowerButton => {
                 qmp.execute("system_powerdown", Value::Null).await?;
             }
@@ -334,7 +340,7 @@ impl Follower {
                 loop {
                     let notice = timeout(REQUEST, qmp.notice()).await;
                     match notice.map_err(|_| QmpError::Silent("system_reset"))?? {
-                        Notice::Ended(cause) => return Ok(Some(cause)),
+                        Notice::Ended(cause) => return Ok(Carried::NotSinceEnded(cause)),
                         Notice::Changed => {}
                         Notice::Reset => break,
                     }
@@ -344,7 +350,7 @@ impl Follower {
                 }
             }
         }
-        self.look(qmp).await
+        Ok(self.look(qmp).await?.map_or(Carried::Out, Carried::OutThenEnded))
     }
 
     /// Moves what the guest wrote from the ring to the log; answers when to do so again.

@@ -6,9 +6,9 @@
 //! A guest outlives this process. Invariants, whenever this process is killed:
 //! - A server's lock file is open and locked as the standard input of its one QEMU process, and of
 //!   nothing else for long: while it is locked no second one can start, and when it is free none
-//!   lives ([`dir`]).
-//! - What a run came to is on disk before it matters ([`start`]), and a guest that ends itself
-//!   waits, paused, until its ending is recorded ([`guest`]).
+//!   lives (`dir.rs`).
+//! - What a run came to is on disk before it matters (`start.rs`), and a guest that ends itself
+//!   waits, paused, until its ending is recorded (`guest.rs`).
 //!
 //! Networks are QEMU's user networking: guests reach out through this host's own addresses, its
 //! loopback services among them, and nothing reaches in.

@@ -50,7 +50,7 @@ pub(super) enum Notice {
     Ended(EndCause),
     /// Its status may have changed.
     Changed,
-    /// It went through its reset.
+    /// It went through a reset that was asked for over QMP.
     Reset,
 }
 
@@ -63,7 +63,7 @@ impl Notice {
             }
             "GUEST_PANICKED" => Some(Self::Ended(EndCause::Panicked)),
             "STOP" | "RESUME" | "BLOCK_IO_ERROR" => Some(Self::Changed),
-            "RESET" => Some(Self::Reset),
+            "RESET" if data.get("reason")? == "host-qmp-system-reset" => Some(Self::Reset),
             _ => None,
         }
     }
@@ -107,7 +107,9 @@ mod tests {
                 Some(Notice::Ended(EndCause::Panicked)),
             ),
             ("BLOCK_IO_ERROR", json!({ "action": "stop" }), Some(Notice::Changed)),
-            ("RESET", json!({}), Some(Notice::Reset)),
+            ("RESET", json!({ "reason": "host-qmp-system-reset" }), Some(Notice::Reset)),
+            ("RESET", json!({ "reason": "guest-reset" }), None),
+            ("RESET", json!({}), None),
             ("RTC_CHANGE", json!({}), None),
         ] {
             let data = data.as_object().unwrap();

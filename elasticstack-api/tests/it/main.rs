@@ -1,5 +1,6 @@
 //! The control plane from outside: its use cases over a real database, with hosts played by the
 //! test.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod fake_host;
 mod imaging;

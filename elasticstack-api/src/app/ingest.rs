@@ -9,7 +9,9 @@ use std::sync::atomic::Ordering;
 
 use elasticstack_core::biller::Meter;
 use elasticstack_core::prelude::*;
-use elasticstack_core::state::{DriveEvent, DriveState, RunPhase, ServerEvent, ServerState, Step};
+use elasticstack_core::state::{
+    DriveEvent, DriveState, HostEvent, RunPhase, ServerEvent, ServerState, Step,
+};
 use elasticstack_core::wire::internal::{
     DriveStatus, Fault, ObjectStatus, Reports, ServerStatus, Stamp,
 };
@@ -32,8 +34,7 @@ impl App {
             .db
             .write(|tx| {
                 Box::pin(async move {
-                    let mut row =
-                        tx.host(host).await?.ok_or_else(|| super::fleet::unknown(host))?;
+                    let before = tx.host(host).await?.ok_or_else(|| super::fleet::unknown(host))?;
                     let mut stale = 0;
                     for status in &reports.objects {
                         let heeded = match status {
@@ -49,8 +50,10 @@ impl App {
                         };
                         stale += u64::from(!heeded);
                     }
-                    if row.cursor.as_ref() != Some(&reports.next) {
-                        row.cursor = Some(reports.next.clone());
+                    let mut row = before.clone();
+                    row.state = row.state.step(HostEvent::Answered).after(row.state);
+                    row.cursor = Some(reports.next.clone());
+                    if row != before {
                         tx.save_host(&row).await?;
                     }
                     Ok(stale)

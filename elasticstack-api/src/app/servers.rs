@@ -134,7 +134,7 @@ impl App {
             .write(|tx| {
                 Box::pin(async move {
                     let before = permitted(account, tx.server(server).await?, Wish::Own)?;
-                    if (before.state, before.cpu) != (seen.state, seen.cpu) {
+                    if (is_active(before.state), before.cpu) != (is_active(seen.state), seen.cpu) {
                         return Err(changed_meanwhile("server"));
                     }
                     let (config, parsed) = changed_config(&before, record)?;

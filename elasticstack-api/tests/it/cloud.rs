@@ -93,7 +93,9 @@ impl Cloud {
         server.app().host_create(host, &"h1".parse().unwrap(), "memory").await.unwrap();
         let basic = account(&server, "customer").await;
         let cloud = Self { server, agent, dial, host, basic, directory };
-        cloud.wait_for_room().await;
+        // The first host is known to have room once it has answered.
+        let drive = cloud.drive_once_there_is_room(SMALL).await;
+        cloud.post(&format!("/drives/{drive}/destroy"), "").await.expect(204);
         cloud
     }
 
@@ -107,19 +109,19 @@ impl Cloud {
         self.directory.path()
     }
 
-    pub(crate) async fn wait_for_room(&self) {
-        let room = async {
+    /// Waits until there is room for what this body asks for, and takes it.
+    pub(crate) async fn drive_once_there_is_room(&self, body: &str) -> String {
+        let made = async {
             loop {
-                let made = self.post("/drives/create", SMALL).await;
+                let made = self.post("/drives/create", body).await;
                 if made.status == 200 {
-                    return made;
+                    return made.value("drive").unwrap().to_owned();
                 }
+                made.expect(507);
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        let made = tokio::time::timeout(GUARD, room).await.expect("the host never had room");
-        let drive = made.value("drive").unwrap();
-        self.post(&format!("/drives/{drive}/destroy"), "").await.expect(204);
+        tokio::time::timeout(GUARD, made).await.expect("there never was room")
     }
 
     /// Sends a request as it is.

@@ -42,14 +42,13 @@ async fn bytes_of_a_host_out_of_reach_are_503_and_come_when_it_is_back() {
 async fn a_host_that_is_added_later_is_taken_up_and_filled() {
     let cloud = Cloud::new().await;
     let whole = format!("name big\nsize {CAPACITY}");
-    cloud.post("/drives/create", &whole).await.expect(200);
+    cloud.drive_once_there_is_room(&whole).await;
     let full = cloud.post("/drives/create", SMALL).await.expect(507);
     assert_eq!(full.header("x-elastic-error"), "full code=no_capacity");
     let (host, agent) = (HostId::from_uuid(Uuid::new_v4()), FakeAgent::new());
     cloud.dial.insert(host, agent.router());
     cloud.server.app().host_create(host, &"h2".parse().unwrap(), "memory").await.unwrap();
-    cloud.wait_for_room().await;
-    let drive = cloud.drive().await;
+    let drive = cloud.drive_once_there_is_room(SMALL).await;
     assert_eq!(agent.bytes(&drive).len(), 4 << 20);
     cloud.server.close().await;
 }

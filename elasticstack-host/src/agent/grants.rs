@@ -119,7 +119,7 @@ mod tests {
             grants.take(server(1), &[(drive(1), held)]).unwrap();
             let joined = grants.take(Holder::Data(7), &[(drive(1), wanted)]);
             assert_eq!(joined.is_ok(), joins, "{wanted:?} beside {held:?}");
-            assert_eq!(grants.take(server(1), &[(drive(1), held)]).is_ok(), true, "its own way");
+            assert!(grants.take(server(1), &[(drive(1), held)]).is_ok(), "in its own way");
         }
     }
 

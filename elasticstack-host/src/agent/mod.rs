@@ -55,7 +55,6 @@ pub struct Agent {
 
 impl Agent {
     /// An agent to be made.
-    #[must_use]
     pub fn builder() -> AgentBuilder {
         AgentBuilder::default()
     }
@@ -169,7 +168,12 @@ impl AgentBuilder {
         let opened = tokio::task::spawn_blocking(move || Host::open(&state, parts, wakes)).await;
         let host = opened.map_err(|error| Error::internal("read the records").source(error))??;
         let host = Arc::new(host);
-        host.restore_grants(&host.hypervisor.observe().await?);
+        let observed = host.hypervisor.observe().await?;
+        for run in observed.iter().filter(|run| host.servers.get(run.server).is_none()) {
+            // Only a tombstone destroys: it is left alone until its document comes.
+            tracing::warn!(server = %run.server, run = %run.run, "a run that no document knows");
+        }
+        host.restore_grants(&observed);
         driver::start(&host, woken);
         Ok(Agent { host })
     }

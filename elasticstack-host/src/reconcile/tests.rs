@@ -144,7 +144,7 @@ fn every_decision_stands_in_this_table() {
 }
 
 /// What happens in the model besides the driver's own steps.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum Happening {
     Start,
     Stop,
@@ -294,7 +294,8 @@ impl Model {
 
     fn work_to_quiet(&mut self) {
         for _ in 0..20 {
-            if !self.work(&mut usize::MAX.clone()) {
+            let mut unlimited = usize::MAX;
+            if !self.work(&mut unlimited) {
                 return;
             }
         }

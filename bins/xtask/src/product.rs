@@ -6,6 +6,7 @@ use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, Stdio};
+use std::thread;
 
 use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
@@ -35,13 +36,12 @@ impl Product {
         let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
         let mut product = Self { child, data_dir };
         let output = product.child.stdout.take().context("the product has no output")?;
-        let ready = BufReader::new(output)
-            .lines()
-            .map_while(std::result::Result::ok)
-            .any(|line| line.starts_with("READY"));
-        if !ready {
+        let mut lines = BufReader::new(output).lines().map_while(std::result::Result::ok);
+        if !lines.any(|line| line.starts_with("READY")) {
             bail!("the product ended before it was ready: {}", product.child.wait()?);
         }
+        // Whatever else it says is read to the end, or it could not go on saying it.
+        thread::spawn(move || lines.for_each(drop));
         Ok(product)
     }
 

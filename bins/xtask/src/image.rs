@@ -22,6 +22,8 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::process;
+
 use debian::{Candidates, Package};
 use workshop::{Workshop, discard, output};
 
@@ -87,9 +89,7 @@ pub(crate) fn run(args: Args) -> Result<PathBuf> {
     workshop::check()?;
     let cache = match args.cache {
         Some(cache) => cache,
-        None => std::env::home_dir()
-            .context("no home directory to keep the image in: set HOME or give --cache DIR")?
-            .join(".cache/elasticstack"),
+        None => process::cache_dir()?,
     };
     let workshop = Workshop::open(&cache)?;
     let images = cache.join("images");

@@ -3,8 +3,10 @@
 
 mod goldens;
 mod image;
+mod judge;
 mod layers;
 mod process;
+mod product;
 mod stages;
 mod tools;
 mod up;
@@ -30,6 +32,8 @@ enum Command {
     Layers(layers::Args),
     /// Build the standard drive `tiny` in the cache, if it is not there
     Image(image::Args),
+    /// Let an outside program judge the running product
+    Judge(judge::Args),
     /// Rewrite the golden files from what the code says now
     Goldens,
 }
@@ -40,6 +44,7 @@ fn main() -> ExitCode {
         Command::Test(args) => stages::run(&args),
         Command::Layers(args) => layers::run(&args),
         Command::Image(args) => image::run(args).map(|path| println!("{}", path.display())),
+        Command::Judge(args) => judge::run(&args),
         Command::Goldens => goldens::run(),
     };
     match outcome {

@@ -17,6 +17,7 @@ use anyhow::{Context as _, bail};
 use elasticstack_core::prelude::*;
 use elasticstack_host::store::{ArrayCapacity, DirectoryArray};
 use serde::Deserialize;
+use uuid::Uuid;
 
 /// Where the file is unless told otherwise.
 pub(crate) const DEFAULT_PATH: &str = "/etc/elasticstack/agent.toml";
@@ -54,8 +55,8 @@ pub(crate) struct Config {
 impl Config {
     /// Reads and checks the file at `path`.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("reading {}", path.display()))?;
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
         Self::parse(&text).with_context(|| format!("{} can't be used", path.display()))
     }
 
@@ -70,7 +71,12 @@ impl Config {
                     "array {name:?} has both reserve_bytes and capacity_bytes: give one of them"
                 ),
             };
-            arrays.push(DirectoryArray::at(name, path, capacity)?);
+            // A new directory gets an id; from then on its label says which array it is.
+            let array = match DirectoryArray::label(&path)? {
+                Some(array) => array,
+                None => ArrayId::from_uuid(Uuid::now_v7()),
+            };
+            arrays.push(DirectoryArray { array, name, path, capacity });
         }
         if arrays.is_empty() {
             bail!("there is no [[array]]: a host without one can keep no drive");

@@ -1,19 +1,11 @@
 //! `elasticstack-agent`: runs the servers and keeps the drives of one host.
 
 mod config;
+mod service;
 
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
-use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use elasticstack_host::agent::{Agent, Certificate, HostDescription};
-use elasticstack_host::qemu::{Qemu, QemuConfig};
-use elasticstack_host::store::DirectoryStore;
-use elasticstack_host::sys;
-use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use config::{Config, DEFAULT_PATH};
@@ -44,50 +36,7 @@ async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let config = Config::read(&arguments.config)?;
     match arguments.command {
-        Some(Command::Join) => join(&config.state_dir),
-        Some(Command::Run) | None => run(config).await,
+        Some(Command::Join) => service::join(&config.state_dir),
+        Some(Command::Run) | None => service::run(config).await,
     }
-}
-
-fn join(state_dir: &Path) -> anyhow::Result<()> {
-    let mut bundle = String::new();
-    std::io::stdin().read_to_string(&mut bundle).context("reading the certificate bundle")?;
-    Certificate::parse(&bundle)?.keep(state_dir)?;
-    println!("joined: start the service now, the control plane will call");
-    Ok(())
-}
-
-async fn run(config: Config) -> anyhow::Result<()> {
-    let certificate = Certificate::kept(&config.state_dir)?;
-    let accelerator = sys::kvm::detect();
-    let resources = sys::host::resources().context("asking this machine what it has")?;
-    tracing::info!(%accelerator, listen = %config.listen, "serving");
-    let store = DirectoryStore::open(config.arrays).await?;
-    let description = HostDescription {
-        cpu_mhz: resources.cpu,
-        memory_mib: resources.memory,
-        accelerator: accelerator.to_string(),
-        cpu_limits: "none".to_owned(),
-    };
-    let qemu = QemuConfig {
-        runtime_dir: config.state_dir.join("servers"),
-        program: PathBuf::from("qemu-system-x86_64"),
-        accelerator: accelerator.kind,
-    };
-    let agent = Agent::builder()
-        .state_dir(config.state_dir.join("agent"))
-        .store(Arc::new(store))
-        .hypervisor(Arc::new(Qemu::open(qemu).await?))
-        .description(description)
-        .build()
-        .await?;
-    let listener = TcpListener::bind(config.listen).await.context("listening")?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        served = agent.serve(listener, &certificate) => served?,
-        _ = terminate.recv() => {}
-        interrupted = tokio::signal::ctrl_c() => interrupted?,
-    }
-    agent.close().await;
-    Ok(())
 }

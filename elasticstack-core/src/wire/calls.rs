@@ -88,6 +88,29 @@ pub enum Scope {
     Operator,
 }
 
+impl Scope {
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Customer => "customer",
+            Self::Operator => "operator",
+        }
+    }
+
+    /// The scope of this word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Customer, Self::Operator].into_iter().find(|scope| scope.as_str() == word)
+    }
+
+    /// Whether credentials of this scope cover a call that needs `needed`.
+    #[must_use]
+    pub const fn covers(self, needed: Self) -> bool {
+        matches!((self, needed), (Self::Operator, _) | (Self::Customer, Self::Customer))
+    }
+}
+
 /// What a call's body is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Body {

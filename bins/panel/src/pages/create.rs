@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use elasticstack_core::amount;
-use elasticstack_core::error::Error;
+use elasticstack_core::error::{Error, ErrorKind};
 use elasticstack_core::id::DriveId;
 use elasticstack_core::name::Name;
 use elasticstack_core::units::Bytes;
@@ -19,6 +19,7 @@ use crate::app::App;
 use crate::builds::Wish;
 use crate::fault::{self, Fault};
 use crate::pages::drives::size;
+use crate::pages::servers::decimal;
 use crate::request::{LoggedIn, Sent};
 
 /// The form as it is typed: GHz, GiB.
@@ -114,11 +115,7 @@ fn range(key: &str) -> Option<(u32, u32)> {
 fn typed_range(key: &str) -> Option<[String; 2]> {
     let (low, high) = range(key)?;
     let unit = if key == "cpu" { 1_000 } else { 1_024 };
-    Some([low, high].map(|bound| {
-        let thousandths = u64::from(bound) * 1_000 / unit;
-        let text = format!("{}.{:03}", thousandths / 1_000, thousandths % 1_000);
-        text.trim_end_matches('0').trim_end_matches('.').to_owned()
-    }))
+    Some([low, high].map(|bound| decimal(u64::from(bound) * 1_000 / unit)))
 }
 
 fn outside(key: &str) -> String {
@@ -130,7 +127,7 @@ fn outside(key: &str) -> String {
 }
 
 fn sentence(text: String) -> String {
-    fault::sentence(&Error::new(elasticstack_core::error::ErrorKind::InvalidValue, text))
+    fault::sentence(&Error::new(ErrorKind::InvalidValue, text))
 }
 
 #[derive(Serialize)]

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{Html, Redirect};
+use elasticstack_core::amount;
 use elasticstack_core::error::Result as ApiResult;
 use elasticstack_core::hypervisor::Device;
 use elasticstack_core::id::{ServerId, ServerKind};
-use elasticstack_core::units::{MebiBytes, MegaHertz};
+use elasticstack_core::units::Bytes;
 use elasticstack_core::wire::calls::Call;
 use elasticstack_core::wire::record::Record;
 use serde::Serialize;
@@ -42,11 +43,19 @@ impl Row {
             tone: tone(&status),
             stopped: status == "stopped",
             status,
-            cpu: number("cpu").map(|mhz| MegaHertz(mhz).to_string()).unwrap_or_default(),
-            mem: number("mem").map(|mib| MebiBytes(mib).to_string()).unwrap_or_default(),
+            cpu: number("cpu")
+                .map(|mhz| format!("{} GHz", decimal(mhz.into())))
+                .unwrap_or_default(),
+            mem: number("mem").map(|mib| amount::shown(Bytes::from_mib(mib))).unwrap_or_default(),
             failed: server.value("failed").map(str::to_owned),
         }
     }
+}
+
+/// `thousandths` as a decimal number without needless digits.
+pub(super) fn decimal(thousandths: u64) -> String {
+    let text = format!("{}.{:03}", thousandths / 1_000, thousandths % 1_000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// How a status looks: what is neither at rest nor in trouble is on its way to something.

@@ -19,7 +19,7 @@ async fn servers_and_drives_are_shown_with_their_state_and_size() {
     let mut browser = Browser::logged_in(&api).await;
 
     let servers = browser.get("/servers").await;
-    for text in [">web<", "active", "2000 MHz", "1024 MiB", "http-equiv=\"refresh\""] {
+    for text in [">web<", "active", "2 GHz", "1 GiB", "http-equiv=\"refresh\""] {
         servers.shows(text);
     }
     let drives = browser.get("/drives").await;

@@ -2,8 +2,11 @@
 //! module with one `run`.
 
 mod goldens;
+mod image;
+mod judge;
 mod layers;
 mod process;
+mod product;
 mod stages;
 mod tools;
 mod up;
@@ -27,6 +30,10 @@ enum Command {
     Test(stages::Args),
     /// Check the crates' edges and the house rules of the tree
     Layers(layers::Args),
+    /// Build the standard drive `tiny` in the cache, if it is not there
+    Image(image::Args),
+    /// Let an outside program judge the running product
+    Judge(judge::Args),
     /// Rewrite the golden files from what the code says now
     Goldens,
 }
@@ -36,6 +43,8 @@ fn main() -> ExitCode {
         Command::Up(args) => up::run(&args),
         Command::Test(args) => stages::run(&args),
         Command::Layers(args) => layers::run(&args),
+        Command::Image(args) => image::run(args).map(|path| println!("{}", path.display())),
+        Command::Judge(args) => judge::run(&args),
         Command::Goldens => goldens::run(),
     };
     match outcome {

@@ -18,10 +18,15 @@ pub(crate) fn root() -> &'static Path {
     package.ancestors().nth(2).unwrap_or(package)
 }
 
-/// Where xtask keeps what it installs for itself: `~/.cache/elasticstack/tools`.
-pub(crate) fn tools_dir() -> Result<PathBuf> {
+/// Where xtask keeps whatever is made once and used again: `~/.cache/elasticstack`.
+pub(crate) fn cache_dir() -> Result<PathBuf> {
     let home = env::var_os("HOME").context("HOME is not set: set it to a directory you own")?;
-    Ok(Path::new(&home).join(".cache/elasticstack/tools"))
+    Ok(Path::new(&home).join(".cache/elasticstack"))
+}
+
+/// Where xtask keeps the programs it installs for itself.
+pub(crate) fn tools_dir() -> Result<PathBuf> {
+    Ok(cache_dir()?.join("tools"))
 }
 
 /// `program`, to be run at the root.

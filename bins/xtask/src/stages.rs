@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 
 use crate::layers::{self, graph};
-use crate::{process, tools};
+use crate::{image, judge, process, tools, up};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -45,6 +45,9 @@ const STAGES: &[Stage] = &[
     always("core", "elasticstack-core builds alone and without tokio", core),
     always("doc", "the documentation builds without a warning", doc),
     always("doctest", "the examples in the documentation run", doctest),
+    always("image", "the standard drive `tiny` is built", image),
+    always("smoke", "a guest boots, reads, writes and ends, through the public API", up::smoke),
+    always("libcloud", "an old client is content, on a real guest", judge::libcloud),
     nightly("features", "every feature of every library builds alone", features),
     nightly("deny", "bans, licences and sources of all dependencies", deny),
     always("nextest", "every test, none skipped", nextest),
@@ -124,6 +127,10 @@ fn doc() -> Result<()> {
 
 fn doctest() -> Result<()> {
     process::run(&mut process::cargo(["test", "--workspace", "--doc", "--locked"])?)
+}
+
+fn image() -> Result<()> {
+    image::run(image::Args::default()).map(|_| ())
 }
 
 fn features() -> Result<()> {

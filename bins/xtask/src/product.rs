@@ -1,0 +1,84 @@
+//! The running product, for whatever judges or measures it from outside: the all-in-one on a data
+//! directory of its own, on a free port, stopped and gone at the end whatever came of it.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::{Child, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+use tempfile::TempDir;
+
+use crate::{process, up};
+
+/// An all-in-one that is up.
+pub(crate) struct Product {
+    child: Child,
+    data_dir: TempDir,
+}
+
+impl Product {
+    /// Starts it and waits until it says that it is ready.
+    ///
+    /// # Errors
+    /// It ends before it is ready.
+    pub(crate) fn start(image: &Path) -> Result<Self> {
+        let data_dir = tempfile::Builder::new().prefix("elasticstack-").tempdir()?;
+        let args = up::Args {
+            data_dir: Some(data_dir.path().to_owned()),
+            // Port 0: the system picks a free one, and the product says which.
+            api: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
+            ..up::Args::default()
+        };
+        let mut command = up::allinone(&args, up::Profile::Dev, image)?;
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+        let mut product = Self { child, data_dir };
+        let output = product.child.stdout.take().context("the product has no output")?;
+        let ready = BufReader::new(output)
+            .lines()
+            .map_while(std::result::Result::ok)
+            .any(|line| line.starts_with("READY"));
+        if !ready {
+            bail!("the product ended before it was ready: {}", product.child.wait()?);
+        }
+        Ok(product)
+    }
+
+    /// What the product tells its user to put in the environment.
+    ///
+    /// # Errors
+    /// It wrote no `demo.env`.
+    pub(crate) fn environment(&self) -> Result<Vec<(String, String)>> {
+        let path = self.data_dir.path().join("demo.env");
+        let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        let pairs = text.lines().filter_map(|line| line.split_once('='));
+        Ok(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    }
+
+    /// Asks it to stop, and waits.
+    ///
+    /// # Errors
+    /// It does not end well.
+    pub(crate) fn stop(mut self) -> Result<()> {
+        self.terminate()?;
+        let status = self.child.wait()?;
+        if status.success() { Ok(()) } else { bail!("the product ended with {status}") }
+    }
+
+    fn terminate(&self) -> Result<()> {
+        process::run(process::command("kill")?.arg(self.child.id().to_string()))
+    }
+}
+
+impl Drop for Product {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            // Asked, not killed: it stops its guests, which would outlive it otherwise.
+            let ended = self.terminate().and_then(|()| Ok(self.child.wait()?));
+            if let Err(error) = ended {
+                eprintln!("the product could not be stopped: {error:#}");
+            }
+        }
+    }
+}

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use elasticstack_core::client::{Client, Transport};
-use elasticstack_core::error::Result;
+use elasticstack_core::error::{Error, Result};
 use elasticstack_core::id::{AccountId, DriveId, ServerId};
 use elasticstack_core::secret::Secret;
 use elasticstack_core::wire::calls::Call;
 use elasticstack_core::wire::record::Record;
+use http::{Request, Response};
 
 /// Speaks the API as one account. Holds its key; shows it to nobody.
 pub(crate) struct Account {
@@ -96,6 +99,19 @@ impl Account {
         });
         let call = if compressed { Call::DriveImageGunzip } else { Call::DriveImage };
         self.client.one(call, &[&drive.to_string(), &id], &Record::new()).await
+    }
+}
+
+/// A way to the API that does not tell customers where the API is when it can't be reached.
+pub(crate) struct Discreet(pub(crate) Arc<dyn Transport>);
+
+#[async_trait]
+impl Transport for Discreet {
+    async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>> {
+        self.0.send(request).await.map_err(|error| {
+            let public = "the cloud can't be reached at the moment: try again in a minute";
+            Error::new(error.kind(), public).source(error)
+        })
     }
 }
 

@@ -40,6 +40,7 @@ use elasticstack_core::client::Transport;
 
 pub use crate::brand::{Brand, InvalidBrand};
 
+use crate::account::Discreet;
 use crate::app::App;
 use crate::builds::Builds;
 use crate::sessions::Sessions;
@@ -133,7 +134,7 @@ impl PanelBuilder {
     /// [`InvalidBrand`] if a template of the brand can't be read.
     pub fn build(self) -> Result<Panel, InvalidBrand> {
         let app = App {
-            api: self.api,
+            api: Arc::new(Discreet(self.api)),
             view: View::new(self.brand)?,
             sessions: Sessions::default(),
             throttle: Throttle::default(),

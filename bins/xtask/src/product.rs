@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
@@ -16,6 +16,8 @@ use crate::{process, up};
 pub(crate) struct Program {
     child: Child,
     ready: String,
+    /// Kept open: a program that prints into a closed pipe dies of it.
+    output: BufReader<ChildStdout>,
 }
 
 impl Program {
@@ -24,10 +26,10 @@ impl Program {
     /// # Errors
     /// It ends before it is ready.
     pub(crate) fn start(command: &mut Command) -> Result<Self> {
-        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
-        let mut program = Self { child, ready: String::new() };
-        let output = program.child.stdout.take().context("the program has no output")?;
-        let mut lines = BufReader::new(output).lines().map_while(std::result::Result::ok);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+        let output = child.stdout.take().context("the program has no output")?;
+        let mut program = Self { child, ready: String::new(), output: BufReader::new(output) };
+        let mut lines = (&mut program.output).lines().map_while(std::result::Result::ok);
         match lines.find(|line| line.starts_with("READY")) {
             Some(line) => program.ready = line,
             None => bail!("the program ended before it was ready: {}", program.child.wait()?),

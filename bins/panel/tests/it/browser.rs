@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
+use elasticstack_core::client::Transport;
 use elasticstack_panel::Panel;
 use http::header::{CONTENT_TYPE, COOKIE, HOST, LOCATION, ORIGIN, SET_COOKIE};
 use http::{HeaderMap, Method, Request, StatusCode};
@@ -50,7 +51,11 @@ pub(crate) struct Browser {
 
 impl Browser {
     pub(crate) fn new(api: &Arc<Api>) -> Self {
-        let panel = Arc::new(Panel::builder(api.clone()).build().unwrap());
+        Self::over(Arc::<Api>::clone(api))
+    }
+
+    pub(crate) fn over(api: Arc<dyn Transport>) -> Self {
+        let panel = Arc::new(Panel::builder(api).build().unwrap());
         Self { router: panel.router(), panel, cookie: String::new() }
     }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
+use elasticstack_core::client::HyperTransport;
 use elasticstack_core::wire::record::Record;
 use http::header::{COOKIE, HOST, ORIGIN, SET_COOKIE};
 use http::{HeaderName, Method, StatusCode};
@@ -165,6 +166,15 @@ async fn every_answer_tells_the_browser_to_run_and_frame_nothing() {
         }
     }
     assert_eq!(browser.get("/nowhere").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn an_api_out_of_reach_is_said_without_its_address() {
+    let nowhere = Arc::new(HyperTransport::new("http://127.0.0.1:1").unwrap());
+    let page = Browser::over(nowhere).log_in(KEY).await;
+    assert_eq!(page.status, StatusCode::SERVICE_UNAVAILABLE);
+    page.shows("The cloud can&#39;t be reached at the moment");
+    page.hides("127.0.0.1");
 }
 
 /// Collects what the panel logs.

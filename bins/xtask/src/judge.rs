@@ -9,7 +9,7 @@ use crate::product::Product;
 use crate::{image, process, tools};
 
 const LIBCLOUD: &str = "apache-libcloud==3.6.1";
-const LIBCLOUD_SCRIPT: &str = "bins/xtask/src/judge/libcloud.py";
+const LIBCLOUD_SCRIPT: &str = "bins/xtask/src/judge/with_libcloud.py";
 
 #[derive(clap::Args)]
 pub(crate) struct Args {

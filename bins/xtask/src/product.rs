@@ -5,7 +5,8 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::thread;
 
 use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
@@ -16,8 +17,6 @@ use crate::{process, up};
 pub(crate) struct Program {
     child: Child,
     ready: String,
-    /// Kept open: a program that prints into a closed pipe dies of it.
-    output: BufReader<ChildStdout>,
 }
 
 impl Program {
@@ -28,12 +27,14 @@ impl Program {
     pub(crate) fn start(command: &mut Command) -> Result<Self> {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
         let output = child.stdout.take().context("the program has no output")?;
-        let mut program = Self { child, ready: String::new(), output: BufReader::new(output) };
-        let mut lines = (&mut program.output).lines().map_while(std::result::Result::ok);
+        let mut program = Self { child, ready: String::new() };
+        let mut lines = BufReader::new(output).lines().map_while(std::result::Result::ok);
         match lines.find(|line| line.starts_with("READY")) {
             Some(line) => program.ready = line,
             None => bail!("the program ended before it was ready: {}", program.child.wait()?),
         }
+        // Whatever else it says is read to the end, or it could not go on saying it.
+        thread::spawn(move || lines.for_each(drop));
         Ok(program)
     }
 

@@ -16,7 +16,7 @@
 //! the panel may be restarted, or run many times, at will.
 //!
 //! Pages work without JavaScript; there is none. The security of a page (who asks, where the
-//! request comes from, what a browser may load) is decided in [`guard`] for all pages at once.
+//! request comes from, what a browser may load) is decided in the module `guard` for all pages at once.
 #![forbid(unsafe_code)]
 
 mod account;

@@ -1,55 +1,26 @@
-//! `elasticstack`: the public API on the command line.
-//!
-//! The address and the account come from the environment, as for the older scripts:
-//! `EHURI=http://127.0.0.1:8440/` and `EHAUTH=UUID:KEY`. A key never stands in an argument.
+//! The process around [`elasticstack_cli`]: arguments in, exit status out.
 
-use anyhow::Context as _;
-use clap::{Parser, Subcommand};
-use elasticstack_core::client::{Client, HyperTransport};
-use elasticstack_core::prelude::*;
-use elasticstack_core::wire::calls::Call;
-use elasticstack_core::wire::record::Record;
+use std::io::{self, IsTerminal as _};
+use std::process::ExitCode;
 
-/// The public API on the command line. Set EHURI and EHAUTH first.
-#[derive(Debug, Parser)]
-#[command(version)]
-struct Arguments {
-    #[command(subcommand)]
-    object: Object,
-}
-
-#[derive(Debug, Subcommand)]
-enum Object {
-    /// Hosts, for operators.
-    #[command(subcommand)]
-    Host(Host),
-}
-
-#[derive(Debug, Subcommand)]
-enum Host {
-    /// Make a host known, and print the command that joins it.
-    Add {
-        /// What to call it.
-        name: String,
-        /// Where its agent listens, as ADDRESS:PORT.
-        address: String,
-    },
-}
+use clap::Parser as _;
+use elasticstack_cli::account;
+use elasticstack_cli::command::{Cli, run};
+use elasticstack_cli::screen::{Progress, Screen, Sink};
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> anyhow::Result<()> {
-    let Object::Host(Host::Add { name, address }) = Arguments::parse().object;
-    let client = client()?;
-    let record = Record::new().with("name", name).with("address", address);
-    let host = client.one(Call::HostCreate, &[], &record).await?;
-    let bundle = host.value("bundle").context("the answer has no certificate bundle")?;
-    println!("elasticstack-agent join <<'END_OF_BUNDLE'\n{}\nEND_OF_BUNDLE", bundle.trim_end());
-    Ok(())
-}
-
-fn client() -> anyhow::Result<Client<HyperTransport>> {
-    let base = std::env::var("EHURI").context("EHURI is not set: give http://ADDRESS:PORT/")?;
-    let auth = std::env::var("EHAUTH").context("EHAUTH is not set: give UUID:KEY")?;
-    let (account, key) = auth.split_once(':').context("EHAUTH is not UUID:KEY")?;
-    Ok(Client::new(HyperTransport::new(&base)?, account.parse()?, &Secret::new(key))?)
+async fn main() -> ExitCode {
+    // Errors of the grammar are clap's to tell: it exits with 2, as for every usage error.
+    let cli = Cli::parse();
+    let (mut out, mut err) = (io::stdout(), io::stderr());
+    let sink = if out.is_terminal() { Sink::Terminal } else { Sink::Bytes };
+    let progress = if err.is_terminal() { Progress::Live } else { Progress::Lines };
+    let mut screen = Screen::new((&mut out, sink), (&mut err, progress), cli.form());
+    match run(cli.command, account::connect, &mut screen).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            screen.failed(&failure);
+            failure.exit_code()
+        }
+    }
 }

@@ -16,8 +16,10 @@ const COLUMNS: &[&str] = &["host", "name", "status", "address", "cpu:total", "me
 #[derive(Debug, Subcommand)]
 pub enum Command {
     #[command(about = about(Call::HostsInfo))]
+    #[expect(missing_docs, reason = "the API's table says it")]
     List,
     #[command(about = about(Call::HostInfo))]
+    #[expect(missing_docs, reason = "the API's table says it")]
     Info {
         /// The host's UUID
         host: String,

@@ -35,13 +35,17 @@ fn holder(port: u16) -> Option<String> {
     let inode = listening_inode(&table, port)?;
     let socket = format!("socket:[{inode}]");
     for process in fs::read_dir("/proc").ok()?.flatten() {
+        let pid = process.file_name();
+        if !pid.to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()) {
+            continue;
+        }
         let Ok(files) = fs::read_dir(process.path().join("fd")) else { continue };
         let holds = files.flatten().any(|file| {
             fs::read_link(file.path()).is_ok_and(|target| target.as_os_str() == socket.as_str())
         });
         if holds {
             let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-            return Some(format!("{} (pid {})", name.trim(), process.file_name().display()));
+            return Some(format!("{} (pid {})", name.trim(), pid.display()));
         }
     }
     None

@@ -5,6 +5,7 @@ mod browser;
 mod goldens;
 mod image;
 mod judge;
+mod kit_report;
 mod layers;
 mod process;
 mod product;
@@ -35,6 +36,8 @@ enum Command {
     Image(image::Args),
     /// Let an outside program judge the running product
     Judge(judge::Args),
+    /// Run the conformance kits on every backend and print backend × clause
+    KitReport,
     /// Rewrite the golden files from what the code says now
     Goldens,
 }
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Command::Layers(args) => layers::run(&args),
         Command::Image(args) => image::run(args).map(|path| println!("{}", path.display())),
         Command::Judge(args) => judge::run(&args),
+        Command::KitReport => kit_report::run(),
         Command::Goldens => goldens::run(),
     };
     match outcome {

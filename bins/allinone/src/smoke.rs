@@ -30,8 +30,6 @@ pub struct Plan {
     pub magic: [u8; 16],
     /// What the boot drive holds.
     pub boot: Boot,
-    /// How long all of it may take.
-    pub within: Duration,
 }
 
 /// What the boot drive holds.
@@ -45,7 +43,7 @@ pub enum Boot {
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { magic: ANSWER, boot: Boot::Tiny, within: Duration::from_secs(300) }
+        Self { magic: ANSWER, boot: Boot::Tiny }
     }
 }
 
@@ -58,30 +56,50 @@ pub struct Traces {
     pub sent: Vec<u8>,
 }
 
-/// Runs the proof and prints each step with its time.
+/// How long a proof that failed may take to tell why and to clean up.
+const LAST_WORDS: Duration = Duration::from_secs(60);
+
+/// Runs the proof and prints each step with its time. It is given up once `stop` completes, and
+/// what it made is destroyed whatever came of it.
 ///
 /// # Errors
 /// What went wrong, with the end of the guest's serial log where there is one.
-pub async fn run<T: Transport>(client: &Client<T>, plan: &Plan) -> anyhow::Result<()> {
+pub async fn run<T: Transport, E: Into<anyhow::Error>>(
+    client: &Client<T>,
+    plan: &Plan,
+    stop: impl Future<Output = E>,
+) -> anyhow::Result<()> {
     let mut traces = Traces::default();
-    let proof = tokio::time::timeout(plan.within, prove(client, plan, &mut traces)).await;
-    let outcome = match proof {
-        Ok(outcome) => outcome,
-        Err(_) => Err(anyhow!(
-            "no answer from the guest within {} s: see --seconds",
-            plan.within.as_secs()
-        )),
+    let outcome = tokio::select! {
+        outcome = prove(client, plan, &mut traces) => outcome,
+        given_up = stop => Err(given_up.into()),
     };
-    let outcome = match (outcome, &traces.server) {
-        (Err(error), Some(server)) => {
-            let serial = client.read(Call::ServerSerial, &[server]).await.unwrap_or_default();
-            let tail = String::from_utf8_lossy(&serial[serial.len().saturating_sub(2_000)..]);
-            Err(error.context(format!("the guest's serial log ends with:\n{tail}")))
+    let last_words = async {
+        let outcome = match (outcome, &traces.server) {
+            (Err(error), Some(server)) => Err(with_serial_log(client, server, error).await),
+            (outcome, _) => outcome,
+        };
+        let cleaned = clean(client, &traces).await;
+        outcome.and(cleaned)
+    };
+    tokio::time::timeout(LAST_WORDS, last_words).await.unwrap_or_else(|_| {
+        Err(anyhow!("what the proof made could not be destroyed within {LAST_WORDS:?}"))
+    })
+}
+
+async fn with_serial_log<T: Transport>(
+    client: &Client<T>,
+    server: &str,
+    error: anyhow::Error,
+) -> anyhow::Error {
+    match client.read(Call::ServerSerial, &[server]).await {
+        Ok(log) if log.is_empty() => error.context("the guest wrote nothing to its serial port"),
+        Ok(log) => {
+            let tail = String::from_utf8_lossy(&log[log.len().saturating_sub(2_000)..]);
+            error.context(format!("the guest's serial log ends with:\n{tail}"))
         }
-        (outcome, _) => outcome,
-    };
-    let cleaned = clean(client, &traces).await;
-    outcome.and(cleaned)
+        Err(unread) => error.context(format!("the guest's serial log can't be read: {unread}")),
+    }
 }
 
 /// Everything up to the right answer. Leaves in `traces` what it made.

@@ -1,5 +1,7 @@
 //! What `up` tells its user: where things are and how to try them.
 
+use std::fmt::Display;
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -7,6 +9,11 @@ use anyhow::Context as _;
 
 use crate::cloud::PROMISE;
 use crate::identity::{Identity, write_private};
+
+/// Prints a line for the user. Nobody may be reading any more, which is no reason to stop.
+pub fn say(line: impl Display) {
+    let _ = writeln!(io::stdout(), "{line}");
+}
 
 /// Writes `demo.env`, to be sourced by a shell; readable by its owner only, for it has the key.
 ///

@@ -11,7 +11,6 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::cloud::{Cloud, DEFAULT_API, Guests};
-use crate::smoke::Plan;
 use crate::{demo, port, smoke};
 
 /// All of ElasticStack in one process.
@@ -91,10 +90,10 @@ impl Arguments {
             let identity = cloud.identity();
             let transport = HyperTransport::new(&format!("http://{api}"))?;
             let client = Client::new(transport, identity.account, &identity.key)?;
-            return smoke::run(&client, &Plan::default(), stop.told()).await;
+            return smoke::run(&client, stop.told()).await;
         }
         demo::write_env(data_dir, api, cloud.identity())?;
-        println!("{}", demo::ready(data_dir, api, cloud.accelerator()));
+        demo::say(demo::ready(data_dir, api, cloud.accelerator()));
         stop.told().await;
         Ok(())
     }

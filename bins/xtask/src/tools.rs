@@ -38,9 +38,7 @@ pub(crate) fn ensure_packages() -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    for (name, purpose) in PACKAGES.iter().filter(|(name, _)| missing.contains(name)) {
-        println!("installing {name}: {purpose}");
-    }
+    println!("installing {}", missing.join(", "));
     if !all_have_candidates(&missing)? {
         apt(["update", "--quiet"], &[])?;
     }
@@ -89,7 +87,8 @@ const INSTALL: [&str; 3] = ["install", "--yes", "--no-install-recommends"];
 const INSTALL_DOWNGRADING: [&str; 4] =
     ["install", "--yes", "--no-install-recommends", "--allow-downgrades"];
 
-fn missing_packages() -> Result<Vec<&'static str>> {
+/// The Debian packages that this machine lacks.
+pub(crate) fn missing_packages() -> Result<Vec<&'static str>> {
     if !process::is_installed("dpkg-query")? {
         bail!("dpkg-query not found: xtask installs packages on Debian 12 only");
     }

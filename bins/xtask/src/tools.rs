@@ -24,6 +24,11 @@ const PACKAGES: Packages = &[
     ("syslinux-common", "boot loader modules of `tiny`"),
 ];
 
+const TESTS: Packages = &[
+    ("sqlite3", "looks at the usage of a storm from outside"),
+    ("xfsprogs", "a file system with reflinks, to clone drives on"),
+];
+
 const BROWSER: Packages = &[("chromium", "the browser that tries the panel")];
 const NPM: Packages = &[("npm", "brings what drives the browser")];
 
@@ -34,7 +39,13 @@ const DENY: &str = "0.20.2";
 /// Installs every package and tool that the daily stages need and this machine lacks.
 pub(crate) fn ensure() -> Result<()> {
     ensure_packages()?;
+    ensure_debian(TESTS)?;
     ensure_nextest()
+}
+
+/// The Debian packages that `up` needs and this machine lacks.
+pub(crate) fn missing_packages() -> Result<Vec<&'static str>> {
+    missing(PACKAGES)
 }
 
 /// Installs the Debian packages that are missing.
@@ -54,9 +65,7 @@ fn ensure_debian(packages: Packages) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    for (name, purpose) in packages.iter().filter(|(name, _)| missing.contains(name)) {
-        println!("installing {name}: {purpose}");
-    }
+    println!("installing {}", missing.join(", "));
     if !all_have_candidates(&missing)? {
         apt(["update", "--quiet"], &[])?;
     }
@@ -105,6 +114,7 @@ const INSTALL: [&str; 3] = ["install", "--yes", "--no-install-recommends"];
 const INSTALL_DOWNGRADING: [&str; 4] =
     ["install", "--yes", "--no-install-recommends", "--allow-downgrades"];
 
+/// The Debian packages of `packages` that this machine lacks.
 fn missing(packages: Packages) -> Result<Vec<&'static str>> {
     if !process::is_installed("dpkg-query")? {
         bail!("dpkg-query not found: xtask installs packages on Debian 12 only");

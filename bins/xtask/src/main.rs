@@ -1,6 +1,7 @@
 //! The project's own commands. This file owns the command line and nothing else: each command is a
 //! module with one `run`.
 
+mod bench;
 mod goldens;
 mod image;
 mod judge;
@@ -34,6 +35,8 @@ enum Command {
     Image(image::Args),
     /// Let an outside program judge the running product
     Judge(judge::Args),
+    /// Measure the running product beside a peer
+    Bench(bench::Args),
     /// Rewrite the golden files from what the code says now
     Goldens,
 }
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Command::Layers(args) => layers::run(&args),
         Command::Image(args) => image::run(args).map(|path| println!("{}", path.display())),
         Command::Judge(args) => judge::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Goldens => goldens::run(),
     };
     match outcome {

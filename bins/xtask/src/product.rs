@@ -11,7 +11,8 @@ use std::thread;
 use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
 
-use crate::{process, up};
+use crate::process;
+use crate::up::{self, Profile};
 
 /// An all-in-one that is up.
 pub(crate) struct Product {
@@ -24,7 +25,7 @@ impl Product {
     ///
     /// # Errors
     /// It ends before it is ready.
-    pub(crate) fn start(image: &Path) -> Result<Self> {
+    pub(crate) fn start(image: &Path, profile: Profile) -> Result<Self> {
         let data_dir = tempfile::Builder::new().prefix("elasticstack-").tempdir()?;
         let args = up::Args {
             data_dir: Some(data_dir.path().to_owned()),
@@ -32,7 +33,7 @@ impl Product {
             api: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
             ..up::Args::default()
         };
-        let mut command = up::allinone(&args, up::Profile::Dev, image)?;
+        let mut command = up::allinone(&args, profile, image)?;
         let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
         let mut product = Self { child, data_dir };
         let output = product.child.stdout.take().context("the product has no output")?;
@@ -43,6 +44,16 @@ impl Product {
         // Whatever else it says is read to the end, or it could not go on saying it.
         thread::spawn(move || lines.for_each(drop));
         Ok(product)
+    }
+
+    /// Its process: `cargo run` became it.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Where it keeps everything.
+    pub(crate) fn data_dir(&self) -> &Path {
+        self.data_dir.path()
     }
 
     /// What the product tells its user to put in the environment.

@@ -1,6 +1,7 @@
 //! The project's own commands. This file owns the command line and nothing else: each command is a
 //! module with one `run`.
 
+mod bench;
 mod browser;
 mod goldens;
 mod image;
@@ -38,6 +39,8 @@ enum Command {
     Judge(judge::Args),
     /// Run the conformance kits on every backend and print backend × clause
     KitReport,
+    /// Measure the running product beside a peer
+    Bench(bench::Args),
     /// Rewrite the golden files from what the code says now
     Goldens,
 }
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Command::Image(args) => image::run(args).map(|path| println!("{}", path.display())),
         Command::Judge(args) => judge::run(&args),
         Command::KitReport => kit_report::run(),
+        Command::Bench(args) => bench::run(&args),
         Command::Goldens => goldens::run(),
     };
     match outcome {

@@ -11,7 +11,8 @@ use std::thread;
 use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
 
-use crate::{process, up};
+use crate::process;
+use crate::up::{self, Profile};
 
 /// A program of ours that is up: one that prints a line beginning with `READY` once it serves.
 pub(crate) struct Program {
@@ -81,7 +82,7 @@ impl Product {
     ///
     /// # Errors
     /// It ends before it is ready.
-    pub(crate) fn start(image: &Path) -> Result<Self> {
+    pub(crate) fn start(image: &Path, profile: Profile) -> Result<Self> {
         let data_dir = tempfile::Builder::new().prefix("elasticstack-").tempdir()?;
         let args = up::Args {
             data_dir: Some(data_dir.path().to_owned()),
@@ -89,8 +90,18 @@ impl Product {
             api: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
             ..up::Args::default()
         };
-        let program = Program::start(&mut up::allinone(&args, up::Profile::Dev, image)?)?;
+        let program = Program::start(&mut up::allinone(&args, profile, image)?)?;
         Ok(Self { program, data_dir })
+    }
+
+    /// Its process: `cargo run` became it.
+    pub(crate) fn pid(&self) -> u32 {
+        self.program.child.id()
+    }
+
+    /// Where it keeps everything.
+    pub(crate) fn data_dir(&self) -> &Path {
+        self.data_dir.path()
     }
 
     /// What the product tells its user to put in the environment.

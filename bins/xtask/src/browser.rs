@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 use crate::product::{Product, Program};
+use crate::up::Profile;
 use crate::{image, process, tools};
 
 const SCRIPT: &str = "bins/panel/tests/browser.mjs";
@@ -21,7 +22,7 @@ pub(crate) fn run() -> Result<()> {
     let image = image::run(image::Args::default())?;
     let node = node()?;
     let playwright = npm_package(PLAYWRIGHT)?;
-    let product = Product::start(&image)?;
+    let product = Product::start(&image, Profile::Dev)?;
     let environment = product.environment()?;
     let api = environment.iter().find(|(name, _)| name == "EHURI").map(|(_, value)| value);
     let panel = panel(api.context("the product names no EHURI")?)?;

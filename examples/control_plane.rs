@@ -41,7 +41,7 @@ impl ControlPlane {
             .database(format!("sqlite:{}", directory.join("cloud.db").display()))
             .dial(hosts.clone())
             // A call waits so long for its host; then it answers with how things are.
-            .config(AppConfig { answer_within: Duration::from_secs(5) })
+            .config(AppConfig { answer_within: Duration::from_secs(5), ..AppConfig::default() })
             .build()
             .await?;
         // Never take a key from a simulation's seed where the customer is real.

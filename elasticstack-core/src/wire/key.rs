@@ -80,7 +80,7 @@ pub enum Standing {
     RefusedBut(&'static [&'static str]),
 }
 
-/// One row of [`KEYS`].
+/// One row of [`KEYS`](super::keys::KEYS).
 #[derive(Debug, Clone, Copy)]
 pub struct Key {
     /// The key, where `{A-B}` stands for one digit in that range and a final `*` for any text.

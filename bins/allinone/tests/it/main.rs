@@ -1,0 +1,3 @@
+//! The whole product in one process, from outside: one test binary.
+
+mod bad_input;

@@ -61,6 +61,12 @@ async fn a_bad_record_is_refused_with_the_key_to_blame_and_makes_nothing() {
                 "400 usage code=invalid_value field=claim:type", &["is fixed"]),
             ("a key that is no word", create("size 4M\n\u{1b}[31m x"),
                 "400 usage code=unknown_key", &["list of keys"]),
+            ("a key of two lines", Ask::new("/drives/create").json(r#"{"size": "4M", "user:a\nstatus": "x"}"#),
+                "400 usage code=unknown_key", &["list of keys"]),
+            ("a key of two words", Ask::new("/drives/create").json(r#"{"size": "4M", "user:a b": "x"}"#),
+                "400 usage code=unknown_key", &["list of keys"]),
+            ("a long key", create(&format!("size 4M\nuser:{long_name} x")),
+                "400 usage code=unknown_key", &["list of keys"]),
             // keys that are missing
             ("no size", create(""),
                 "400 usage code=missing_key field=size", &["size is missing", "bytes"]),

@@ -1,6 +1,7 @@
 //! The project's own commands. This file owns the command line and nothing else: each command is a
 //! module with one `run`.
 
+mod fuzz;
 mod goldens;
 mod image;
 mod judge;

@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 
 use crate::layers::{self, graph};
-use crate::{image, judge, process, tools, up};
+use crate::{fuzz, image, judge, process, tools, up};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -50,6 +50,7 @@ const STAGES: &[Stage] = &[
     always("libcloud", "an old client is content, on a real guest", judge::libcloud),
     nightly("features", "every feature of every library builds alone", features),
     nightly("deny", "bans, licences and sources of all dependencies", deny),
+    nightly("fuzz", "no bytes from outside make a parser fail", fuzz::run),
     always("nextest", "every test, none skipped", nextest),
 ];
 

@@ -1,3 +1,4 @@
-//! The whole product in one process, from outside: one test binary.
+//! Tests of the program `elasticstack-allinone` from outside: linked once.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bad_input;

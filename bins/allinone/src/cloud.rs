@@ -1,5 +1,6 @@
 //! Composition: which implementation stands behind which trait, and the order of start and stop.
 
+use std::fmt;
 use std::fs::{self, DirBuilder, File};
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -7,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use elasticstack_api::app::StandardImage;
+use elasticstack_api::app::{App, StandardImage};
 use elasticstack_api::hosts::MemoryDial;
+use elasticstack_core::biller::{Biller, OpenBiller};
 use elasticstack_core::prelude::*;
 use elasticstack_host::agent::{Agent, HostDescription};
 use elasticstack_host::qemu::{Accelerator, Qemu, QemuConfig};
@@ -42,12 +44,41 @@ pub enum Guests {
     Keep,
 }
 
+/// What a start leaves to whoever starts it.
+pub struct Options {
+    /// What drives may sum up to.
+    pub capacity: ArrayCapacity,
+    /// Who takes usage, and may refuse what costs something.
+    pub biller: Arc<dyn Biller>,
+}
+
+impl Default for Options {
+    /// [`PROMISE`], and a biller that never refuses.
+    fn default() -> Self {
+        Self { capacity: ArrayCapacity::Fixed(PROMISE), biller: Arc::new(OpenBiller::default()) }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options").field("capacity", &self.capacity).finish_non_exhaustive()
+    }
+}
+
 impl Cloud {
+    /// Starts everything on `data_dir` with the default [`Options`].
+    ///
+    /// # Errors
+    /// As [`Cloud::start_with`].
+    pub async fn start(data_dir: &Path) -> anyhow::Result<Self> {
+        Self::start_with(data_dir, Options::default()).await
+    }
+
     /// Starts everything on `data_dir`, adopting what an earlier start left there.
     ///
     /// # Errors
     /// If another all-in-one uses `data_dir`, or a part can't start.
-    pub async fn start(data_dir: &Path) -> anyhow::Result<Self> {
+    pub async fn start_with(data_dir: &Path, options: Options) -> anyhow::Result<Self> {
         let lock = lock(data_dir)?;
         let identity = Identity::of(data_dir)?;
         let (accelerator, accelerator_text) = Accelerator::detect();
@@ -56,7 +87,7 @@ impl Cloud {
             array: identity.array,
             name: "local".to_owned(),
             path: data_dir.join("array"),
-            capacity: ArrayCapacity::Fixed(PROMISE),
+            capacity: options.capacity,
         }])?;
         let qemu = Qemu::open(QemuConfig {
             runtime_dir: data_dir.join("servers"),
@@ -83,6 +114,7 @@ impl Cloud {
         let server = elasticstack_api::Server::builder()
             .database(database)
             .dial(Arc::new(dial))
+            .biller(options.biller)
             .build()
             .await?;
         let app = server.app();
@@ -96,6 +128,12 @@ impl Cloud {
     #[must_use]
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// The control plane's use cases, for what the public API has no call for: more accounts.
+    #[must_use]
+    pub fn app(&self) -> &App {
+        self.server.app()
     }
 
     /// What runs the guests, and why.

@@ -3,6 +3,7 @@
 
 mod bench;
 mod browser;
+mod fuzz;
 mod goldens;
 mod image;
 mod judge;

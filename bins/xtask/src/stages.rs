@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 
 use crate::layers::{self, graph};
-use crate::{browser, image, judge, process, tools, up};
+use crate::{browser, fuzz, image, judge, process, tools, up};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -51,6 +51,7 @@ const STAGES: &[Stage] = &[
     always("panel", "a browser does the main job in the panel, on a real guest", browser::run),
     nightly("features", "every feature of every library builds alone", features),
     nightly("deny", "bans, licences and sources of all dependencies", deny),
+    nightly("fuzz", "no bytes from outside make a parser fail", fuzz::run),
     always("nextest", "every test, none skipped", nextest),
 ];
 

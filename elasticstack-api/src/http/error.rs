@@ -151,6 +151,18 @@ mod tests {
         assert_eq!(table, golden, "refresh {path} with UPDATE_GOLDENS=1 if this is meant");
     }
 
+    #[test]
+    fn the_page_of_errors_has_every_code_with_its_status_and_keyword() {
+        let page = include_str!("../../../docs/errors.md");
+        let rows = page.lines().filter(|line| line.contains(" | `")).count();
+        assert_eq!(rows, ErrorKind::ALL.len());
+        for kind in ErrorKind::ALL {
+            let (status, keyword, _) = status(kind.class());
+            let row = format!("\n| {} | {keyword} | `{}` | ", status.as_u16(), kind.code());
+            assert!(page.contains(&row), "no row like {row}");
+        }
+    }
+
     #[tokio::test]
     async fn no_internal_word_leaks_from_any_kind_of_error() {
         for kind in ErrorKind::ALL {

@@ -83,7 +83,8 @@ async fn connection(stream: TcpStream, router: Router, end: CancellationToken) {
         tracing::debug!(%error, "no TCP_NODELAY");
     }
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(MAX_HEAD);
+    // Whoever says that no more will come is still told what became of it.
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(MAX_HEAD).half_close(true);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(MAX_HEAD);
     let service = TowerToHyperService::new(router);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));

@@ -195,7 +195,8 @@ async fn a_body_that_breaks_off_is_not_written() {
             stream.shutdown().await.unwrap();
             let mut answer = String::new();
             stream.read_to_string(&mut answer).await.unwrap();
-            assert!(!answer.starts_with("HTTP/1.1 2"), "{answer}");
+            assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{answer}");
+            assert!(answer.ends_with("the body ended early: send it again\n"), "{answer}");
         }
         let mut stream = TcpStream::connect(address).await.unwrap();
         let whole =

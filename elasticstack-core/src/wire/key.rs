@@ -4,6 +4,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::hypervisor::Device;
 use crate::name::Name;
 use crate::units::Bytes;
+use crate::wire::record::is_word;
 
 /// What a record is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -83,7 +84,7 @@ pub enum Standing {
 /// One row of [`KEYS`](super::keys::KEYS).
 #[derive(Debug, Clone, Copy)]
 pub struct Key {
-    /// The key, where `{A-B}` stands for one digit in that range and a final `*` for any text.
+    /// The key, where `{A-B}` stands for one digit in that range and a final `*` for any word.
     pub pattern: &'static str,
     /// Which objects have it.
     pub objects: &'static [Object],
@@ -138,7 +139,7 @@ impl Key {
         loop {
             match pattern.as_bytes() {
                 [] => return name.is_empty(),
-                [b'*'] => return !name.is_empty(),
+                [b'*'] => return is_word(name),
                 [b'{', low, b'-', high, b'}', ..] => {
                     let Some(first) =
                         name.bytes().next().filter(|byte| (low..=high).contains(&byte))

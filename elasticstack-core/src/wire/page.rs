@@ -52,7 +52,8 @@ This page is made from the tables that the server itself reads (`cargo xtask gol
 
 Every call is `/object/ID/action`, authenticated by HTTP Basic with the account's UUID and secret key. A body is read by
 its `Content-Type` (`application/json`, else lines of `KEY VALUE`), an answer is written by `Accept` (JSON if it names
-`application/json`, else text). In a key `{0-7}` stands for one digit and `*` for any text; an empty value unsets a key.
+`application/json`, else text). In a key `{0-7}` stands for one digit and `*` for any word of up to 80 characters; an empty
+value unsets a key.
 
 An error carries `X-Elastic-Error: KEYWORD code=… field=…` and one sentence of text; `Accept: application/problem+json`
 gets it as JSON (RFC 9457).

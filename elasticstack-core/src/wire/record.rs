@@ -18,6 +18,17 @@ use crate::error::{Error, ErrorKind, Result};
 /// The most keys that one record may have.
 pub const MAX_KEYS: usize = 1_000;
 
+/// The most characters of the part of a key that a client chooses.
+pub const MAX_WORD: usize = 80;
+
+/// Whether a client may choose `text` as part of a key: 1 to [`MAX_WORD`] characters without
+/// spaces or control characters, so that no key can forge a line of the text form.
+#[must_use]
+pub fn is_word(text: &str) -> bool {
+    let is_visible = |character: char| !character.is_whitespace() && !character.is_control();
+    !text.is_empty() && text.chars().count() <= MAX_WORD && text.chars().all(is_visible)
+}
+
 /// Keys and their values, sorted by key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Record {
@@ -352,6 +363,18 @@ mod tests {
         ];
         for (what, outcome) in readers {
             assert_eq!(outcome.unwrap_err().kind(), ErrorKind::MalformedBody, "{what}");
+        }
+    }
+
+    #[test]
+    fn no_key_that_a_client_chooses_can_forge_a_line() {
+        let long = "x".repeat(MAX_WORD);
+        for word in ["a", "a:b", "größe", &long] {
+            assert!(is_word(word) && keys::find(Object::Drive, &format!("user:{word}")).is_some());
+        }
+        for text in ["", "a b", "a\nstatus", "a\r", "\t", "\u{2028}", &format!("{long}x")] {
+            assert!(!is_word(text), "{text:?}");
+            assert!(keys::find(Object::Server, &format!("user:{text}")).is_none(), "{text:?}");
         }
     }
 

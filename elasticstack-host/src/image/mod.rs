@@ -29,9 +29,9 @@ use sparse::{Chunk, PIECE, Reader, Writer, is_zero};
 /// `progress` is told the hundredths of the source that are read, whenever they change.
 ///
 /// # Errors
-/// `JobFailed`, with a sentence for the owner, if the source can't be converted or does not fit;
-/// else as the volumes say. If the source is seen to be unfit before the first change the target
-/// stays as it is; after any other error its content is undefined.
+/// `JobFailed`, with a sentence for the owner, if the source can't be converted or does not fit. If
+/// that is seen at first sight the target stays as it is, else it reads as zeros: no half an image
+/// is left to boot from. Else as the volumes say, and the target's content is undefined.
 ///
 /// # Cancel safety
 /// Dropping the future ends the work after the request to a volume that is in flight. The target's
@@ -42,19 +42,22 @@ pub async fn image(
     conversion: Conversion,
     progress: &(dyn Fn(u8) + Send + Sync),
 ) -> Result<()> {
-    let reader = Reader::new(&source, Bytes::ZERO, progress);
     match conversion {
-        Conversion::None => {
-            check_tail(&source, target.size()).await?;
-            copy(reader, Writer::wipe(&target, "comes to").await?).await?;
-        }
-        Conversion::Gzip => pack(reader, Writer::wipe(&target, "packs to").await?).await?,
-        Conversion::Gunzip => {
-            check_magic(&source).await?;
-            unpack(reader, Writer::wipe(&target, "unpacks to").await?).await?;
-        }
+        Conversion::None => check_tail(&source, target.size()).await?,
+        Conversion::Gzip => {}
+        Conversion::Gunzip => check_magic(&source).await?,
     }
-    target.flush().await
+    let reader = Reader::new(&source, Bytes::ZERO, progress);
+    let converted = match conversion {
+        Conversion::None => copy(reader, Writer::wipe(&target, "comes to").await?).await,
+        Conversion::Gzip => pack(reader, Writer::wipe(&target, "packs to").await?).await,
+        Conversion::Gunzip => unpack(reader, Writer::wipe(&target, "unpacks to").await?).await,
+    };
+    if converted.as_ref().is_err_and(|error| error.kind() == ErrorKind::JobFailed) {
+        target.discard(Bytes::ZERO, target.size()).await?;
+    }
+    target.flush().await?;
+    converted
 }
 
 /// Refuses a source that holds anything but zeros where the target has ended.

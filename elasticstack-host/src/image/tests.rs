@@ -61,10 +61,12 @@ impl Pair {
         image(self.source.clone(), self.target.clone(), conversion, &|_| {}).await
     }
 
-    /// The sentence of a job that failed.
+    /// The sentence of a job that failed. Nothing half done may be left by it.
     async fn failure(&self, conversion: Conversion) -> String {
         let error = self.image(conversion).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::JobFailed, "{error:?}");
+        let wiped = self.result().await.iter().all(|byte| *byte == 0);
+        assert!(wiped || self.is_untouched().await, "{error}: half an image is left");
         error.to_string()
     }
 

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod adoption;
+mod bad_input;
 mod demo;
 mod rig;
 mod smoke;

@@ -1,0 +1,101 @@
+//! Fuzzing of whatever parses bytes from outside, for a bounded time. Owns how the package `fuzz` is
+//! built on the pinned toolchain, without a nightly compiler; each file in `fuzz/fuzz_targets` is a
+//! target, and `fuzz/seeds/TARGET` holds what it begins with.
+//!
+//! What a run found worth keeping stays in the target directory, so the next one begins there. An
+//! input that fails is kept beside it, and the message names it.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::process;
+
+const MANIFEST: &str = "fuzz/Cargo.toml";
+
+/// Flags make cross builds of it: build scripts and macros must not get them.
+const TRIPLE: &str = "x86_64-unknown-linux-gnu";
+
+/// The counters and comparisons that libFuzzer learns from.
+const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+                     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
+                     -Cllvm-args=-sanitizer-coverage-pc-table \
+                     -Cllvm-args=-sanitizer-coverage-trace-compares";
+
+/// How long each target runs, and the most that one input may take of time and memory.
+const LIMITS: [&str; 4] =
+    ["-max_total_time=10", "-timeout=10", "-rss_limit_mb=512", "-max_len=65536"];
+
+/// Builds every target and runs each from its seeds.
+///
+/// # Errors
+/// A target can't be built, has no seeds, or an input makes it fail.
+pub(crate) fn run() -> Result<()> {
+    process::run(&mut process::cargo(["fmt", "--check", "--manifest-path", MANIFEST])?)?;
+    let home = target_dir().join("fuzz");
+    let mut build = process::cargo(["build", "--release", "--locked", "--quiet"])?;
+    build.args(["--manifest-path", MANIFEST, "--target", TRIPLE, "--target-dir"]).arg(&home);
+    process::run(build.env("RUSTFLAGS", FLAGS))?;
+    for name in targets()? {
+        fuzz(&home, &name)?;
+    }
+    Ok(())
+}
+
+fn fuzz(home: &Path, name: &str) -> Result<()> {
+    let seeds = process::root().join("fuzz/seeds").join(name);
+    ensure!(seeds.is_dir(), "{name} has no seeds: put small valid inputs into {}", seeds.display());
+    let (corpus, failures) = (home.join("corpus").join(name), home.join("failures"));
+    for directory in [&corpus, &failures] {
+        fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
+    }
+    let mut fuzzer = process::command(home.join(TRIPLE).join("release").join(name))?;
+    fuzzer.args(LIMITS).args(["-verbosity=0", "-print_final_stats=1"]);
+    fuzzer.arg(format!("-artifact_prefix={}/{name}-", failures.display()));
+    let output = fuzzer.arg(corpus).arg(seeds).output().with_context(|| format!("run {name}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{said}{name} ended with {}", output.status);
+    let tried = said.lines().find_map(|line| line.strip_prefix(TRIED));
+    println!("{name}: {} inputs", tried.context("libFuzzer tells no number of inputs")?.trim());
+    Ok(())
+}
+
+/// The line that tells how many inputs were tried.
+const TRIED: &str = "stat::number_of_executed_units:";
+
+/// The names of all targets, sorted.
+fn targets() -> Result<Vec<String>> {
+    let directory = process::root().join("fuzz/fuzz_targets");
+    let entries = fs::read_dir(&directory).with_context(|| format!("{}", directory.display()))?;
+    let mut names = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        names.extend(path.file_stem().map(|name| name.to_string_lossy().into_owned()));
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn target_dir() -> PathBuf {
+    let given = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    process::root().join(given.unwrap_or_else(|| "target".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fuzz_target_is_built_and_has_seeds() {
+        let manifest = fs::read_to_string(process::root().join(MANIFEST)).unwrap();
+        let targets = targets().unwrap();
+        assert!(targets.len() > 5, "{targets:?}");
+        for name in targets {
+            assert!(manifest.contains(&format!("\"fuzz_targets/{name}.rs\"")), "{name}");
+            let seeds = process::root().join("fuzz/seeds").join(&name);
+            assert!(fs::read_dir(&seeds).unwrap().count() > 0, "{}", seeds.display());
+        }
+    }
+}

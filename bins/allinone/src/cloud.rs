@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use elasticstack_api::app::{App, StandardImage};
@@ -24,6 +25,9 @@ use crate::identity::Identity;
 /// What drives may sum up to: more than any disk here, so that large drives can be tried. `up`
 /// says so.
 pub const PROMISE: Bytes = Bytes::from_gib(64 << 10);
+
+/// How long the host may take to tell what it has, in the same process and on a busy machine.
+const JOIN: Duration = Duration::from_secs(30);
 
 /// A running all-in-one.
 #[derive(Debug)]
@@ -121,6 +125,7 @@ impl Cloud {
         app.host_create(identity.host, &"local".parse()?, "memory").await?;
         app.account_create(identity.account, &"demo".parse()?, "demo@localhost", &identity.key)
             .await?;
+        joined(app, identity.host).await?;
         Ok(Self { server, agent, identity, accelerator: accelerator_text, _lock: lock })
     }
 
@@ -197,6 +202,19 @@ struct Manifest {
     format: Option<String>,
     rawsize: Option<Bytes>,
     sha256: String,
+}
+
+/// Waits until the host has told what it has: nothing can be placed on it before.
+async fn joined(app: &App, host: HostId) -> anyhow::Result<()> {
+    let told = async {
+        let mut changes = app.changes();
+        while app.host_info(host).await?.value("status") != Some("active") {
+            changes.changed().await?;
+        }
+        anyhow::Ok(())
+    };
+    let told = tokio::time::timeout(JOIN, told).await;
+    told.unwrap_or_else(|_| bail!("the host did not tell what it has within {JOIN:?}"))
 }
 
 fn lock(data_dir: &Path) -> anyhow::Result<File> {

@@ -5,6 +5,9 @@
 //! really booted, read and wrote can produce that answer. The layout of the second drive is in
 //! `docs/tiny.md`.
 
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail, ensure};
@@ -43,8 +46,9 @@ pub struct Task {
     pub block: Vec<u8>,
 }
 
-/// How long a proof that failed may take to tell why and to clean up.
-const LAST_WORDS: Duration = Duration::from_secs(60);
+/// How long a proof that is given up may take to end the call it is at, and how long to tell why
+/// and to clean up.
+const LAST_WORDS: Duration = Duration::from_secs(30);
 
 /// Runs the proof and prints each step with its time. It is given up once `stop` completes, and
 /// what it made is destroyed whatever came of it.
@@ -56,9 +60,19 @@ pub async fn run<T: Transport, E: Into<anyhow::Error>>(
     stop: impl Future<Output = E>,
 ) -> anyhow::Result<()> {
     let mut traces = Traces::default();
-    let outcome = tokio::select! {
-        outcome = prove(client, &mut traces) => outcome,
-        given_up = stop => Err(given_up.into()),
+    let mut steps = Steps::default();
+    let given_up = Arc::clone(&steps.given_up);
+    let outcome = {
+        let mut proof = pin!(prove(client, &mut traces, &mut steps));
+        tokio::select! {
+            outcome = &mut proof => outcome,
+            why = stop => {
+                // Not dropped: what the call under way makes would be nobody's to destroy.
+                given_up.store(true, Ordering::Relaxed);
+                let _ = tokio::time::timeout(LAST_WORDS, proof).await;
+                Err(why.into())
+            }
+        }
     };
     let last_words = async {
         let outcome = match (outcome, &traces.server) {
@@ -89,10 +103,13 @@ async fn with_serial_log<T: Transport>(
 }
 
 /// Everything up to the right answer. Leaves in `traces` what it made.
-async fn prove<T: Transport>(client: &Client<T>, traces: &mut Traces) -> anyhow::Result<()> {
-    let mut steps = Steps::default();
-    let task = give(client, ANSWER, traces, &mut steps).await?;
-    judge(client, &task, &mut steps).await
+async fn prove<T: Transport>(
+    client: &Client<T>,
+    traces: &mut Traces,
+    steps: &mut Steps,
+) -> anyhow::Result<()> {
+    let task = give(client, ANSWER, traces, steps).await?;
+    judge(client, &task, steps).await
 }
 
 /// Makes a server that boots `tiny` and has a second drive which begins with `magic` and a nonce.
@@ -105,8 +122,8 @@ pub async fn give<T: Transport>(
     traces: &mut Traces,
     steps: &mut Steps,
 ) -> anyhow::Result<Task> {
-    let boot = boot_drive(client, traces).await?;
-    steps.done("the boot drive is created and imaged");
+    let boot = boot_drive(client, traces, steps).await?;
+    steps.done("the boot drive is created and imaged")?;
 
     let second = create_drive(client, "smoke second", SECOND_DRIVE as u64, traces).await?;
     let mut block = vec![0; BLOCK];
@@ -114,7 +131,7 @@ pub async fn give<T: Transport>(
     getrandom::fill(&mut block[NONCE]).map_err(|error| anyhow!("drawing a nonce: {error}"))?;
     let data = bytes::Bytes::copy_from_slice(&block);
     client.write(Call::DriveWrite, &[&second], data).await.context("writing the nonce")?;
-    steps.done("the nonce is written to the second drive");
+    steps.done("the nonce is written to the second drive")?;
 
     let record = Record::new()
         .with("name", "smoke")
@@ -130,7 +147,7 @@ pub async fn give<T: Transport>(
     let info = client.one(Call::ServerCreate, &[], &record).await.context("creating the server")?;
     let server = info.value("server").context("the new server has no id")?.to_owned();
     traces.server = Some(server.clone());
-    steps.done("the server is created and started");
+    steps.done("the server is created and started")?;
     Ok(Task { server, second, block })
 }
 
@@ -144,7 +161,7 @@ pub async fn judge<T: Transport>(
     steps: &mut Steps,
 ) -> anyhow::Result<()> {
     let Task { server, second, block } = task;
-    until(|| async {
+    until(steps, || async {
         let info = client.one(Call::ServerInfo, &[server], &Record::new()).await?;
         if let Some(failed) = info.value("failed") {
             bail!("the server failed: {failed}");
@@ -153,13 +170,13 @@ pub async fn judge<T: Transport>(
     })
     .await
     .context("waiting for the guest to power itself off")?;
-    until(|| async {
+    until(steps, || async {
         let info = client.one(Call::DriveInfo, &[second], &Record::new()).await?;
         Ok(info.value("claimed").is_none())
     })
     .await
     .context("waiting for the claim to go")?;
-    steps.done("the guest has powered itself off and its claims are gone");
+    steps.done("the guest has powered itself off and its claims are gone")?;
 
     let read = client.read(Call::DriveRead, &[second, "0", &SECOND_DRIVE.to_string()]).await?;
     ensure!(read.len() == SECOND_DRIVE, "read {} bytes of the second drive", read.len());
@@ -170,8 +187,7 @@ pub async fn judge<T: Transport>(
         "the guest's answer is wrong: boot id {:?}",
         String::from_utf8_lossy(&read[BOOT_ID])
     );
-    steps.done("the guest's answer is right");
-    Ok(())
+    steps.done("the guest's answer is right")
 }
 
 /// Destroys what a proof made.
@@ -179,11 +195,12 @@ pub async fn judge<T: Transport>(
 /// # Errors
 /// If something can't be destroyed.
 pub async fn clean<T: Transport>(client: &Client<T>, traces: &Traces) -> anyhow::Result<()> {
+    let steps = Steps::default();
     if let Some(server) = &traces.server {
         client.act(Call::ServerDestroy, &[server]).await.context("destroying the server")?;
     }
     for drive in &traces.drives {
-        until(|| async {
+        until(&steps, || async {
             match client.act(Call::DriveDestroy, &[drive]).await {
                 Ok(()) => Ok(true),
                 Err(busy) if busy.kind() == ErrorKind::DriveInUse => Ok(false),
@@ -199,6 +216,7 @@ pub async fn clean<T: Transport>(client: &Client<T>, traces: &Traces) -> anyhow:
 async fn boot_drive<T: Transport>(
     client: &Client<T>,
     traces: &mut Traces,
+    steps: &Steps,
 ) -> anyhow::Result<String> {
     let standard = client.many(Call::DrivesInfoStandard).await.context("listing images")?;
     let tiny = standard
@@ -208,11 +226,12 @@ async fn boot_drive<T: Transport>(
     let source = tiny.value("drive").context("the standard drive has no id")?;
     let size = tiny.value("rawsize").context("the standard drive has no rawsize")?;
     let drive = create_drive(client, "smoke boot", size.parse()?, traces).await?;
+    steps.go_on()?;
     client
         .one(Call::DriveImageGunzip, &[&drive, source], &Record::new())
         .await
         .context("imaging the boot drive")?;
-    until(|| async {
+    until(steps, || async {
         let info = client.one(Call::DriveInfo, &[&drive], &Record::new()).await?;
         if let Some(failed) = info.value("failed") {
             bail!("imaging failed: {failed}");
@@ -237,32 +256,40 @@ async fn create_drive<T: Transport>(
 }
 
 /// Asks every quarter of a second; the proof as a whole is what is bounded.
-async fn until<F, Fut>(mut holds: F) -> anyhow::Result<()>
+async fn until<F, Fut>(steps: &Steps, mut holds: F) -> anyhow::Result<()>
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = anyhow::Result<bool>>,
 {
     while !holds().await? {
+        steps.go_on()?;
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
     Ok(())
 }
 
-/// Prints what is done and how long it took.
+/// Prints what is done and how long it took, and asks between calls whether to go on.
 #[derive(Debug)]
 pub struct Steps {
     since: Instant,
+    given_up: Arc<AtomicBool>,
 }
 
 impl Default for Steps {
     fn default() -> Self {
-        Self { since: Instant::now() }
+        Self { since: Instant::now(), given_up: Arc::default() }
     }
 }
 
 impl Steps {
-    fn done(&mut self, what: &str) {
+    fn done(&mut self, what: &str) -> anyhow::Result<()> {
         say(format_args!("{:>7.2} s  {what}", self.since.elapsed().as_secs_f64()));
         self.since = Instant::now();
+        self.go_on()
+    }
+
+    fn go_on(&self) -> anyhow::Result<()> {
+        ensure!(!self.given_up.load(Ordering::Relaxed), "given up");
+        Ok(())
     }
 }

@@ -259,11 +259,12 @@ pub fn check(object: Object, moment: Moment, record: &Record) -> Result<()> {
     for (name, value) in record.iter() {
         let Some(key) = find(object, name) else {
             let shown: String = name.chars().take(60).collect();
-            return Err(Error::new(
+            let error = Error::new(
                 ErrorKind::UnknownKey,
                 format!("{shown:?} is not a key of this object: see the list of keys"),
-            )
-            .field(shown));
+            );
+            // Half a key would blame another one.
+            return Err(if shown == name { error.field(name) } else { error });
         };
         let refused = |kind, why: &str| Error::new(kind, format!("{name} {why}")).field(name);
         match (key.input, moment) {

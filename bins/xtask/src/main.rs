@@ -8,6 +8,7 @@ mod layers;
 mod process;
 mod product;
 mod stages;
+mod storm;
 mod tools;
 mod up;
 
@@ -34,6 +35,8 @@ enum Command {
     Image(image::Args),
     /// Let an outside program judge the running product
     Judge(judge::Args),
+    /// Kill the product at any instant and judge what comes of it
+    Storm(storm::Args),
     /// Rewrite the golden files from what the code says now
     Goldens,
 }
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Command::Layers(args) => layers::run(&args),
         Command::Image(args) => image::run(args).map(|path| println!("{}", path.display())),
         Command::Judge(args) => judge::run(&args),
+        Command::Storm(args) => storm::run(&args),
         Command::Goldens => goldens::run(),
     };
     match outcome {

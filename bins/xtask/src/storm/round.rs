@@ -1,0 +1,209 @@
+//! One round, from an empty directory to nothing left: the storm, or only imaging jobs with kills
+//! at many of their moments.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use tokio::task::JoinSet;
+
+use super::customer::Customer;
+use super::dice::Dice;
+use super::guests::{Cast, Left, Tiny};
+use super::imaging::{Acknowledged, Conversion, Copy, Outcome, Sources, TARGET};
+use super::killer::{self, Toll};
+use super::ledger::Answer;
+use super::platform::{Mode, Platform};
+use super::wait::until;
+use super::work::{self, Stage};
+use super::{settle, usage};
+
+/// How many images a round of jobs makes, each with kills of its own.
+const CRASH_POINTS: u64 = 12;
+
+/// What a round was.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    pub(crate) toll: Toll,
+    /// Images that ended whole, failed with a reason, or were never begun.
+    pub(crate) images: [u64; 3],
+    /// What the guests left; nothing in a round of jobs.
+    pub(crate) left: Left,
+    calls: u64,
+    lost: usize,
+    intervals: usize,
+}
+
+impl Report {
+    fn count(&mut self, outcome: Outcome) {
+        let [whole, failed, untouched] = &mut self.images;
+        *match outcome {
+            Outcome::Whole => whole,
+            Outcome::Failed => failed,
+            Outcome::Untouched => untouched,
+        } += 1;
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { toll, images: [whole, failed, untouched], left, calls, lost, intervals } = self;
+        let Toll { kills, with_request, with_job, with_ending } = toll;
+        let Left { steady, boots, starts } = left;
+        write!(
+            f,
+            "{kills} kills: {with_request} with a request in flight, {with_job} with a job, \
+             {with_ending} with a guest ending; {calls} calls, {lost} without answer; images: \
+             {whole} whole, {failed} failed, {untouched} never begun; guests: {steady} records of \
+             the steady, {boots} boots in {starts} starts of the churned; {intervals} intervals tile"
+        )
+    }
+}
+
+/// A storm over guests, servers, drives and images.
+pub(crate) async fn storm(mode: Mode, root: &Path, image: &Path, mut dice: Dice) -> Result<Report> {
+    let tiny = Tiny::read(image)?;
+    let (mut platform, customer) = Platform::start(mode, root, &mut dice, image).await?;
+    let cast = Cast::enter(&customer, &platform.site, &tiny).await?;
+    let sources = Sources::prepare(&customer, &mut dice).await?;
+    let site = platform.site.clone();
+    let stage = Arc::new(Stage::new(site, Arc::clone(&customer), cast, sources));
+
+    let mut tasks = JoinSet::new();
+    tasks.spawn(work::servers(Arc::clone(&stage), "scratch-a", dice.fork()));
+    tasks.spawn(work::servers(Arc::clone(&stage), "scratch-b", dice.fork()));
+    tasks.spawn(work::drives(Arc::clone(&stage), dice.fork()));
+    tasks.spawn(work::images(Arc::clone(&stage), dice.fork()));
+    tasks.spawn(work::churn(Arc::clone(&stage), dice.fork()));
+    let toll = tokio::select! {
+        toll = killer::rage(&mut platform, &stage, dice.fork()) => toll?,
+        failed = tasks.join_next() => match failed {
+            Some(Ok(Err(error))) => return Err(error),
+            other => bail!("a task of the storm ended by itself: {other:?}"),
+        },
+    };
+    stage.end();
+    while let Some(ended) = tasks.join_next().await {
+        ended.map_err(|error| anyhow!("a task of the storm broke: {error}"))??;
+    }
+
+    let mut report = Report { toll, ..Report::default() };
+    settle::settle(&mut platform, &customer).await.context("settling")?;
+    let pending =
+        std::mem::take(&mut *stage.pending.lock().unwrap_or_else(PoisonError::into_inner));
+    for (name, copy, acknowledged) in pending {
+        report.count(until_judged(&customer, &customer.id(&name)?, &copy, acknowledged).await?);
+    }
+    stage.cast.until_growing().await?;
+    settle::settle(&mut platform, &customer).await.context("staying settled")?;
+    settle::destroy_servers(&customer).await?;
+    report.left = stage.cast.judge(&mut customer.ledger())?;
+    finish(platform, &customer, &tiny, &mut report).await?;
+    Ok(report)
+}
+
+/// Images alone, each killed into at a moment of its own.
+pub(crate) async fn crash_points(
+    mode: Mode,
+    root: &Path,
+    image: &Path,
+    mut dice: Dice,
+) -> Result<Report> {
+    let tiny = Tiny::read(image)?;
+    let (mut platform, customer) = Platform::start(mode, root, &mut dice, image).await?;
+    let sources = Sources::prepare(&customer, &mut dice).await?;
+    let mut report = Report::default();
+    for number in 0..CRASH_POINTS {
+        let name = format!("target-{number}");
+        until("a target is made", async || match customer.create_drive(&name, TARGET).await? {
+            Answer::Done(_) => Ok(None),
+            answer => Ok(answer.obstacle()),
+        })
+        .await?;
+        let target = customer.id(&name)?;
+        let conversion = *dice.pick(&Conversion::ALL).context("there are conversions")?;
+        let copy = Copy::new(&platform.site, &target, conversion, &sources);
+        let asking = tokio::spawn({
+            let (customer, target) = (Arc::clone(&customer), target.clone());
+            let source = sources.of(conversion).to_owned();
+            async move { customer.image(conversion.call(), &target, &source).await }
+        });
+        for _ in 0..dice.within(1..4) {
+            moment(&copy, &mut dice).await?;
+            let victims = *dice.pick(mode.victims()).context("there are victims")?;
+            let toll = &mut report.toll;
+            killer::strike(&mut platform, &customer, Some(&copy), victims, toll)?;
+            tokio::time::sleep(dice.millis(0..800)).await;
+            platform.revive()?;
+        }
+        let acknowledged = match asking.await.context("asking for an image")?? {
+            Answer::Done(()) => Acknowledged::Yes,
+            Answer::Unsure => Acknowledged::No,
+            Answer::Refused(kind) => bail!("{name} was refused: {}", kind.code()),
+        };
+        report.count(until_judged(&customer, &target, &copy, acknowledged).await?);
+    }
+    settle::settle(&mut platform, &customer).await.context("settling")?;
+    finish(platform, &customer, &tiny, &mut report).await?;
+    Ok(report)
+}
+
+/// One of the moments of an image: as it is asked for, in the midst of it, about its end.
+async fn moment(copy: &Copy, dice: &mut Dice) -> Result<()> {
+    if dice.one_in(3) {
+        tokio::time::sleep(dice.millis(0..30)).await;
+        return Ok(());
+    }
+    // Not longer than it may take the revived to begin again.
+    for _ in 0..500 {
+        if copy.is_begun()? {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(4)).await;
+    }
+    tokio::time::sleep(dice.millis(0..300)).await;
+    Ok(())
+}
+
+/// Waits until no work goes on on a target, and judges it.
+async fn until_judged(
+    customer: &Customer,
+    target: &str,
+    copy: &Copy,
+    acknowledged: Acknowledged,
+) -> Result<Outcome> {
+    let mut at_rest = None;
+    until("an image ends", async || match customer.drive(target).await? {
+        Answer::Done(info) => match info.value("imaging") {
+            Some(imaging) => Ok(Some(format!("imaging {imaging}"))),
+            None => {
+                at_rest = Some(info);
+                Ok(None)
+            }
+        },
+        answer => Ok(answer.obstacle()),
+    })
+    .await?;
+    copy.judge(&at_rest.context("a target is at rest")?, acknowledged)
+}
+
+/// Destroys everything, sees that nothing is left, stops the product and checks its books.
+async fn finish(
+    mut platform: Platform,
+    customer: &Customer,
+    tiny: &Tiny,
+    report: &mut Report,
+) -> Result<()> {
+    settle::destroy_servers(customer).await?;
+    settle::destroy_drives(customer).await?;
+    settle::until_nothing_is_left(&mut platform, customer, &tiny.standard).await?;
+    let database = platform.site.database.clone();
+    platform.stop().await?;
+    let intervals = usage::read(&database)?;
+    report.intervals = usage::check(&intervals, &customer.ledger(), &tiny.standard)?;
+    let calls = customer.calls();
+    (report.calls, report.lost) = (calls.sent, calls.lost.len());
+    Ok(())
+}

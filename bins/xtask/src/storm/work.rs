@@ -1,0 +1,212 @@
+//! What customers do all through the storm: servers, drives, images and the churned guests, each in
+//! a task of its own, until they are told that it is over.
+//!
+//! Nothing is repeated until it succeeds: what a kill leaves half known stays so, and settling says
+//! what became of it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::customer::{Customer, Plan};
+use super::dice::Dice;
+use super::guests::{CHURNED, Cast};
+use super::imaging::{Acknowledged, Board, Conversion, Copy, Outcome, Sources, TARGET};
+use super::ledger::{Answer, Fate, Keeping};
+use super::platform::Site;
+use std::sync::Arc;
+
+const SCRATCH: u64 = 4 << 20;
+
+/// What all tasks of a storm share.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    pub(crate) site: Site,
+    pub(crate) customer: Arc<Customer>,
+    pub(crate) cast: Cast,
+    pub(crate) sources: Sources,
+    pub(crate) board: Board,
+    /// Images whose end nobody has seen yet, by the name of their target.
+    pub(crate) pending: Mutex<Vec<(String, Copy, Acknowledged)>>,
+    over: AtomicBool,
+}
+
+impl Stage {
+    pub(crate) fn new(site: Site, customer: Arc<Customer>, cast: Cast, sources: Sources) -> Self {
+        Self {
+            site,
+            customer,
+            cast,
+            sources,
+            board: Board::default(),
+            pending: Mutex::default(),
+            over: AtomicBool::new(false),
+        }
+    }
+
+    /// Tells every task to come to its end.
+    pub(crate) fn end(&self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
+    async fn pause(&self, pause: Duration) {
+        let began = Instant::now();
+        while !self.is_over() && began.elapsed() < pause {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// Makes servers without an operating system, starts, stops and destroys them. Leaves the last of
+/// them as it is.
+pub(crate) async fn servers(stage: Arc<Stage>, who: &'static str, mut dice: Dice) -> Result<()> {
+    let customer = &stage.customer;
+    for number in 0.. {
+        let (drive, server) = (format!("{who}-{number}-drive"), format!("{who}-{number}"));
+        customer.create_drive(&drive, SCRATCH).await?;
+        if !customer.look_for(&drive).await? {
+            continue;
+        }
+        let keeping = if dice.one_in(3) { Keeping::Vanishing } else { Keeping::Persistent };
+        let first = if dice.one_in(3) { Fate::Stopped } else { Fate::Active };
+        let id = customer.id(&drive)?;
+        let plan = Plan { name: &server, drives: &[&id], memory: 128, keeping, first };
+        customer.create_server(&plan).await?;
+        if customer.look_for(&server).await? {
+            for _ in 0..dice.within(0..4) {
+                stage.pause(dice.millis(0..800)).await;
+                if dice.one_in(2) {
+                    customer.start(&server).await?;
+                } else {
+                    customer.stop(&server).await?;
+                }
+                let gone = customer.ledger().entries.get(&server).is_some_and(|e| e.is_gone());
+                if gone {
+                    break;
+                }
+            }
+            if stage.is_over() {
+                return Ok(());
+            }
+            destroy(customer, &server).await?;
+        }
+        // Busy if its server is not surely gone.
+        destroy(customer, &drive).await?;
+        if stage.is_over() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Makes drives, grows and destroys them.
+pub(crate) async fn drives(stage: Arc<Stage>, mut dice: Dice) -> Result<()> {
+    let customer = &stage.customer;
+    for number in 0.. {
+        let (name, size) = (format!("drive-{number}"), dice.within(1..9) << 22);
+        customer.create_drive(&name, size).await?;
+        if customer.look_for(&name).await? {
+            if dice.one_in(2) {
+                customer.grow_drive(&name, size * 2).await?;
+            }
+            if !dice.one_in(5) {
+                destroy(customer, &name).await?;
+            }
+        }
+        if stage.is_over() {
+            return Ok(());
+        }
+        stage.pause(dice.millis(0..600)).await;
+    }
+    Ok(())
+}
+
+async fn destroy(customer: &Customer, name: &str) -> Result<()> {
+    let gone = customer.ledger().entries.get(name).is_none_or(|entry| entry.is_gone());
+    if !gone {
+        customer.destroy(name).await?;
+    }
+    Ok(())
+}
+
+/// Images drives, one after the other, and judges each as soon as its end is seen.
+pub(crate) async fn images(stage: Arc<Stage>, mut dice: Dice) -> Result<()> {
+    let customer = &stage.customer;
+    for number in 0.. {
+        if stage.is_over() {
+            return Ok(());
+        }
+        let target = format!("image-{number}");
+        customer.create_drive(&target, TARGET).await?;
+        if !customer.look_for(&target).await? {
+            continue;
+        }
+        let id = customer.id(&target)?;
+        let conversion = *dice.pick(&Conversion::ALL).context("there are conversions")?;
+        let copy = Copy::new(&stage.site, &id, conversion, &stage.sources);
+        stage.board.put(Some(copy.clone()));
+        let source = stage.sources.of(conversion);
+        let acknowledged = match customer.image(conversion.call(), &id, source).await? {
+            Answer::Done(()) => Acknowledged::Yes,
+            Answer::Unsure => Acknowledged::No,
+            // The drive is not made yet, because its agent is dead.
+            Answer::Refused(_) => {
+                destroy(customer, &target).await?;
+                continue;
+            }
+        };
+        let outcome = loop {
+            if stage.is_over() {
+                let mut pending = stage.pending.lock().unwrap_or_else(PoisonError::into_inner);
+                pending.push((target, copy, acknowledged));
+                return Ok(());
+            }
+            match customer.drive(&id).await? {
+                Answer::Done(info) if info.value("imaging").is_none() => {
+                    break copy.judge(&info, acknowledged)?;
+                }
+                Answer::Done(_) | Answer::Unsure => {}
+                Answer::Refused(kind) => bail!("{target} is lost: {}", kind.code()),
+            }
+            stage.pause(Duration::from_millis(50)).await;
+        };
+        if outcome == Outcome::Failed {
+            println!("  an image failed: {target}");
+        }
+        stage.board.put(None);
+        destroy(customer, &target).await?;
+    }
+    Ok(())
+}
+
+/// Starts and stops the two servers that share a trail, so that each often finds the other running.
+pub(crate) async fn churn(stage: Arc<Stage>, mut dice: Dice) -> Result<()> {
+    let customer = &stage.customer;
+    while !stage.is_over() {
+        let name = *dice.pick(&CHURNED).context("there are two")?;
+        let before = stage.cast.churned.length()?;
+        if customer.start(name).await? == Answer::Done(()) && !dice.one_in(5) {
+            // Long enough to have booted, mostly: a guest that wrote nothing proves nothing.
+            let began = Instant::now();
+            let records = dice.within(1..20);
+            while stage.cast.churned.length()? < before + records
+                && began.elapsed() < Duration::from_secs(20)
+                && !stage.is_over()
+            {
+                stage.pause(Duration::from_millis(100)).await;
+            }
+        }
+        if stage.is_over() {
+            return Ok(());
+        }
+        customer.stop(name).await?;
+        stage.pause(dice.millis(0..500)).await;
+    }
+    Ok(())
+}

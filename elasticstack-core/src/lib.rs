@@ -11,6 +11,8 @@
 //! | decide where new drives and servers go | [`scheduler::Scheduler`] |
 //! | bill | [`biller::Biller`] |
 //! | call the public API | [`client::Client`] |
+//! | try any of this with no machine | `sim` (feature `sim`) |
+//! | prove that your implementation keeps a contract | `conformance` (feature `conformance`) |
 //!
 //! # What this crate is not
 //!
@@ -22,6 +24,8 @@ pub mod biller;
 pub mod block;
 pub mod client;
 pub mod clock;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod error;
 pub mod generation;
 pub mod hypervisor;
@@ -30,6 +34,8 @@ pub mod name;
 pub mod prelude;
 pub mod scheduler;
 pub mod secret;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod state;
 pub mod units;
 pub mod wire;

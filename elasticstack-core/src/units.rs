@@ -24,6 +24,12 @@ impl Bytes {
     /// None at all.
     pub const ZERO: Self = Self(0);
 
+    /// `kib` × 2¹⁰ bytes.
+    #[must_use]
+    pub const fn from_kib(kib: u32) -> Self {
+        Self((kib as u64) << 10)
+    }
+
     /// `mib` × 2²⁰ bytes.
     #[must_use]
     pub const fn from_mib(mib: u32) -> Self {

@@ -2,7 +2,9 @@
 //! plane's documents say.
 
 pub mod agent;
+mod driver;
 pub mod image;
 pub mod qemu;
+mod reconcile;
 pub mod store;
 pub mod sys;

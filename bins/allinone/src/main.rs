@@ -1,1 +1,12 @@
-fn main() {}
+//! `elasticstack-allinone`: starts all of ElasticStack on one machine, or proves it and exits.
+
+use clap::Parser as _;
+use elasticstack_bin_allinone::run::Arguments;
+use tracing_subscriber::EnvFilter;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    Arguments::parse().run().await
+}

@@ -1,32 +1,76 @@
-//! skeleton: the agreed interface between http, hosts and app. Bodies come with the app branch.
-#![allow(missing_docs, clippy::todo, unused_variables, dead_code, missing_debug_implementations)]
+//! The use cases: everything that a customer, an operator or a host's report does to the control
+//! plane. Transactions begin and end here.
+//!
+//! Owns policy: who may do what, what a wish does to the rows, when an answer is given. Does not
+//! own SQL (`db`), HTTP (`http`) or the way to a host (`hosts`).
+//!
+//! ```text
+//!  wish ──▶ biller ──▶ ┌ one transaction ─────────────────────────┐ ──▶ change number grows
+//!                      │ check · place · row + generation · claims │        │
+//!                      │ · usage breakpoint · outbox               │        ├─▶ hosts push `outbox`
+//!                      └───────────────────────────────────────────┘        ▼
+//!  report ───────────▶ one transaction: states, usage, cursor ──────▶ waiting calls look again
+//! ```
+//! Invariants: nothing remote is asked inside a transaction; a claim is the intent row itself, so
+//! a crash leaves none behind; free room is derived from intents, never stored.
 
-use std::sync::Arc;
+mod access;
+mod accounts;
+mod deadlines;
+mod drive_record;
+mod drives;
+mod fleet;
+mod imaging;
+mod ingest;
+mod metering;
+mod power;
+mod server_record;
+mod servers;
+mod standard;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use elasticstack_core::biller::Biller;
+use elasticstack_core::biller::{Biller, Change, ChangeKind, Verdict};
+use elasticstack_core::id::TypedId;
 use elasticstack_core::prelude::*;
-use elasticstack_core::scheduler::Scheduler;
-use elasticstack_core::wire::internal::{Conversion, Cursor, Document, HostReport, Reports};
-use elasticstack_core::wire::record::Record;
+use elasticstack_core::scheduler::{Refusal, Scheduler};
 use tokio::sync::watch;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::db::{Database, Reader};
+
+pub use accounts::OPERATOR;
 
 /// Who asks, once authenticated.
 #[derive(Debug, Clone)]
 pub struct Caller {
+    /// The account that asks and pays.
     pub account: AccountId,
 }
 
 /// Whether a new server is started at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnCreate {
+    /// It is started in the same step; if it can't be, nothing is made.
     Start,
+    /// It waits for a start.
     LeaveStopped,
 }
 
 /// The way to a host's bytes, which `hosts` implements over the internal API.
 #[async_trait]
 pub trait DataPath: Send + Sync {
+    /// `length` bytes of a drive from `offset` on.
+    ///
+    /// # Errors
+    /// `DriveInUse` if the host finds it claimed; `Unavailable` if the host does not answer.
     async fn read(
         &self,
         host: HostId,
@@ -34,6 +78,11 @@ pub trait DataPath: Send + Sync {
         offset: Bytes,
         length: Bytes,
     ) -> Result<bytes::Bytes>;
+
+    /// Writes `data` at `offset`; durable when it returns.
+    ///
+    /// # Errors
+    /// As [`DataPath::read`].
     async fn write(
         &self,
         host: HostId,
@@ -41,21 +90,86 @@ pub trait DataPath: Send + Sync {
         offset: Bytes,
         data: bytes::Bytes,
     ) -> Result<()>;
+
+    /// What the newest run of a server wrote to its serial port.
+    ///
+    /// # Errors
+    /// `NotFound` if nothing is kept; `Unavailable` if the host does not answer.
     async fn serial(&self, host: HostId, server: ServerId) -> Result<bytes::Bytes>;
 }
 
-/// A host as the follower needs it.
-#[derive(Debug, Clone)]
+/// A host as its follower needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostRecord {
+    /// Which host.
     pub host: HostId,
+    /// What the operator calls it.
     pub name: Name,
+    /// Where its agent is reached.
     pub address: String,
 }
 
-pub struct App;
+/// An image to publish as a standard drive.
+#[derive(Debug, Clone)]
+pub struct StandardImage {
+    /// The id it always has.
+    pub drive: DriveId,
+    /// What customers see.
+    pub name: Name,
+    /// `disk` or `cdrom`.
+    pub media: String,
+    /// `gzip` if the file is compressed.
+    pub format: Option<String>,
+    /// The size after decompression.
+    pub rawsize: Option<Bytes>,
+    /// SHA-256 of the file, in lower-case hex.
+    pub sha256: String,
+    /// The file.
+    pub path: PathBuf,
+}
+
+/// What an operator may choose.
+#[derive(Debug, Clone)]
+pub struct AppConfig {
+    /// How long a call that changes something waits for its host's report before it answers with
+    /// what is so far.
+    pub answer_within: Duration,
+}
+
+impl Default for AppConfig {
+    fn default() -> Self {
+        Self { answer_within: Duration::from_secs(20) }
+    }
+}
+
+/// The control plane over one database.
+pub struct App {
+    db: Database,
+    scheduler: Arc<dyn Scheduler>,
+    biller: Arc<dyn Biller>,
+    clock: Arc<dyn Clock>,
+    data: Arc<dyn DataPath>,
+    config: AppConfig,
+    /// When this process began to listen: a host not heard of since counts as heard of then.
+    opened: Timestamp,
+    heard: Mutex<BTreeMap<HostId, Timestamp>>,
+    stale: AtomicU64,
+}
+
+impl fmt::Debug for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("App")
+            .field("db", &self.db)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
 
 impl App {
-    /// Opens (and migrates) the database at `url` (`sqlite:PATH` or `postgres://…`).
+    /// [`App::open_with`] the default configuration.
+    ///
+    /// # Errors
+    /// As [`App::open_with`].
     pub async fn open(
         url: &str,
         scheduler: Arc<dyn Scheduler>,
@@ -63,181 +177,114 @@ impl App {
         clock: Arc<dyn Clock>,
         data: Arc<dyn DataPath>,
     ) -> Result<Arc<Self>> {
-        todo!()
+        Self::open_with(AppConfig::default(), url, scheduler, biller, clock, data).await
     }
 
-    // accounts
-    pub async fn account_create(
-        &self,
-        account: AccountId,
-        name: &Name,
-        email: &str,
-        key: &Secret,
-    ) -> Result<()> {
-        todo!()
-    }
-    pub async fn authenticate(&self, account: AccountId, key: &Secret) -> Result<Caller> {
-        todo!()
-    }
-    pub async fn profile_info(&self, caller: &Caller) -> Result<Record> {
-        todo!()
-    }
-
-    // drives
-    pub async fn drive_ids(&self, caller: &Caller) -> Result<Vec<DriveId>> {
-        todo!()
-    }
-    pub async fn drives_info(&self, caller: &Caller) -> Result<Vec<Record>> {
-        todo!()
-    }
-    pub async fn standard_ids(&self) -> Result<Vec<DriveId>> {
-        todo!()
-    }
-    pub async fn standard_info(&self) -> Result<Vec<Record>> {
-        todo!()
-    }
-    pub async fn drive_create(&self, caller: &Caller, record: &Record) -> Result<Record> {
-        todo!()
-    }
-    pub async fn drive_info(&self, caller: &Caller, drive: DriveId) -> Result<Record> {
-        todo!()
-    }
-    pub async fn drive_set(
-        &self,
-        caller: &Caller,
-        drive: DriveId,
-        record: &Record,
-    ) -> Result<Record> {
-        todo!()
-    }
-    pub async fn drive_destroy(&self, caller: &Caller, drive: DriveId) -> Result<()> {
-        todo!()
-    }
-    pub async fn drive_image(
-        &self,
-        caller: &Caller,
-        target: DriveId,
-        source: DriveId,
-        conversion: Conversion,
-    ) -> Result<Record> {
-        todo!()
-    }
-    pub async fn drive_read(
-        &self,
-        caller: &Caller,
-        drive: DriveId,
-        offset: Bytes,
-        length: Bytes,
-    ) -> Result<bytes::Bytes> {
-        todo!()
-    }
-    pub async fn drive_write(
-        &self,
-        caller: &Caller,
-        drive: DriveId,
-        offset: Bytes,
-        data: bytes::Bytes,
-    ) -> Result<()> {
-        todo!()
+    /// Opens the database at `url` (`sqlite:PATH`), making it or bringing its schema up to date.
+    ///
+    /// # Errors
+    /// `InvalidValue` for another kind of URL; `Internal` if it can't be opened or is newer than
+    /// this program.
+    pub async fn open_with(
+        config: AppConfig,
+        url: &str,
+        scheduler: Arc<dyn Scheduler>,
+        biller: Arc<dyn Biller>,
+        clock: Arc<dyn Clock>,
+        data: Arc<dyn DataPath>,
+    ) -> Result<Arc<Self>> {
+        let db = Database::open(url).await?;
+        let opened = clock.now();
+        Ok(Arc::new(Self {
+            db,
+            scheduler,
+            biller,
+            clock,
+            data,
+            config,
+            opened,
+            heard: Mutex::default(),
+            stale: AtomicU64::new(0),
+        }))
     }
 
-    // servers
-    pub async fn server_ids(&self, caller: &Caller) -> Result<Vec<ServerId>> {
-        todo!()
-    }
-    pub async fn servers_info(&self, caller: &Caller) -> Result<Vec<Record>> {
-        todo!()
-    }
-    pub async fn server_create(
-        &self,
-        caller: &Caller,
-        record: &Record,
-        on_create: OnCreate,
-    ) -> Result<Record> {
-        todo!()
-    }
-    pub async fn server_info(&self, caller: &Caller, server: ServerId) -> Result<Record> {
-        todo!()
-    }
-    pub async fn server_set(
-        &self,
-        caller: &Caller,
-        server: ServerId,
-        record: &Record,
-    ) -> Result<Record> {
-        todo!()
-    }
-    pub async fn server_start(&self, caller: &Caller, server: ServerId) -> Result<Record> {
-        todo!()
-    }
-    pub async fn server_stop(&self, caller: &Caller, server: ServerId) -> Result<()> {
-        todo!()
-    }
-    pub async fn server_shutdown(&self, caller: &Caller, server: ServerId) -> Result<()> {
-        todo!()
-    }
-    pub async fn server_reset(&self, caller: &Caller, server: ServerId) -> Result<()> {
-        todo!()
-    }
-    pub async fn server_destroy(&self, caller: &Caller, server: ServerId) -> Result<()> {
-        todo!()
-    }
-    pub async fn server_serial(&self, caller: &Caller, server: ServerId) -> Result<bytes::Bytes> {
-        todo!()
-    }
-
-    // standard drives: made with a fixed id, written through the data path, published when whole
-    pub async fn publish_standard(&self, image: &StandardImage) -> Result<()> {
-        todo!()
-    }
-
-    // hosts: intent out, reports in
-    pub async fn host_create(&self, host: HostId, name: &Name, address: &str) -> Result<()> {
-        todo!()
-    }
-    pub async fn hosts(&self) -> Result<Vec<HostRecord>> {
-        todo!()
-    }
-    /// The documents that the host has not confirmed, oldest first, at most `limit`.
-    pub async fn outbox(&self, host: HostId, limit: u32) -> Result<Vec<Document>> {
-        todo!()
-    }
-    /// The host has these documents durably: their outbox rows go unless a newer generation waits.
-    pub async fn delivered(&self, host: HostId, documents: &[Document]) -> Result<()> {
-        todo!()
-    }
-    pub async fn cursor(&self, host: HostId) -> Result<Option<Cursor>> {
-        todo!()
-    }
-    /// Applies the statuses and stores the cursor in the same transaction.
-    pub async fn ingest(&self, host: HostId, reports: &Reports) -> Result<()> {
-        todo!()
-    }
-    pub async fn host_answered(&self, host: HostId, report: &HostReport) -> Result<()> {
-        todo!()
-    }
-    /// Applies every deadline that has passed (core::state::DEADLINES). Called about once a second.
-    pub async fn deadlines(&self) -> Result<()> {
-        todo!()
-    }
-    /// Hands usage over to the biller. Called about once a second.
-    pub async fn forward_usage(&self) -> Result<()> {
-        todo!()
-    }
-    /// One number that grows with every committed change of this process; waiters and pushers watch it.
+    /// One number that grows with every committed change of this process; waiters and pushers
+    /// watch it.
+    #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
-        todo!()
+        self.db.changes()
+    }
+
+    /// How many reports were ignored because they were about an older generation or run, or about
+    /// what is not known here.
+    #[must_use]
+    pub fn stale_reports(&self) -> u64 {
+        self.stale.load(Ordering::Relaxed)
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    fn generation(&self, number: u64) -> Generation {
+        Generation::new(self.db.era(), number)
+    }
+
+    /// Asks the biller whether `account` may make a change, under a new id.
+    async fn authorize(&self, account: AccountId, kind: ChangeKind) -> Result<ChangeId> {
+        let change = new_id();
+        match self.biller.authorize(&Change { change, account, kind }).await? {
+            Verdict::Allow { .. } => Ok(change),
+            Verdict::Refuse { reason } => Err(Error::new(ErrorKind::PaymentRequired, reason)),
+            verdict => {
+                Err(Error::internal(format!("the biller's answer is not known: {verdict:?}")))
+            }
+        }
+    }
+
+    /// What a call waits with for a report.
+    fn patience(&self) -> Patience<'_> {
+        let changes = self.changes();
+        let deadline = Instant::now() + self.config.answer_within;
+        Patience { db: &self.db, changes, deadline, has_looked: false }
     }
 }
 
-/// An image to publish as a standard drive.
-#[derive(Debug, Clone)]
-pub struct StandardImage {
-    pub drive: DriveId,
-    pub name: Name,
-    pub media: String,
-    pub format: Option<String>,
-    pub rawsize: Option<Bytes>,
-    pub sha256: String,
-    pub path: std::path::PathBuf,
+/// Looks at the database now and after each change of it, until the time to answer is up.
+struct Patience<'a> {
+    db: &'a Database,
+    changes: watch::Receiver<u64>,
+    deadline: Instant,
+    has_looked: bool,
+}
+
+impl Patience<'_> {
+    /// The next snapshot to look at; `None` once the time is up.
+    async fn look(&mut self) -> Result<Option<Reader>> {
+        if self.has_looked {
+            match tokio::time::timeout_at(self.deadline, self.changes.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return Ok(None),
+            }
+        }
+        self.has_looked = true;
+        self.changes.mark_unchanged();
+        self.db.read().await.map(Some)
+    }
+}
+
+/// A new random id.
+fn new_id<K>() -> TypedId<K> {
+    TypedId::from_uuid(Uuid::new_v4())
+}
+
+fn no_room(refusal: Refusal) -> Error {
+    Error::new(ErrorKind::NoCapacity, refusal.to_string())
+}
+
+fn changed_meanwhile(object: &'static str) -> Error {
+    Error::new(
+        ErrorKind::ChangedMeanwhile,
+        format!("the {object} was changed by another call meanwhile: repeat this one"),
+    )
 }

@@ -1,1 +1,24 @@
-//! skeleton
+//! The API server's side of the internal wire: it dials hosts, pushes intent down, follows their
+//! reports, and reads and writes bytes of drives. Hosts dial nobody.
+//!
+//! ```text
+//! Fleet ─ per host ─ pusher    outbox → POST documents → delivered
+//!       │          ├ follower  long-poll reports → ingest
+//!       │          └ HostClient, one HTTP/2 connection ─ Dial ─ TLS, or memory in the all-in-one
+//!       ├ enlister  takes up hosts that were added
+//!       └ ticker    deadlines and usage, each second
+//! ```
+//! It decides nothing: what an answer means is the use cases' business. Repeating anything here
+//! is harmless, so every failure is answered with patience and another try.
+
+mod client;
+mod dial;
+mod fleet;
+mod follow;
+mod tasks;
+mod tls;
+
+pub use client::Patience;
+pub use dial::{Dial, MemoryDial, Stream};
+pub use fleet::Fleet;
+pub use tls::TlsDial;

@@ -21,10 +21,11 @@ use crate::units::Bytes;
 /// - **BS-2** A new drive reads as zeros, whatever the array held before.
 /// - **BS-3** Σ sizes on an array never exceeds what its report promises, unless the array
 ///   over-commits: one more `create` or `grow` is `NoCapacity`.
-/// - **BS-4** `open` with an epoch below the drive's is `Fenced`; with a higher one it records
-///   the epoch durably first. An unknown drive is `NotFound`.
+/// - **BS-4** `open` with an epoch below the drive's last fence is `Fenced`; one above every epoch
+///   seen is recorded durably first. It fences nobody: shared claims are open side by side, each
+///   under its own epoch. An unknown drive is `NotFound`.
 /// - **BS-5** `fence(e)` returns once `e` is durable, every volume opened below `e` refuses with
-///   `Fenced` and none of their I/O is in flight. Repeating it changes nothing.
+///   `Fenced` and none of their I/O is in flight. Repeating it, or a lower fence, changes nothing.
 /// - **BS-6** `destroy` frees the space and is durable; repeating it succeeds; volumes still open
 ///   fail. A generation below the drive's is `Stale` and destroys nothing.
 /// - **BS-7** `list` tells, also after a crash, exactly the drives created and not destroyed, with
@@ -59,7 +60,7 @@ pub trait BlockStore: Send + Sync {
     /// Destroys a drive, on a tombstone of this generation.
     ///
     /// # Errors
-    /// `Stale` for a generation below the drive's.
+    /// `Stale` for a generation below the drive's; `Unavailable` while I/O does not drain.
     async fn destroy(&self, drive: DriveId, generation: Generation) -> Result<()>;
 
     /// Every array here and the room on it.
@@ -91,7 +92,8 @@ pub trait Resize: Send + Sync {
     /// Makes the drive `spec.size` long.
     ///
     /// # Errors
-    /// `NotFound`; `NoCapacity`; `Stale`.
+    /// `NotFound`; `NoCapacity`; `Stale`; `ChangedMeanwhile` for another array or owner;
+    /// `Unavailable` while I/O does not drain.
     async fn resize(&self, spec: &DriveSpec) -> Result<()>;
 }
 
@@ -128,6 +130,7 @@ pub enum Cloned {
 /// - **VO-3** An access past the end is `InvalidValue` and changes nothing, not even in part.
 /// - **VO-4** A discarded range reads as zeros.
 /// - **VO-5** After a fence above its epoch every call is `Fenced` and changes nothing.
+/// - **VO-6** `next_data` passes over no byte that is not zero.
 #[async_trait]
 pub trait Volume: Send + Sync {
     /// The drive's size now.
@@ -169,6 +172,8 @@ pub trait Volume: Send + Sync {
     /// As [`Volume::read_at`].
     async fn next_data(&self, offset: Bytes) -> Result<Option<(Bytes, Bytes)>> {
         let rest = self.size().saturating_sub(offset);
+        // Reads nothing, but is refused like every other call once the drive is fenced.
+        self.read_at(Bytes::ZERO, &mut []).await?;
         Ok((rest > Bytes::ZERO).then_some((offset, rest)))
     }
 

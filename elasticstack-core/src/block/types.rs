@@ -26,7 +26,7 @@ pub struct DriveSpec {
 pub struct DriveReport {
     /// The spec it was last made to match.
     pub spec: DriveSpec,
-    /// The highest epoch that ever had access; 0 if none had.
+    /// The highest epoch it was ever opened or fenced with; 0 if none.
     pub epoch: Epoch,
 }
 

@@ -24,9 +24,11 @@ use crate::id::ServerId;
 /// # Contract
 /// - **HV-1** `ensure` returns once the guest's processors run. Repeating it for the same run
 ///   succeeds and starts nothing.
-/// - **HV-2** A run that has ended is never started again: `ensure` for it is `Stale`.
+/// - **HV-2** A run that has ended and was not removed is never started again: `ensure` for it is
+///   `Stale`. After `remove` nothing is remembered, so the caller first records durably that the
+///   run ended.
 /// - **HV-3** At most one run of a server exists at any time: `ensure` of a newer run while an
-///   older one exists is `ServerBusy`.
+///   older one exists, running or ended, is `ServerBusy`.
 /// - **HV-4** A guest's own ending is kept, with its cause, until `remove`; no crash of this
 ///   process loses it, and nothing restarts the guest.
 /// - **HV-5** `remove` returns only when no instruction of the guest and no I/O of it can happen

@@ -1,1 +1,156 @@
-//! skeleton
+//! Keeps drives on *directory* arrays: each a directory, normally the root of a file system of its
+//! own, that holds one sparse raw file and one small record a drive. So disks that move to another
+//! host bring their drives along.
+//!
+//! Owns what is on the array, who may open a drive and how much is promised. Does not decide where
+//! drives go, nor when they are destroyed.
+//!
+//! Dropping the future of a change does not stop the change: it runs to its end in its thread.
+
+mod array;
+mod catalogue;
+mod clone;
+mod directory;
+mod drive;
+mod layout;
+mod resize;
+#[cfg(test)]
+mod tests;
+mod volume;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use elasticstack_core::block::{
+    ArrayReport, BlockStore, CloneDrive, DriveReport, DriveSpec, Resize, Volume,
+};
+use elasticstack_core::prelude::*;
+
+pub use array::{ArrayCapacity, DirectoryArray};
+
+use array::Array;
+use catalogue::Catalogue;
+use drive::{PATIENCE, fenced};
+use volume::FileVolume;
+
+/// The drives on the directory arrays of one host.
+#[derive(Debug)]
+pub struct DirectoryStore {
+    catalogue: Arc<Catalogue>,
+}
+
+impl DirectoryStore {
+    /// Opens the arrays, finishing what a crash cut short. Blocks while it reads one small file
+    /// for each drive.
+    ///
+    /// An array stays locked until the store and all volumes opened from it are dropped.
+    ///
+    /// Files that it can't make sense of are left alone and told of in the log; a drive that they
+    /// may belong to is not listed, and everything asked of it is `Internal`.
+    ///
+    /// # Errors
+    /// `Internal`, with the reason in its context, if an array cannot be read, is open elsewhere,
+    /// is labelled as another array, or shares a file system with another one of
+    /// [`ArrayCapacity::Disk`].
+    pub fn open(arrays: Vec<DirectoryArray>) -> Result<Self> {
+        let mut catalogue = Catalogue::default();
+        for config in arrays {
+            let (array, found) = Array::open(config)?;
+            catalogue.add(array, found)?;
+        }
+        Ok(Self { catalogue: Arc::new(catalogue) })
+    }
+}
+
+#[async_trait]
+impl BlockStore for DirectoryStore {
+    async fn create(&self, spec: &DriveSpec) -> Result<()> {
+        let (catalogue, spec) = (Arc::clone(&self.catalogue), spec.clone());
+        blocking(move || {
+            let drive = catalogue.find_or_promise(&spec)?;
+            drive.make(&spec).inspect_err(|_| {
+                if drive.is_gone() {
+                    catalogue.forget(spec.drive, &drive);
+                }
+            })
+        })
+        .await
+    }
+
+    async fn open(&self, drive: DriveId, epoch: Epoch) -> Result<Arc<dyn Volume>> {
+        let found = self.catalogue.find(drive)?;
+        blocking(move || {
+            found.revise(
+                |record| {
+                    if epoch < record.fence {
+                        return Err(fenced(drive, epoch, record.fence));
+                    }
+                    record.epoch = record.epoch.max(epoch);
+                    Ok(())
+                },
+                |_, new| found.array.save(new),
+            )?;
+            Ok(Arc::new(FileVolume::open(found, drive, epoch)?) as Arc<dyn Volume>)
+        })
+        .await
+    }
+
+    async fn fence(&self, drive: DriveId, epoch: Epoch) -> Result<()> {
+        let found = self.catalogue.find(drive)?;
+        let fencing = Arc::clone(&found);
+        blocking(move || {
+            fencing.revise(
+                |record| {
+                    record.fence = record.fence.max(epoch);
+                    record.epoch = record.epoch.max(epoch);
+                    Ok(())
+                },
+                |_, new| fencing.array.save(new),
+            )
+        })
+        .await?;
+        found.quiet(PATIENCE).await.map(drop)
+    }
+
+    async fn list(&self) -> Result<Vec<DriveReport>> {
+        Ok(self.catalogue.drive_reports())
+    }
+
+    async fn destroy(&self, drive: DriveId, generation: Generation) -> Result<()> {
+        let found = match self.catalogue.find(drive) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            found => found?,
+        };
+        found.check_generation(generation)?;
+        let quiet = found.quiet(PATIENCE).await?;
+        let catalogue = Arc::clone(&self.catalogue);
+        blocking(move || {
+            found.destroy(generation)?;
+            catalogue.forget(drive, &found);
+            drop(quiet);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn capacity(&self) -> Result<Vec<ArrayReport>> {
+        Ok(self.catalogue.array_reports())
+    }
+
+    fn resizer(&self) -> Option<&dyn Resize> {
+        Some(self)
+    }
+
+    fn cloner(&self) -> Option<&dyn CloneDrive> {
+        Some(self)
+    }
+}
+
+/// Does work that may block in a thread for such.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Error::internal("a thread that asked the disk ended").source(error))?
+}

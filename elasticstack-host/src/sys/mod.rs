@@ -1,1 +1,8 @@
-//! skeleton
+//! What the kernel tells and does, one file a facility: clocks, the machine, KVM, processes.
+//!
+//! The only `unsafe` of this crate is below this folder.
+
+pub mod clock;
+pub mod host;
+pub mod kvm;
+pub mod process;

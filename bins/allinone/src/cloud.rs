@@ -1,0 +1,183 @@
+//! Composition: which implementation stands behind which trait, and the order of start and stop.
+
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use elasticstack_api::app::StandardImage;
+use elasticstack_api::hosts::MemoryDial;
+use elasticstack_core::prelude::*;
+use elasticstack_host::agent::{Agent, HostDescription};
+use elasticstack_host::qemu::{Accelerator, Qemu, QemuConfig};
+use elasticstack_host::store::{ArrayCapacity, DirectoryArray, DirectoryStore};
+use elasticstack_host::sys;
+use serde::Deserialize;
+use tokio::net::TcpListener;
+
+use crate::identity::Identity;
+
+/// What drives may sum up to: more than any disk here, so that large drives can be tried. `up`
+/// says so.
+pub const PROMISE: Bytes = Bytes::from_gib(64 << 10);
+
+/// A running all-in-one.
+#[derive(Debug)]
+pub struct Cloud {
+    server: elasticstack_api::Server,
+    agent: Agent,
+    identity: Identity,
+    accelerator: String,
+    _lock: File,
+}
+
+/// What becomes of the guests when the rest stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Guests {
+    /// They are stopped too.
+    Stop,
+    /// They go on, and the next start on this data directory adopts them.
+    Keep,
+}
+
+impl Cloud {
+    /// Starts everything on `data_dir`, adopting what an earlier start left there.
+    ///
+    /// # Errors
+    /// If another all-in-one uses `data_dir`, or a part can't start.
+    pub async fn start(data_dir: &Path) -> anyhow::Result<Self> {
+        let lock = lock(data_dir)?;
+        let identity = Identity::of(data_dir)?;
+        let (accelerator, accelerator_text) = Accelerator::detect();
+        let capacity = sys::host::capacity().context("asking this machine what it has")?;
+        let store = DirectoryStore::open(vec![DirectoryArray {
+            array: identity.array,
+            name: "local".to_owned(),
+            path: data_dir.join("array"),
+            capacity: ArrayCapacity::Fixed(PROMISE),
+        }])?;
+        let qemu = Qemu::open(QemuConfig {
+            runtime_dir: data_dir.join("servers"),
+            program: PathBuf::from("qemu-system-x86_64"),
+            accelerator,
+        })
+        .await?;
+        let agent = Agent::builder()
+            .state_dir(data_dir.join("agent"))
+            .store(Arc::new(store))
+            .hypervisor(Arc::new(qemu))
+            .description(HostDescription {
+                cpu_mhz: capacity.cpu.0,
+                memory_mib: capacity.memory.0,
+                accelerator: accelerator_text.clone(),
+                cpu_limits: "none".to_owned(),
+            })
+            .build()
+            .await?;
+
+        let dial = MemoryDial::new();
+        dial.insert(identity.host, agent.router());
+        let database = format!("sqlite:{}", data_dir.join("api.db").display());
+        let server = elasticstack_api::Server::builder()
+            .database(database)
+            .dial(Arc::new(dial))
+            .build()
+            .await?;
+        let app = server.app();
+        app.host_create(identity.host, &"local".parse()?, "memory").await?;
+        app.account_create(identity.account, &"demo".parse()?, "demo@localhost", &identity.key)
+            .await?;
+        Ok(Self { server, agent, identity, accelerator: accelerator_text, _lock: lock })
+    }
+
+    /// Who this is.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// What runs the guests, and why.
+    #[must_use]
+    pub fn accelerator(&self) -> &str {
+        &self.accelerator
+    }
+
+    /// Publishes the image whose manifest is at `manifest` as a standard drive, if it is not yet.
+    ///
+    /// # Errors
+    /// If the manifest or the image can't be read, or the drive not be written.
+    pub async fn publish(&self, manifest: &Path) -> anyhow::Result<()> {
+        let text = fs::read(manifest).with_context(|| format!("reading {}", manifest.display()))?;
+        let image: Manifest = serde_json::from_slice(&text)
+            .with_context(|| format!("{} is no image's manifest", manifest.display()))?;
+        let image = StandardImage {
+            drive: image.drive,
+            name: image.name,
+            media: image.media,
+            format: image.format,
+            rawsize: image.rawsize,
+            sha256: image.sha256,
+            path: manifest.with_extension("gz"),
+        };
+        Ok(self.server.app().publish_standard(&image).await?)
+    }
+
+    /// Serves the public API until `stop` comes.
+    ///
+    /// # Errors
+    /// If the listener fails, or is not on loopback: this program has no TLS.
+    pub async fn serve(
+        &self,
+        listener: TcpListener,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> anyhow::Result<()> {
+        Ok(self.server.serve(listener, stop).await?)
+    }
+
+    /// Ends everything, the guests as told.
+    ///
+    /// # Errors
+    /// If a guest can't be seen to have ended.
+    pub async fn stop(self, guests: Guests) -> anyhow::Result<()> {
+        self.server.close().await;
+        if guests == Guests::Stop {
+            self.agent.stop_guests().await?;
+        }
+        self.agent.close().await;
+        Ok(())
+    }
+}
+
+/// What `cargo xtask image` writes beside an image.
+#[derive(Debug, Deserialize)]
+struct Manifest {
+    drive: DriveId,
+    name: Name,
+    media: String,
+    format: Option<String>,
+    rawsize: Option<Bytes>,
+    sha256: String,
+}
+
+fn lock(data_dir: &Path) -> anyhow::Result<File> {
+    fs::create_dir_all(data_dir).with_context(|| format!("making {}", data_dir.display()))?;
+    let path = data_dir.join("lock");
+    let file = File::options().write(true).create(true).truncate(false).open(&path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => {
+            bail!(
+                "{} is in use by another all-in-one: stop it, or give another --data-dir",
+                data_dir.display()
+            )
+        }
+        Err(fs::TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("locking {}", path.display()))
+        }
+    }
+}
+
+/// The address to listen on when none is given.
+pub const DEFAULT_API: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8440);

@@ -1,0 +1,100 @@
+//! Who this all-in-one is: ids and the demo account's key, made once for a data directory.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use anyhow::{Context as _, anyhow};
+use elasticstack_core::prelude::*;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+const FILE: &str = "allinone.json";
+
+/// The ids and the secret of one data directory.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Identity {
+    /// The one host.
+    pub host: HostId,
+    /// Its one array.
+    pub array: ArrayId,
+    /// The demo account.
+    pub account: AccountId,
+    /// The demo account's secret key.
+    pub key: Secret,
+}
+
+impl Identity {
+    /// Reads who `data_dir` is, or makes it up and keeps it, readable by its owner only.
+    ///
+    /// # Errors
+    /// If the file can't be read or written.
+    pub fn of(data_dir: &Path) -> anyhow::Result<Self> {
+        let path = data_dir.join(FILE);
+        match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| {
+                format!("{} is damaged: move it away to begin anew", path.display())
+            }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let identity = Self::make_up()?;
+                write_private(&path, &serde_json::to_vec_pretty(&identity)?)?;
+                Ok(identity)
+            }
+            Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
+        }
+    }
+
+    fn make_up() -> anyhow::Result<Self> {
+        Ok(Self {
+            host: HostId::from_uuid(Uuid::now_v7()),
+            array: ArrayId::from_uuid(Uuid::now_v7()),
+            account: AccountId::from_uuid(Uuid::now_v7()),
+            key: secret_key()?,
+        })
+    }
+}
+
+/// Writes a file that only its owner may read, whole or not at all.
+///
+/// # Errors
+/// If it can't be written.
+pub fn write_private(path: &Path, content: &[u8]) -> anyhow::Result<()> {
+    let new = path.with_extension("new");
+    let doing = || format!("writing {}", path.display());
+    let mut file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&new)
+        .with_context(doing)?;
+    file.write_all(content).and_then(|()| file.sync_all()).with_context(doing)?;
+    fs::rename(&new, path).with_context(doing)?;
+    let parent = path.parent().context("a file has a directory")?;
+    File::open(parent).and_then(|directory| directory.sync_all()).with_context(doing)
+}
+
+fn secret_key() -> anyhow::Result<Secret> {
+    let mut random = [0; 32];
+    getrandom::fill(&mut random).map_err(|error| anyhow!("drawing a secret key: {error}"))?;
+    Ok(Secret::new(random.iter().map(|byte| format!("{byte:02x}")).collect::<String>()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_data_directory_keeps_its_identity_and_shows_its_key_to_nobody_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = Identity::of(directory.path()).unwrap();
+        let again = Identity::of(directory.path()).unwrap();
+        assert_eq!((first.host, first.account), (again.host, again.account));
+        assert_eq!(first.key, again.key);
+        let mode = fs::metadata(directory.path().join(FILE)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+}

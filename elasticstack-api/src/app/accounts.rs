@@ -1,0 +1,122 @@
+//! Accounts: making them, authenticating, the profile.
+//!
+//! Invariants: of a secret key only its hash is kept, which is enough because keys are random and
+//! long; it is compared in constant time; an unknown account and a wrong key cost the same and
+//! look the same.
+
+use elasticstack_core::name::InvalidName;
+use elasticstack_core::prelude::*;
+use elasticstack_core::wire::record::Record;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use uuid::Uuid;
+
+use super::{App, Caller};
+use crate::db::AccountRow;
+
+/// The account that owns standard drives. It has no key: nobody logs in as it.
+pub const OPERATOR: AccountId =
+    AccountId::from_uuid(Uuid::from_u128(0x0000_0000_0000_4000_8000_0000_0000_0001));
+
+/// Stands in for the hash of an account that is not there; no key has it.
+const NO_HASH: &str = "----------------------------------------------------------------";
+
+impl App {
+    /// Makes an account. `key` is its secret key and must be random, at least 128 bits. Repeating
+    /// it with the same key changes nothing.
+    ///
+    /// # Errors
+    /// `ChangedMeanwhile` if the account exists with another key.
+    pub async fn account_create(
+        &self,
+        account: AccountId,
+        name: &Name,
+        email: &str,
+        key: &Secret,
+    ) -> Result<()> {
+        let row = &AccountRow {
+            account,
+            name: name.clone(),
+            email: email.to_owned(),
+            key_hash: hash(key),
+        };
+        self.db
+            .write(|tx| {
+                Box::pin(async move {
+                    match tx.account(account).await? {
+                        None => tx.insert_account(row).await,
+                        Some(known) if known.key_hash == row.key_hash => Ok(()),
+                        Some(_) => Err(Error::new(
+                            ErrorKind::ChangedMeanwhile,
+                            "the account exists with another key: use another id",
+                        )),
+                    }
+                })
+            })
+            .await
+    }
+
+    /// The caller of this id and secret key.
+    ///
+    /// # Errors
+    /// `BadCredentials`, whichever of the two is wrong.
+    pub async fn authenticate(&self, account: AccountId, key: &Secret) -> Result<Caller> {
+        let known = self.db.read().await?.account(account).await?;
+        let given = hash(key);
+        let kept = known.as_ref().map_or(NO_HASH, |row| row.key_hash.as_str());
+        if bool::from(given.as_bytes().ct_eq(kept.as_bytes())) {
+            Ok(Caller { account })
+        } else {
+            Err(Error::new(
+                ErrorKind::BadCredentials,
+                "the account's id or its secret key is wrong: send both as HTTP Basic credentials",
+            ))
+        }
+    }
+
+    /// The caller's account as its owner sees it.
+    ///
+    /// # Errors
+    /// `NotFound` if the account is gone.
+    pub async fn profile_info(&self, caller: &Caller) -> Result<Record> {
+        let row = self.db.read().await?.account(caller.account).await?.ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, "the account could not be found: ask your operator")
+        })?;
+        Ok(Record::new().with("uuid", row.account).with("name", row.name).with("email", row.email))
+    }
+
+    /// The operator's account, made when it is first needed.
+    pub(super) async fn ensure_operator(&self) -> Result<()> {
+        if self.db.read().await?.account(OPERATOR).await?.is_some() {
+            return Ok(());
+        }
+        let row = &AccountRow {
+            account: OPERATOR,
+            name: "operator".parse().map_err(|error: InvalidName| {
+                Error::internal("naming the operator's account").source(error)
+            })?,
+            email: String::new(),
+            key_hash: String::new(),
+        };
+        self.db
+            .write(|tx| {
+                Box::pin(async move {
+                    match tx.account(OPERATOR).await? {
+                        None => tx.insert_account(row).await,
+                        Some(_) => Ok(()),
+                    }
+                })
+            })
+            .await
+    }
+}
+
+fn hash(key: &Secret) -> String {
+    use std::fmt::Write as _;
+    let mut hex = String::with_capacity(64);
+    for byte in Sha256::digest(key.expose().as_bytes()) {
+        // Writing to a String can't fail.
+        let _ = write!(hex, "{byte:02x}");
+    }
+    hex
+}

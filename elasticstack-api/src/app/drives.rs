@@ -1,0 +1,417 @@
+//! Drives: listing, making, changing, destroying, reading and writing them.
+//!
+//! Invariants: a drive's usage opens, changes and ends in the transaction of the intent; a claimed
+//! drive is neither resized nor destroyed; what its host can't make is tombstoned by the report
+//! that says so (see `ingest`), so that nothing is left half made.
+
+use std::collections::BTreeSet;
+
+use elasticstack_core::biller::{ChangeKind, Meter};
+use elasticstack_core::prelude::*;
+use elasticstack_core::scheduler::{Constraint, DriveDemand, Refusal, Request};
+use elasticstack_core::state::{DriveEvent, DriveState};
+use elasticstack_core::wire::internal::{Access, Fault};
+use elasticstack_core::wire::keys::{self, Moment, Object};
+use elasticstack_core::wire::record::Record;
+
+use super::access::{Wish, permitted};
+use super::drive_record::{self, InUse, apply, wanted_size};
+use super::{App, Caller, changed_meanwhile, new_id, no_room};
+use crate::db::{ClaimRow, DriveRow, OutboxRow, Reader, Writer};
+use crate::usage::{self, Edge, Metered};
+
+/// The most that one read returns.
+const MAX_READ: Bytes = Bytes::from_mib(4);
+
+/// A drive to be made.
+pub(super) struct NewDrive {
+    pub(super) drive: DriveId,
+    pub(super) account: AccountId,
+    pub(super) size: Bytes,
+    pub(super) access: Access,
+    pub(super) config: Record,
+    /// Drives of the same account to share no array with.
+    pub(super) avoid: Vec<DriveId>,
+}
+
+impl App {
+    /// The ids of the caller's drives.
+    ///
+    /// # Errors
+    /// `Internal`.
+    pub async fn drive_ids(&self, caller: &Caller) -> Result<Vec<DriveId>> {
+        let rows = self.db.read().await?.drives_of(caller.account).await?;
+        Ok(rows.into_iter().map(|row| row.drive).collect())
+    }
+
+    /// All of the caller's drives.
+    ///
+    /// # Errors
+    /// `Internal`.
+    pub async fn drives_info(&self, caller: &Caller) -> Result<Vec<Record>> {
+        let mut reader = self.db.read().await?;
+        let mut records = Vec::new();
+        for row in reader.drives_of(caller.account).await? {
+            records.push(record(&mut reader, caller.account, &row).await?);
+        }
+        Ok(records)
+    }
+
+    /// The ids of the standard drives.
+    ///
+    /// # Errors
+    /// `Internal`.
+    pub async fn standard_ids(&self) -> Result<Vec<DriveId>> {
+        let rows = self.db.read().await?.standard_drives().await?;
+        Ok(rows.into_iter().map(|row| row.drive).collect())
+    }
+
+    /// All standard drives, without who uses them.
+    ///
+    /// # Errors
+    /// `Internal`.
+    pub async fn standard_info(&self) -> Result<Vec<Record>> {
+        let rows = self.db.read().await?.standard_drives().await?;
+        Ok(rows.iter().map(|row| drive_record::info(row, &InUse::default())).collect())
+    }
+
+    /// Makes a drive of zeros and waits until its host has it.
+    ///
+    /// # Errors
+    /// `MissingKey` without a size; those of a record's check; `NoCapacity`; `PaymentRequired`;
+    /// what its host says if it can't make it, and then nothing is left of it.
+    pub async fn drive_create(&self, caller: &Caller, record: &Record) -> Result<Record> {
+        keys::check(Object::Drive, Moment::Create, record)?;
+        let size = wanted_size(record)?.ok_or_else(|| {
+            Error::new(ErrorKind::MissingKey, "size is missing: give the drive's size in bytes")
+                .field("size")
+        })?;
+        let mut config = Record::new();
+        apply(&mut config, record)?;
+        let avoid = record.value("avoid").unwrap_or_default().split_whitespace();
+        let avoid = avoid.map(|word| {
+            word.parse().map_err(|error| {
+                Error::new(ErrorKind::InvalidValue, format!("avoid was given {word:?}: {error}"))
+                    .field("avoid")
+            })
+        });
+        let access = match record.value("claim:type") {
+            Some("shared") => Access::Shared,
+            _ => Access::Exclusive,
+        };
+        let new = NewDrive {
+            drive: new_id(),
+            account: caller.account,
+            size,
+            access,
+            config,
+            avoid: avoid.collect::<Result<_>>()?,
+        };
+        let row = self.make_drive(&new).await?;
+        Ok(drive_record::info(&row, &InUse::default()))
+    }
+
+    /// Makes a drive and waits until its host has it, or the time to answer is up.
+    pub(super) async fn make_drive(&self, new: &NewDrive) -> Result<DriveRow> {
+        let grow = ChangeKind::GrowDrive { bytes: new.size.get() };
+        let change = self.authorize(new.account, grow).await?;
+        let now = self.now();
+        let made = self
+            .db
+            .write(|tx| {
+                Box::pin(async move {
+                    let known = tx.drive(new.drive).await?;
+                    if known.as_ref().is_some_and(|row| row.state != DriveState::Gone) {
+                        return Err(changed_meanwhile("drive"));
+                    }
+                    let mut avoid = BTreeSet::new();
+                    for id in &new.avoid {
+                        let avoided = permitted(new.account, tx.drive(*id).await?, Wish::Own);
+                        avoid.insert(avoided.map_err(|error| error.field("avoid"))?.array);
+                    }
+                    let demand = DriveDemand { size: new.size, avoid: avoid.into_iter().collect() };
+                    let inventory = tx.inventory().await?;
+                    let placement = self
+                        .scheduler
+                        .place(&inventory, &Request::Drive(demand))
+                        .map_err(no_room)?;
+                    let array = placement.array.ok_or_else(|| {
+                        Error::internal("the scheduler placed a drive on no array")
+                    })?;
+                    let row = DriveRow {
+                        drive: new.drive,
+                        account: new.account,
+                        host: placement.host,
+                        array,
+                        size: new.size,
+                        state: DriveState::Creating,
+                        since: now,
+                        generation: known.as_ref().map_or(0, |row| row.generation) + 1,
+                        epoch: known.map(|row| row.epoch).unwrap_or_default(),
+                        access: new.access,
+                        config: new.config.clone(),
+                        seen_generation: 0,
+                        seen_size: Bytes::ZERO,
+                        fault_generation: 0,
+                        fault_code: String::new(),
+                        failed: None,
+                        standard: None,
+                    };
+                    tx.save_drive(&row).await?;
+                    tx.queue(row.host, OutboxRow::Drive(row.drive), row.generation).await?;
+                    let quantity = row.size.get();
+                    usage::begin(tx, &metered(&row), quantity, Edge::Ours(now), Some(change))
+                        .await?;
+                    Ok(row)
+                })
+            })
+            .await?;
+        self.await_drive(made).await
+    }
+
+    /// Waits until the host has made `asked` true, or the time to answer is up.
+    pub(super) async fn await_drive(&self, asked: DriveRow) -> Result<DriveRow> {
+        let mut patience = self.patience();
+        while let Some(mut reader) = patience.look().await? {
+            let Some(row) = reader.drive(asked.drive).await? else { continue };
+            if row.fault_generation == asked.generation {
+                let message = row.failed.unwrap_or_default();
+                return Err(Fault { code: row.fault_code, message, field: None }.into());
+            }
+            if row.seen_generation >= asked.generation || row.generation > asked.generation {
+                return Ok(row);
+            }
+        }
+        Ok(asked)
+    }
+
+    /// One drive of the caller's, or a standard one.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn drive_info(&self, caller: &Caller, drive: DriveId) -> Result<Record> {
+        let mut reader = self.db.read().await?;
+        let row = permitted(caller.account, reader.drive(drive).await?, Wish::See)?;
+        record(&mut reader, caller.account, &row).await
+    }
+
+    /// Changes a drive. A new size is waited for; size 0 leaves it.
+    ///
+    /// # Errors
+    /// `NotFound`; those of a record's check; for a new size `DriveInUse` while it is claimed,
+    /// `NoCapacity`, `PaymentRequired`, or what its host says, and then the old size stands.
+    pub async fn drive_set(
+        &self,
+        caller: &Caller,
+        drive: DriveId,
+        record: &Record,
+    ) -> Result<Record> {
+        let seen = self.db.read().await?.drive(drive).await?;
+        let seen = permitted(caller.account, seen, Wish::Own)?;
+        keys::check(Object::Drive, Moment::SetStopped, record)?;
+        let size = wanted_size(record)?;
+        let growth = size.unwrap_or_default().saturating_sub(seen.size);
+        let change = if growth > Bytes::ZERO {
+            let grow = ChangeKind::GrowDrive { bytes: growth.get() };
+            Some(self.authorize(caller.account, grow).await?)
+        } else {
+            None
+        };
+        let row = self
+            .db
+            .write(|tx| {
+                Box::pin(async move {
+                    let before = permitted(caller.account, tx.drive(drive).await?, Wish::Own)?;
+                    let mut row = before.clone();
+                    apply(&mut row.config, record)?;
+                    if let Some(size) = size.filter(|size| *size != before.size) {
+                        if before.size != seen.size {
+                            return Err(changed_meanwhile("drive"));
+                        }
+                        self.resize(tx, &mut row, size, change).await?;
+                    }
+                    if row != before {
+                        tx.save_drive(&row).await?;
+                    }
+                    Ok(row)
+                })
+            })
+            .await?;
+        let row = if row.generation > seen.generation { self.await_drive(row).await? } else { row };
+        self::record(&mut self.db.read().await?, caller.account, &row).await
+    }
+
+    /// Gives a drive that nobody uses another size. The caller saves the row.
+    pub(super) async fn resize(
+        &self,
+        tx: &mut Writer<'_>,
+        row: &mut DriveRow,
+        size: Bytes,
+        change: Option<ChangeId>,
+    ) -> Result<()> {
+        row.state.step(DriveEvent::Use)?;
+        let claims = tx.claims_on(row.drive).await?;
+        if !claims.is_empty() {
+            return Err(in_use(&claims, "resized").field("size"));
+        }
+        let growth = size.saturating_sub(row.size.max(row.seen_size));
+        let inventory = tx.inventory().await?;
+        let arrays = inventory.hosts.iter().flat_map(|host| &host.arrays);
+        let free = arrays.filter(|room| room.array == row.array).map(|room| room.free).next();
+        let free = free.unwrap_or_default();
+        if growth > free {
+            let (wanted, available) = (growth.get(), free.get());
+            return Err(no_room(Refusal { constraint: Constraint::ArrayBytes, wanted, available }));
+        }
+        row.size = size;
+        row.generation += 1;
+        tx.queue(row.host, OutboxRow::Drive(row.drive), row.generation).await?;
+        let edge = Edge::Ours(self.now());
+        usage::change_quantity(tx, &metered(row), size.get(), edge, change).await
+    }
+
+    /// Destroys a drive that nothing uses. It is gone for its owner at once; its room is free when
+    /// its host says so.
+    ///
+    /// # Errors
+    /// `NotFound`; `DriveInUse`.
+    pub async fn drive_destroy(&self, caller: &Caller, drive: DriveId) -> Result<()> {
+        let now = self.now();
+        self.db
+            .write(|tx| {
+                Box::pin(async move {
+                    let mut row = permitted(caller.account, tx.drive(drive).await?, Wish::Own)?;
+                    let claims = tx.claims_on(drive).await?;
+                    if !claims.is_empty() {
+                        return Err(in_use(&claims, "destroyed"));
+                    }
+                    tombstone(tx, &mut row, now).await?;
+                    tx.save_drive(&row).await
+                })
+            })
+            .await
+    }
+
+    /// `length` bytes of a drive from `offset` on, at most 4 MiB.
+    ///
+    /// # Errors
+    /// `NotFound`; `DriveInUse` under an exclusive claim; `InvalidValue` past its end;
+    /// `Unavailable` if its host does not answer.
+    pub async fn drive_read(
+        &self,
+        caller: &Caller,
+        drive: DriveId,
+        offset: Bytes,
+        length: Bytes,
+    ) -> Result<bytes::Bytes> {
+        if length > MAX_READ {
+            return Err(Error::new(
+                ErrorKind::InvalidValue,
+                format!("a read of {length} was asked for, one returns at most {MAX_READ}"),
+            )
+            .field("size"));
+        }
+        let mut reader = self.db.read().await?;
+        let row = permitted(caller.account, reader.drive(drive).await?, Wish::Own)?;
+        let mut claims = reader.claims_on(drive).await?;
+        drop(reader);
+        claims.retain(|claim| claim.access == Access::Exclusive);
+        usable_bytes(&row, &claims, "read", offset, length)?;
+        self.data.read(row.host, drive, offset, length).await
+    }
+
+    /// Writes bytes to a drive that nothing uses; they are durable when it answers.
+    ///
+    /// # Errors
+    /// `NotFound`; `DriveInUse`; `InvalidValue` past its end; `Unavailable` if its host does not
+    /// answer.
+    pub async fn drive_write(
+        &self,
+        caller: &Caller,
+        drive: DriveId,
+        offset: Bytes,
+        data: bytes::Bytes,
+    ) -> Result<()> {
+        let mut reader = self.db.read().await?;
+        let row = permitted(caller.account, reader.drive(drive).await?, Wish::Own)?;
+        let claims = reader.claims_on(drive).await?;
+        drop(reader);
+        let length = u64::try_from(data.len()).ok().and_then(|length| length.try_into().ok());
+        let length = length.ok_or_else(|| Error::internal("a body longer than any size"))?;
+        usable_bytes(&row, &claims, "written", offset, length)?;
+        self.data.write(row.host, drive, offset, data).await
+    }
+}
+
+/// Marks a drive for destruction and ends its usage. The caller saves the row.
+pub(super) async fn tombstone(
+    tx: &mut Writer<'_>,
+    row: &mut DriveRow,
+    now: Timestamp,
+) -> Result<()> {
+    row.state = row.state.step(DriveEvent::Destroy)?.after(row.state);
+    row.since = now;
+    row.generation += 1;
+    tx.queue(row.host, OutboxRow::Drive(row.drive), row.generation).await?;
+    usage::end(tx, &metered(row), Edge::Ours(now)).await
+}
+
+/// What is metered of a drive.
+pub(super) fn metered(row: &DriveRow) -> Metered {
+    Metered { account: row.account, resource: row.drive.to_string(), meter: Meter::Drive }
+}
+
+/// The refusal of a wish because of these claims.
+pub(super) fn in_use(claims: &[ClaimRow], wish: &str) -> Error {
+    let holders: Vec<String> = claims.iter().map(|claim| claim.holder.describe()).collect();
+    Error::new(
+        ErrorKind::DriveInUse,
+        format!(
+            "the drive is in use by {} and cannot be {wish} now: stop that first, or wait for it",
+            holders.join(", ")
+        ),
+    )
+}
+
+/// The public record of a drive as `account` may see it.
+pub(super) async fn record(
+    reader: &mut Reader,
+    account: AccountId,
+    row: &DriveRow,
+) -> Result<Record> {
+    let in_use = if row.account == account {
+        InUse {
+            claims: reader.claims_on(row.drive).await?,
+            job: reader.running_job_on(row.drive).await?,
+        }
+    } else {
+        InUse::default()
+    };
+    Ok(drive_record::info(row, &in_use))
+}
+
+fn usable_bytes(
+    row: &DriveRow,
+    claims: &[ClaimRow],
+    wish: &str,
+    offset: Bytes,
+    length: Bytes,
+) -> Result<()> {
+    row.state.step(DriveEvent::Use)?;
+    if !claims.is_empty() {
+        return Err(in_use(claims, wish));
+    }
+    match offset.checked_add(length) {
+        Some(end) if end <= row.size => Ok(()),
+        _ => Err(Error::new(
+            ErrorKind::InvalidValue,
+            format!(
+                "{} bytes from byte {} on lie past the drive's end at byte {}",
+                length.get(),
+                offset.get(),
+                row.size.get()
+            ),
+        )
+        .field("offset")),
+    }
+}

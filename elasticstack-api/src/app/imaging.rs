@@ -1,0 +1,177 @@
+//! Imaging: a job that copies one drive's bytes into another on their host.
+//!
+//! ```text
+//!  drive_image ──▶ job row + a claim on source and target ──▶ host works, reports hundredths
+//!  host: done or failed ──▶ claims released, job marked to be forgotten ──▶ host: gone ──▶ row gone
+//! ```
+//! Invariant: `imaging` and `claimed` vanish from the drive's record in one transaction, the one
+//! that takes in the job's end; the target is claimed exclusively until then.
+
+use elasticstack_core::prelude::*;
+use elasticstack_core::state::{DriveEvent, JobEvent, JobState};
+use elasticstack_core::wire::internal::{Access, Conversion, JobProgress, JobStatus};
+use elasticstack_core::wire::record::Record;
+
+use super::access::{Wish, permitted};
+use super::drives::{in_use, record};
+use super::{App, Caller, new_id};
+use crate::db::{ClaimRow, DriveRow, Holder, JobRow, OutboxRow, Writer};
+
+impl App {
+    /// Begins to image `target` from `source` and answers at once.
+    ///
+    /// # Errors
+    /// `NotFound` for either; `InvalidValue` if the target is too small or the source itself;
+    /// `DriveInUse`; `NotOffered` if they lie on different hosts.
+    pub async fn drive_image(
+        &self,
+        caller: &Caller,
+        target: DriveId,
+        source: DriveId,
+        conversion: Conversion,
+    ) -> Result<Record> {
+        let now = self.now();
+        let job = new_id();
+        let account = caller.account;
+        self.db
+            .write(|tx| {
+                Box::pin(async move {
+                    let mut into = permitted(account, tx.drive(target).await?, Wish::Own)?;
+                    let mut from = permitted(account, tx.drive(source).await?, Wish::ImageFrom)
+                        .map_err(|error| error.field("source"))?;
+                    fitting(&from, &into, conversion)?;
+                    let source_epoch = claim(tx, &mut from, job, Access::Shared).await?;
+                    let target_epoch = claim(tx, &mut into, job, Access::Exclusive).await?;
+                    into.failed = None;
+                    tx.save_drive(&from).await?;
+                    tx.save_drive(&into).await?;
+                    let row = JobRow {
+                        job,
+                        host: into.host,
+                        source,
+                        source_epoch,
+                        target,
+                        target_epoch,
+                        conversion,
+                        state: JobState::Running,
+                        since: now,
+                        generation: 1,
+                        percent: None,
+                    };
+                    tx.save_job(&row).await?;
+                    tx.queue(row.host, OutboxRow::Job(job), row.generation).await
+                })
+            })
+            .await?;
+        let mut reader = self.db.read().await?;
+        let row = permitted(account, reader.drive(target).await?, Wish::Own)?;
+        record(&mut reader, account, &row).await
+    }
+}
+
+/// Refuses a pair of drives that can't be imaged from one to the other.
+fn fitting(from: &DriveRow, into: &DriveRow, conversion: Conversion) -> Result<()> {
+    if from.drive == into.drive {
+        return Err(Error::new(
+            ErrorKind::InvalidValue,
+            "a drive cannot be imaged from itself: name another source",
+        )
+        .field("source"));
+    }
+    if from.host != into.host {
+        return Err(Error::new(
+            ErrorKind::NotOffered,
+            "the drives lie on different hosts, and imaging from one host to another is not \
+             offered by this installation: make the target anew",
+        ));
+    }
+    let rawsize = from.standard.as_ref().and_then(|standard| standard.rawsize);
+    let least = match conversion {
+        Conversion::None => Some(from.size),
+        Conversion::Gunzip => rawsize,
+        Conversion::Gzip => None,
+    };
+    match least.filter(|least| *least > into.size) {
+        Some(least) => Err(Error::new(
+            ErrorKind::InvalidValue,
+            format!(
+                "the drive is too small: the source needs {} bytes, the drive has {}: set its size",
+                least.get(),
+                into.size.get()
+            ),
+        )
+        .field("size")),
+        None => Ok(()),
+    }
+}
+
+async fn claim(
+    tx: &mut Writer<'_>,
+    drive: &mut DriveRow,
+    job: JobId,
+    access: Access,
+) -> Result<Epoch> {
+    drive.state.step(DriveEvent::Use)?;
+    let claims = tx.claims_on(drive.drive).await?;
+    if !tolerated(&claims, access) {
+        return Err(in_use(&claims, "imaged"));
+    }
+    drive.epoch = drive.epoch.next();
+    let row = ClaimRow { drive: drive.drive, holder: Holder::Job(job), epoch: drive.epoch, access };
+    tx.insert_claim(&row).await?;
+    Ok(drive.epoch)
+}
+
+/// Whether a claim of this access may stand beside these.
+pub(super) fn tolerated(claims: &[ClaimRow], access: Access) -> bool {
+    let shared = |access| access == Access::Shared;
+    claims.is_empty() || (shared(access) && claims.iter().all(|claim| shared(claim.access)))
+}
+
+/// Takes in what a host says of a job. `false` if it was old or not about anything known.
+pub(super) async fn reported(
+    tx: &mut Writer<'_>,
+    host: HostId,
+    status: &JobStatus,
+    now: Timestamp,
+) -> Result<bool> {
+    let Some(before) = tx.job(status.job).await?.filter(|row| row.host == host) else {
+        return Ok(false);
+    };
+    if status.gone {
+        if before.state == JobState::Running {
+            return Ok(false);
+        }
+        tx.delete_job(before.job).await?;
+        tx.unqueue(host, OutboxRow::Job(before.job), before.generation).await?;
+        return Ok(true);
+    }
+    let event = match &status.state {
+        JobProgress::Queued | JobProgress::Running(_) => JobEvent::ReportedRunning,
+        JobProgress::Done => JobEvent::ReportedDone,
+        JobProgress::Failed(_) => JobEvent::ReportedFailed,
+    };
+    let mut row = before.clone();
+    row.state = before.state.step(event).after(before.state);
+    if row.state == JobState::Running {
+        row.percent = match status.state {
+            JobProgress::Running(percent) => Some(percent.min(100)),
+            _ => None,
+        };
+    } else if before.state == JobState::Running {
+        row.generation += 1;
+        tx.delete_claims_of(Holder::Job(row.job)).await?;
+        tx.queue(host, OutboxRow::Job(row.job), row.generation).await?;
+        if let JobProgress::Failed(fault) = &status.state
+            && let Some(mut target) = tx.drive(row.target).await?
+        {
+            target.failed = Some(fault.message.clone());
+            tx.save_drive(&target).await?;
+        }
+    }
+    if row != before {
+        row.since = now;
+        tx.save_job(&row).await?;
+    }
+    Ok(true)
+}

@@ -1,0 +1,36 @@
+//! Handing usage over to the biller.
+
+use std::collections::BTreeSet;
+
+use elasticstack_core::prelude::*;
+
+use super::App;
+
+/// How many items one call hands over.
+const BATCH: u32 = 500;
+
+impl App {
+    /// Hands over usage that the biller has not taken, or not with its end. Called about once a
+    /// second. What the biller does not acknowledge is delivered again, under the same id.
+    ///
+    /// # Errors
+    /// `Unavailable` if the biller can't be reached; `Internal`.
+    pub async fn forward_usage(&self) -> Result<()> {
+        let items = &self.db.read().await?.undelivered_usage(BATCH).await?;
+        if items.is_empty() {
+            return Ok(());
+        }
+        let ack = self.biller.ingest(items).await?;
+        let taken: &BTreeSet<_> = &ack.taken.into_iter().collect();
+        self.db
+            .write(|tx| {
+                Box::pin(async move {
+                    for item in items.iter().filter(|item| taken.contains(&item.id)) {
+                        tx.mark_usage_delivered(item).await?;
+                    }
+                    Ok(())
+                })
+            })
+            .await
+    }
+}

@@ -1,0 +1,241 @@
+//! Servers: listing, making and changing them. What starts and ends their runs is in `power`.
+
+use elasticstack_core::biller::{ChangeKind, Meter};
+use elasticstack_core::prelude::*;
+use elasticstack_core::scheduler::{Constraint, Refusal};
+use elasticstack_core::state::ServerState;
+use elasticstack_core::wire::keys::{self, Moment, Object};
+use elasticstack_core::wire::record::Record;
+
+use super::access::{Wish, permitted};
+use super::drive_record::bounded;
+use super::power::{metered, power_on};
+use super::server_record::{ServerConfig, info, is_active, normalised};
+use super::{App, Caller, OnCreate, changed_meanwhile, new_id, no_room};
+use crate::db::{OutboxRow, Reader, ServerRow, Writer};
+use crate::usage::{self, Edge};
+
+impl App {
+    /// The ids of the caller's servers.
+    ///
+    /// # Errors
+    /// `Internal`.
+    pub async fn server_ids(&self, caller: &Caller) -> Result<Vec<ServerId>> {
+        let rows = self.db.read().await?.servers_of(caller.account).await?;
+        Ok(rows.into_iter().map(|row| row.server).collect())
+    }
+
+    /// All of the caller's servers.
+    ///
+    /// # Errors
+    /// `Internal`.
+    pub async fn servers_info(&self, caller: &Caller) -> Result<Vec<Record>> {
+        let rows = self.db.read().await?.servers_of(caller.account).await?;
+        Ok(rows.iter().map(info).collect())
+    }
+
+    /// Makes a server and, if asked, starts it and waits until it runs.
+    ///
+    /// # Errors
+    /// Those of a record's check and of [`App::server_start`]; `NotFound` for a drive that the
+    /// caller may not plug in. If it can't be started at once, it is not made either.
+    pub async fn server_create(
+        &self,
+        caller: &Caller,
+        record: &Record,
+        on_create: OnCreate,
+    ) -> Result<Record> {
+        keys::check(Object::Server, Moment::Create, record)?;
+        let mut config = Record::new();
+        config.apply(&normalised(record)?);
+        config.remove("type");
+        bounded(&config)?;
+        let parsed = &ServerConfig::parse(&config)?;
+        let change = match on_create {
+            OnCreate::Start => Some(self.authorize_start(caller.account, parsed).await?),
+            OnCreate::LeaveStopped => None,
+        };
+        let now = self.now();
+        let made = &ServerRow {
+            server: new_id(),
+            account: caller.account,
+            host: None,
+            state: ServerState::Stopped,
+            since: now,
+            generation: 0,
+            run: Run(0),
+            powered: false,
+            reset: 0,
+            shutdown: 0,
+            config,
+            hardware: None,
+            cpu: MegaHertz(0),
+            memory: MebiBytes(0),
+            change: None,
+            seen_generation: 0,
+            seen_reset: 0,
+            ended_run: Run(0),
+            started: None,
+            screen: None,
+            failed_run: Run(0),
+            failed: None,
+        };
+        let row = self
+            .db
+            .write(|tx| {
+                Box::pin(async move {
+                    let mut row = made.clone();
+                    pluggable(tx, caller.account, parsed).await?;
+                    tx.save_server(&row).await?;
+                    if let Some(change) = change {
+                        power_on(tx, self.scheduler.as_ref(), &mut row, change, now).await?;
+                        tx.save_server(&row).await?;
+                    }
+                    Ok(row)
+                })
+            })
+            .await?;
+        let row = self.await_run(row).await?;
+        Ok(info(&row))
+    }
+
+    /// One server of the caller's.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn server_info(&self, caller: &Caller, server: ServerId) -> Result<Record> {
+        let row = self.db.read().await?.server(server).await?;
+        Ok(info(&permitted(caller.account, row, Wish::See)?))
+    }
+
+    /// Changes a server: any key while it is stopped, some while it runs. A password or a screen
+    /// that is set while it runs is there from its next start on.
+    ///
+    /// # Errors
+    /// `NotFound`; those of a record's check; for more processor time of a running server
+    /// `NoCapacity` and `PaymentRequired`.
+    pub async fn server_set(
+        &self,
+        caller: &Caller,
+        server: ServerId,
+        record: &Record,
+    ) -> Result<Record> {
+        let account = caller.account;
+        let seen = permitted(account, self.db.read().await?.server(server).await?, Wish::Own)?;
+        let (_, parsed) = changed_config(&seen, record)?;
+        let change = if is_active(seen.state) && parsed.cpu > seen.cpu {
+            let more = ChangeKind::StartServer { mhz: parsed.cpu.0, mib: seen.memory.0 };
+            Some(self.authorize(account, more).await?)
+        } else {
+            None
+        };
+        let row = self
+            .db
+            .write(|tx| {
+                Box::pin(async move {
+                    let before = permitted(account, tx.server(server).await?, Wish::Own)?;
+                    if (is_active(before.state), before.cpu) != (is_active(seen.state), seen.cpu) {
+                        return Err(changed_meanwhile("server"));
+                    }
+                    let (config, parsed) = changed_config(&before, record)?;
+                    let mut row = before.clone();
+                    row.config = config;
+                    if is_active(row.state) {
+                        self.change_running(tx, &mut row, &parsed, change).await?;
+                    } else {
+                        pluggable(tx, account, &parsed).await?;
+                    }
+                    if row != before {
+                        tx.save_server(&row).await?;
+                    }
+                    Ok(row)
+                })
+            })
+            .await?;
+        if row.generation == seen.generation {
+            return Ok(info(&row));
+        }
+        let mut patience = self.patience();
+        while let Some(mut reader) = patience.look().await? {
+            let now = permitted(account, reader.server(server).await?, Wish::Own)?;
+            if now.seen_generation >= row.generation {
+                return Ok(info(&now));
+            }
+        }
+        Ok(info(&row))
+    }
+
+    /// Gives a running server another amount of processor time.
+    async fn change_running(
+        &self,
+        tx: &mut Writer<'_>,
+        row: &mut ServerRow,
+        parsed: &ServerConfig,
+        change: Option<ChangeId>,
+    ) -> Result<()> {
+        let Some(hardware) = row.hardware.as_mut().filter(|_| parsed.cpu != row.cpu) else {
+            return Ok(());
+        };
+        let host = row.host.ok_or_else(|| Error::internal("a server runs on no host"))?;
+        let growth = parsed.cpu.0.saturating_sub(row.cpu.0);
+        let inventory = tx.inventory().await?;
+        let room = inventory.hosts.iter().find(|room| room.host == host);
+        let free = room.map_or(0, |room| room.cpu.0);
+        if growth > free {
+            let (wanted, available) = (growth.into(), free.into());
+            return Err(no_room(Refusal { constraint: Constraint::Cpu, wanted, available }));
+        }
+        hardware.cpu_mhz = parsed.cpu.0;
+        row.cpu = parsed.cpu;
+        row.generation += 1;
+        tx.queue(host, OutboxRow::Server(row.server), row.generation).await?;
+        if row.started.is_some() {
+            let edge = Edge::Ours(self.now());
+            let quantity = parsed.cpu.0.into();
+            usage::change_quantity(tx, &metered(row, Meter::Cpu), quantity, edge, change).await?;
+        } else {
+            row.change = change.or(row.change);
+        }
+        Ok(())
+    }
+
+    /// What a server wrote to its serial port; nothing if it never ran.
+    ///
+    /// # Errors
+    /// `NotFound`; `Unavailable` if its host does not answer.
+    pub async fn server_serial(&self, caller: &Caller, server: ServerId) -> Result<bytes::Bytes> {
+        let row = self.db.read().await?.server(server).await?;
+        match permitted(caller.account, row, Wish::See)?.host {
+            Some(host) => self.data.serial(host, server).await,
+            None => Ok(bytes::Bytes::new()),
+        }
+    }
+}
+
+/// The server's keys and what they mean after `record` is laid over them. What sets a key to the
+/// value that it has is no change.
+fn changed_config(row: &ServerRow, record: &Record) -> Result<(Record, ServerConfig)> {
+    let running = is_active(row.state);
+    let moment = if running { Moment::SetRunning } else { Moment::SetStopped };
+    let mut change = record.clone();
+    for (key, value) in record.iter() {
+        if row.config.value(key) == Some(value) {
+            change.remove(key);
+        }
+    }
+    keys::check(Object::Server, moment, &change)?;
+    let mut config = row.config.clone();
+    config.apply(&normalised(&change)?);
+    bounded(&config)?;
+    let parsed = ServerConfig::parse(&config)?;
+    Ok((config, parsed))
+}
+
+/// Refuses drives that `account` may not plug in.
+async fn pluggable(reader: &mut Reader, account: AccountId, parsed: &ServerConfig) -> Result<()> {
+    for plug in &parsed.plugs {
+        permitted(account, reader.drive(plug.drive).await?, plug.wish())
+            .map_err(|error| error.field(plug.device.to_string()))?;
+    }
+    Ok(())
+}

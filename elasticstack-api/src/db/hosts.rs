@@ -1,0 +1,189 @@
+//! Rows of hosts and arrays, and the free room that follows from all intents.
+
+use std::collections::BTreeMap;
+
+use elasticstack_core::prelude::*;
+use elasticstack_core::scheduler::{ArrayRoom, HostRoom, Inventory};
+use elasticstack_core::state::{DriveState, HostState, ServerState};
+use elasticstack_core::wire::internal::Cursor;
+use sqlx::sqlite::SqliteRow;
+
+use super::row::{bytes, column, failed, number, parsed, small, stored, word};
+use super::{Reader, Writer};
+
+/// A host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HostRow {
+    pub(crate) host: HostId,
+    pub(crate) name: Name,
+    pub(crate) address: String,
+    pub(crate) state: HostState,
+    pub(crate) cpu: MegaHertz,
+    pub(crate) memory: MebiBytes,
+    /// Up to where its reports are taken in.
+    pub(crate) cursor: Option<Cursor>,
+}
+
+fn host(row: &SqliteRow) -> Result<HostRow> {
+    let life: Option<String> = column(row, "cursor_life")?;
+    let cursor = match life {
+        None => None,
+        Some(life) => Some(Cursor { life, sequence: number(row, "cursor_sequence")? }),
+    };
+    Ok(HostRow {
+        host: parsed(row, "host")?,
+        name: parsed(row, "name")?,
+        address: column(row, "address")?,
+        state: word(row, "state", HostState::from_word)?,
+        cpu: MegaHertz(small(row, "cpu_mhz")?),
+        memory: MebiBytes(small(row, "memory_mib")?),
+        cursor,
+    })
+}
+
+impl Reader {
+    /// Every host, ordered by id.
+    pub(crate) async fn hosts(&mut self) -> Result<Vec<HostRow>> {
+        let rows = sqlx::query("SELECT * FROM hosts ORDER BY host")
+            .fetch_all(self.connection())
+            .await
+            .map_err(failed("reading the hosts"))?;
+        rows.iter().map(host).collect()
+    }
+
+    /// The host of this id.
+    pub(crate) async fn host(&mut self, id: HostId) -> Result<Option<HostRow>> {
+        let row = sqlx::query("SELECT * FROM hosts WHERE host = $1")
+            .bind(id.to_string())
+            .fetch_optional(self.connection())
+            .await
+            .map_err(failed("reading a host"))?;
+        row.as_ref().map(host).transpose()
+    }
+
+    /// The arrays of a host with their capacity.
+    pub(crate) async fn arrays_of(&mut self, host: HostId) -> Result<BTreeMap<ArrayId, Bytes>> {
+        let rows = sqlx::query("SELECT array_id, capacity FROM arrays WHERE host = $1")
+            .bind(host.to_string())
+            .fetch_all(self.connection())
+            .await
+            .map_err(failed("reading the arrays of a host"))?;
+        rows.iter().map(|row| Ok((parsed(row, "array_id")?, bytes(row, "capacity")?))).collect()
+    }
+
+    /// All free room: what the hosts have, less what intents hold of it. Nothing else reserves.
+    pub(crate) async fn inventory(&mut self) -> Result<Inventory> {
+        let held = self.held_by_servers().await?;
+        let promised = self.promised_to_drives().await?;
+        let mut inventory = Inventory::default();
+        for row in self.hosts().await? {
+            let (cpu, memory) = held.get(&row.host).copied().unwrap_or_default();
+            let arrays = self.arrays_of(row.host).await?.into_iter().map(|(array, capacity)| {
+                let promised = promised.get(&array).copied().unwrap_or_default();
+                ArrayRoom { array, free: capacity.saturating_sub(promised) }
+            });
+            inventory.hosts.push(HostRoom {
+                host: row.host,
+                accepts: row.state == HostState::Active,
+                cpu: MegaHertz(row.cpu.0.saturating_sub(cpu)),
+                memory: MebiBytes(row.memory.0.saturating_sub(memory)),
+                arrays: arrays.collect(),
+            });
+        }
+        Ok(inventory)
+    }
+
+    async fn held_by_servers(&mut self) -> Result<BTreeMap<HostId, (u32, u32)>> {
+        let rows = sqlx::query(
+            "SELECT host, state, CAST(SUM(cpu_mhz) AS BIGINT) AS cpu, \
+             CAST(SUM(memory_mib) AS BIGINT) AS memory FROM servers \
+             WHERE host IS NOT NULL AND state <> $1 GROUP BY host, state",
+        )
+        .bind(ServerState::Gone.as_str())
+        .fetch_all(self.connection())
+        .await
+        .map_err(failed("summing what servers hold"))?;
+        let mut held = BTreeMap::<HostId, (u32, u32)>::new();
+        for row in &rows {
+            let state = word(row, "state", ServerState::from_word)?;
+            if ServerState::HOLDS_RESOURCES.contains(&state) {
+                let (cpu, memory) = held.entry(parsed(row, "host")?).or_default();
+                *cpu = cpu.saturating_add(small(row, "cpu")?);
+                *memory = memory.saturating_add(small(row, "memory")?);
+            }
+        }
+        Ok(held)
+    }
+
+    /// A drive that is to shrink holds its old size until its host has made it smaller.
+    async fn promised_to_drives(&mut self) -> Result<BTreeMap<ArrayId, Bytes>> {
+        let rows = sqlx::query(
+            "SELECT array_id, state, CAST(SUM(CASE WHEN seen_size > size THEN seen_size \
+             ELSE size END) AS BIGINT) AS promised FROM drives \
+             WHERE state <> $1 GROUP BY array_id, state",
+        )
+        .bind(DriveState::Gone.as_str())
+        .fetch_all(self.connection())
+        .await
+        .map_err(failed("summing what drives are promised"))?;
+        let mut promised = BTreeMap::<ArrayId, Bytes>::new();
+        for row in &rows {
+            let state = word(row, "state", DriveState::from_word)?;
+            if DriveState::HOLDS_ROOM.contains(&state) {
+                let sum = promised.entry(parsed(row, "array_id")?).or_default();
+                *sum = sum.checked_add(bytes(row, "promised")?).ok_or_else(|| {
+                    Error::internal("the drives of one array sum up to more than any size")
+                })?;
+            }
+        }
+        Ok(promised)
+    }
+}
+
+impl Writer<'_> {
+    /// Adds the host or replaces its row.
+    pub(crate) async fn save_host(&mut self, row: &HostRow) -> Result<()> {
+        let HostRow { host, name, address, state, cpu, memory, cursor } = row;
+        sqlx::query(
+            "INSERT INTO hosts (host, name, address, state, cpu_mhz, memory_mib, cursor_life, \
+             cursor_sequence) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) \
+             ON CONFLICT (host) DO UPDATE SET name = excluded.name, address = excluded.address, \
+             state = excluded.state, cpu_mhz = excluded.cpu_mhz, \
+             memory_mib = excluded.memory_mib, cursor_life = excluded.cursor_life, \
+             cursor_sequence = excluded.cursor_sequence",
+        )
+        .bind(host.to_string())
+        .bind(name.as_str())
+        .bind(address)
+        .bind(state.as_str())
+        .bind(i64::from(cpu.0))
+        .bind(i64::from(memory.0))
+        .bind(cursor.as_ref().map(|cursor| cursor.life.as_str()))
+        .bind(cursor.as_ref().map(|cursor| stored(cursor.sequence)))
+        .execute(self.changing())
+        .await
+        .map_err(failed("saving a host"))?;
+        Ok(())
+    }
+
+    /// Notes the capacity of an array of `host`. One that is known to be another host's is left.
+    pub(crate) async fn save_array(
+        &mut self,
+        host: HostId,
+        array: ArrayId,
+        capacity: Bytes,
+    ) -> Result<()> {
+        sqlx::query(
+            "INSERT INTO arrays (array_id, host, capacity) VALUES ($1, $2, $3) \
+             ON CONFLICT (array_id) DO UPDATE SET capacity = excluded.capacity \
+             WHERE arrays.host = excluded.host",
+        )
+        .bind(array.to_string())
+        .bind(host.to_string())
+        .bind(capacity.to_i64())
+        .execute(self.changing())
+        .await
+        .map_err(failed("saving an array"))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,148 @@
+//! Rows of jobs.
+
+use elasticstack_core::prelude::*;
+use elasticstack_core::state::JobState;
+use elasticstack_core::wire::internal::Conversion;
+use sqlx::sqlite::SqliteRow;
+
+use super::row::{column, failed, instant, number, parsed, stored, word};
+use super::{Reader, Writer};
+
+/// One imaging.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct JobRow {
+    pub(crate) job: JobId,
+    pub(crate) host: HostId,
+    pub(crate) source: DriveId,
+    pub(crate) source_epoch: Epoch,
+    pub(crate) target: DriveId,
+    pub(crate) target_epoch: Epoch,
+    pub(crate) conversion: Conversion,
+    pub(crate) state: JobState,
+    /// When it last made progress, or its host was last reminded of it.
+    pub(crate) since: Timestamp,
+    pub(crate) generation: u64,
+    /// Hundredths of the source that are read; `None` while it waits its turn.
+    pub(crate) percent: Option<u8>,
+}
+
+const fn conversion_word(conversion: Conversion) -> &'static str {
+    match conversion {
+        Conversion::None => "none",
+        Conversion::Gzip => "gzip",
+        Conversion::Gunzip => "gunzip",
+    }
+}
+
+fn conversion_from_word(word: &str) -> Option<Conversion> {
+    [Conversion::None, Conversion::Gzip, Conversion::Gunzip]
+        .into_iter()
+        .find(|conversion| conversion_word(*conversion) == word)
+}
+
+fn job(row: &SqliteRow) -> Result<JobRow> {
+    let percent: Option<i64> = column(row, "percent")?;
+    Ok(JobRow {
+        job: parsed(row, "job")?,
+        host: parsed(row, "host")?,
+        source: parsed(row, "source")?,
+        source_epoch: Epoch(number(row, "source_epoch")?),
+        target: parsed(row, "target")?,
+        target_epoch: Epoch(number(row, "target_epoch")?),
+        conversion: word(row, "conversion", conversion_from_word)?,
+        state: word(row, "state", JobState::from_word)?,
+        since: instant(row, "since_us")?,
+        generation: number(row, "generation")?,
+        percent: percent.map(|percent| u8::try_from(percent).unwrap_or(100)),
+    })
+}
+
+impl Reader {
+    /// The job of this id.
+    pub(crate) async fn job(&mut self, id: JobId) -> Result<Option<JobRow>> {
+        let row = sqlx::query("SELECT * FROM jobs WHERE job = $1")
+            .bind(id.to_string())
+            .fetch_optional(self.connection())
+            .await
+            .map_err(failed("reading a job"))?;
+        row.as_ref().map(job).transpose()
+    }
+
+    /// The jobs at work on a host that read or write `drive`.
+    pub(crate) async fn running_job_on(&mut self, drive: DriveId) -> Result<Option<JobRow>> {
+        let row = sqlx::query("SELECT * FROM jobs WHERE target = $1 AND state = $2")
+            .bind(drive.to_string())
+            .bind(JobState::Running.as_str())
+            .fetch_optional(self.connection())
+            .await
+            .map_err(failed("reading the job of a drive"))?;
+        row.as_ref().map(job).transpose()
+    }
+
+    /// The running jobs without progress since before `before`.
+    pub(crate) async fn jobs_overdue(
+        &mut self,
+        state: JobState,
+        before: Timestamp,
+    ) -> Result<Vec<JobRow>> {
+        let rows = sqlx::query("SELECT * FROM jobs WHERE state = $1 AND since_us <= $2")
+            .bind(state.as_str())
+            .bind(before.as_micros())
+            .fetch_all(self.connection())
+            .await
+            .map_err(failed("reading overdue jobs"))?;
+        rows.iter().map(job).collect()
+    }
+}
+
+impl Writer<'_> {
+    /// Adds the job or replaces its row.
+    pub(crate) async fn save_job(&mut self, row: &JobRow) -> Result<()> {
+        let JobRow {
+            job,
+            host,
+            source,
+            source_epoch,
+            target,
+            target_epoch,
+            conversion,
+            state,
+            since,
+            generation,
+            percent,
+        } = row;
+        sqlx::query(
+            "INSERT INTO jobs (job, host, source, source_epoch, target, target_epoch, conversion, \
+             state, since_us, generation, percent) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
+             ON CONFLICT (job) DO UPDATE SET state = excluded.state, \
+             since_us = excluded.since_us, generation = excluded.generation, \
+             percent = excluded.percent",
+        )
+        .bind(job.to_string())
+        .bind(host.to_string())
+        .bind(source.to_string())
+        .bind(stored(source_epoch.0))
+        .bind(target.to_string())
+        .bind(stored(target_epoch.0))
+        .bind(conversion_word(*conversion))
+        .bind(state.as_str())
+        .bind(since.as_micros())
+        .bind(stored(*generation))
+        .bind(percent.map(i64::from))
+        .execute(self.changing())
+        .await
+        .map_err(failed("saving a job"))?;
+        Ok(())
+    }
+
+    /// Forgets a job.
+    pub(crate) async fn delete_job(&mut self, job: JobId) -> Result<()> {
+        sqlx::query("DELETE FROM jobs WHERE job = $1")
+            .bind(job.to_string())
+            .execute(self.changing())
+            .await
+            .map_err(failed("forgetting a job"))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,118 @@
+//! Rows of the outbox: which objects' current documents a host has not confirmed.
+
+use elasticstack_core::prelude::*;
+use sqlx::sqlite::SqliteRow;
+
+use super::row::{failed, parsed, stored, word};
+use super::{Reader, Writer};
+
+/// An object that a host is to be told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OutboxRow {
+    Drive(DriveId),
+    Job(JobId),
+    Server(ServerId),
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Drive,
+    Job,
+    Server,
+}
+
+impl Kind {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Drive => "drive",
+            Self::Job => "job",
+            Self::Server => "server",
+        }
+    }
+
+    fn from_word(word: &str) -> Option<Self> {
+        [Self::Drive, Self::Job, Self::Server].into_iter().find(|kind| kind.as_str() == word)
+    }
+}
+
+impl OutboxRow {
+    fn key(self) -> (&'static str, String) {
+        match self {
+            Self::Drive(drive) => (Kind::Drive.as_str(), drive.to_string()),
+            Self::Job(job) => (Kind::Job.as_str(), job.to_string()),
+            Self::Server(server) => (Kind::Server.as_str(), server.to_string()),
+        }
+    }
+}
+
+fn outbox_row(row: &SqliteRow) -> Result<OutboxRow> {
+    Ok(match word(row, "kind", Kind::from_word)? {
+        Kind::Drive => OutboxRow::Drive(parsed(row, "object")?),
+        Kind::Job => OutboxRow::Job(parsed(row, "object")?),
+        Kind::Server => OutboxRow::Server(parsed(row, "object")?),
+    })
+}
+
+impl Reader {
+    /// What waits for `host`, oldest first, at most `limit`.
+    pub(crate) async fn outbox_of(&mut self, host: HostId, limit: u32) -> Result<Vec<OutboxRow>> {
+        let rows = sqlx::query(
+            "SELECT kind, object FROM outbox WHERE host = $1 ORDER BY position LIMIT $2",
+        )
+        .bind(host.to_string())
+        .bind(i64::from(limit))
+        .fetch_all(self.connection())
+        .await
+        .map_err(failed("reading the outbox"))?;
+        rows.iter().map(outbox_row).collect()
+    }
+}
+
+impl Writer<'_> {
+    /// Has `host` told of `object`, which now is of `generation`.
+    pub(crate) async fn queue(
+        &mut self,
+        host: HostId,
+        object: OutboxRow,
+        generation: u64,
+    ) -> Result<()> {
+        let position = self.next_number().await?;
+        let (kind, id) = object.key();
+        sqlx::query(
+            "INSERT INTO outbox (host, kind, object, generation, position) \
+             VALUES ($1, $2, $3, $4, $5) \
+             ON CONFLICT (host, kind, object) DO UPDATE SET generation = excluded.generation",
+        )
+        .bind(host.to_string())
+        .bind(kind)
+        .bind(id)
+        .bind(stored(generation))
+        .bind(position)
+        .execute(self.changing())
+        .await
+        .map_err(failed("filling the outbox"))?;
+        Ok(())
+    }
+
+    /// `host` has `object` in `generation`: it waits no longer, unless something newer does.
+    pub(crate) async fn unqueue(
+        &mut self,
+        host: HostId,
+        object: OutboxRow,
+        generation: u64,
+    ) -> Result<()> {
+        let (kind, id) = object.key();
+        sqlx::query(
+            "DELETE FROM outbox \
+             WHERE host = $1 AND kind = $2 AND object = $3 AND generation <= $4",
+        )
+        .bind(host.to_string())
+        .bind(kind)
+        .bind(id)
+        .bind(stored(generation))
+        .execute(self.changing())
+        .await
+        .map_err(failed("emptying the outbox"))?;
+        Ok(())
+    }
+}

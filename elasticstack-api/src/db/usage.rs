@@ -1,0 +1,144 @@
+//! Rows of usage intervals.
+
+use elasticstack_core::biller::{Meter, Usage, UsageId};
+use elasticstack_core::prelude::*;
+use sqlx::sqlite::SqliteRow;
+
+use super::row::{column, failed, instant, number, parsed, parsed_if_any, stored, word};
+use super::{Reader, Writer};
+
+/// One end of an interval.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Breakpoint {
+    /// The instant that counts.
+    pub(crate) at: Timestamp,
+    /// The instant as the host stamped it, if it was its to say.
+    pub(crate) stamped: Option<Timestamp>,
+}
+
+fn meter_from_word(word: &str) -> Option<Meter> {
+    [Meter::Cpu, Meter::Memory, Meter::Drive].into_iter().find(|meter| meter.as_str() == word)
+}
+
+fn usage(row: &SqliteRow) -> Result<Usage> {
+    let to: Option<i64> = column(row, "to_us")?;
+    Ok(Usage {
+        id: UsageId(column(row, "id")?),
+        account: parsed(row, "account")?,
+        resource: column(row, "resource")?,
+        meter: word(row, "meter", meter_from_word)?,
+        quantity: number(row, "quantity")?,
+        from: instant(row, "from_us")?,
+        to: to.map(Timestamp::from_micros),
+        change: parsed_if_any(row, "change_id")?,
+    })
+}
+
+impl Reader {
+    /// The interval of a resource and meter that goes on.
+    pub(crate) async fn open_usage(
+        &mut self,
+        resource: &str,
+        meter: Meter,
+    ) -> Result<Option<Usage>> {
+        let row = sqlx::query(
+            "SELECT * FROM usage_intervals \
+             WHERE resource = $1 AND meter = $2 AND to_us IS NULL",
+        )
+        .bind(resource)
+        .bind(meter.as_str())
+        .fetch_optional(self.connection())
+        .await
+        .map_err(failed("reading the open usage of a resource"))?;
+        row.as_ref().map(usage).transpose()
+    }
+
+    /// When the last ended interval of a resource and meter ended.
+    pub(crate) async fn last_usage_end(
+        &mut self,
+        resource: &str,
+        meter: Meter,
+    ) -> Result<Option<Timestamp>> {
+        let row = sqlx::query(
+            "SELECT CAST(MAX(to_us) AS BIGINT) AS to_us FROM usage_intervals \
+             WHERE resource = $1 AND meter = $2",
+        )
+        .bind(resource)
+        .bind(meter.as_str())
+        .fetch_one(self.connection())
+        .await
+        .map_err(failed("reading the last usage of a resource"))?;
+        let end: Option<i64> = column(&row, "to_us")?;
+        Ok(end.map(Timestamp::from_micros))
+    }
+
+    /// Usage that was not delivered, or not with its end, in order, at most `limit`.
+    pub(crate) async fn undelivered_usage(&mut self, limit: u32) -> Result<Vec<Usage>> {
+        let rows = sqlx::query(
+            "SELECT * FROM usage_intervals \
+             WHERE delivered = 0 OR (delivered = 1 AND to_us IS NOT NULL) ORDER BY id LIMIT $1",
+        )
+        .bind(i64::from(limit))
+        .fetch_all(self.connection())
+        .await
+        .map_err(failed("reading undelivered usage"))?;
+        rows.iter().map(usage).collect()
+    }
+}
+
+impl Writer<'_> {
+    /// Opens an interval. The caller has seen to it that none is open.
+    pub(crate) async fn insert_usage(
+        &mut self,
+        account: AccountId,
+        (resource, meter): (&str, Meter),
+        quantity: u64,
+        from: Breakpoint,
+        change: Option<ChangeId>,
+    ) -> Result<()> {
+        let id = self.next_number().await?;
+        sqlx::query(
+            "INSERT INTO usage_intervals (id, account, resource, meter, quantity, from_us, \
+             stamped_from_us, change_id, delivered) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0)",
+        )
+        .bind(id)
+        .bind(account.to_string())
+        .bind(resource)
+        .bind(meter.as_str())
+        .bind(stored(quantity))
+        .bind(from.at.as_micros())
+        .bind(from.stamped.map(Timestamp::as_micros))
+        .bind(change.map(|change| change.to_string()))
+        .execute(self.changing())
+        .await
+        .map_err(failed("opening a usage interval"))?;
+        Ok(())
+    }
+
+    /// Ends an interval that goes on.
+    pub(crate) async fn end_usage(&mut self, id: UsageId, to: Breakpoint) -> Result<()> {
+        sqlx::query(
+            "UPDATE usage_intervals SET to_us = $2, stamped_to_us = $3 \
+             WHERE id = $1 AND to_us IS NULL",
+        )
+        .bind(id.0)
+        .bind(to.at.as_micros())
+        .bind(to.stamped.map(Timestamp::as_micros))
+        .execute(self.changing())
+        .await
+        .map_err(failed("ending a usage interval"))?;
+        Ok(())
+    }
+
+    /// The biller has taken `item` as it stands there.
+    pub(crate) async fn mark_usage_delivered(&mut self, item: &Usage) -> Result<()> {
+        let delivered = if item.to.is_some() { 2_i64 } else { 1 };
+        sqlx::query("UPDATE usage_intervals SET delivered = $2 WHERE id = $1 AND delivered < $2")
+            .bind(item.id.0)
+            .bind(delivered)
+            .execute(self.changing())
+            .await
+            .map_err(failed("marking usage delivered"))?;
+        Ok(())
+    }
+}

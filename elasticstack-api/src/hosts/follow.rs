@@ -1,0 +1,157 @@
+//! The two tasks of one host: intent goes down, reports come up.
+//!
+//! Both may be cut off at any await and begun again: a document that is sent twice and a report
+//! that is taken in twice change nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use elasticstack_core::error::{Chain, Error, Result};
+use tokio::time::Instant;
+
+use super::client::HostClient;
+use crate::app::App;
+
+/// How many documents go in one request.
+const BATCH: u32 = 64;
+
+/// How often a host that answers is noted as such.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
+
+/// The least time from one report without news to the next question, should a host not wait.
+const NO_NEWS: Duration = Duration::from_millis(100);
+
+/// Sends the host its documents, whenever there are any.
+pub(super) async fn push(app: Arc<App>, client: Arc<HostClient>) {
+    let mut changes = app.changes();
+    let mut outages = Outages::new("sending intent to a host");
+    loop {
+        // Marked as seen before the outbox is read: a change after that wakes us again.
+        changes.borrow_and_update();
+        match push_all(&app, &client).await {
+            Ok(()) => {
+                outages.over();
+                if changes.changed().await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => outages.wait_after(&error).await,
+        }
+    }
+}
+
+async fn push_all(app: &App, client: &HostClient) -> Result<()> {
+    loop {
+        let documents = app.outbox(client.id(), BATCH).await?;
+        if documents.is_empty() {
+            return Ok(());
+        }
+        let accepted = client.documents(documents.clone()).await?;
+        if accepted.ignored > 0 {
+            let (host_id, ignored) = (client.id(), accepted.ignored);
+            tracing::warn!(%host_id, ignored, "the host had newer documents");
+        }
+        app.delivered(client.id(), &documents).await?;
+    }
+}
+
+/// Takes in what the host reports, for as long as it exists.
+pub(super) async fn follow(app: Arc<App>, client: Arc<HostClient>) {
+    let mut outages = Outages::new("following a host");
+    loop {
+        let Err(error) = follow_while_it_answers(&app, &client, &mut outages).await;
+        outages.wait_after(&error).await;
+    }
+}
+
+async fn follow_while_it_answers(
+    app: &App,
+    client: &HostClient,
+    outages: &mut Outages,
+) -> Result<std::convert::Infallible> {
+    app.host_answered(client.id(), &client.host().await?).await?;
+    let mut noted = Instant::now();
+    let mut cursor = app.cursor(client.id()).await?;
+    loop {
+        let asked = Instant::now();
+        let reports = client.reports(cursor.clone()).await?;
+        if reports.objects.is_empty() && cursor.as_ref() == Some(&reports.next) {
+            tokio::time::sleep_until(asked + NO_NEWS).await;
+        } else {
+            app.ingest(client.id(), &reports).await?;
+        }
+        outages.over();
+        cursor = Some(reports.next);
+        if noted.elapsed() >= SIGN_OF_LIFE {
+            app.host_answered(client.id(), &client.host().await?).await?;
+            noted = Instant::now();
+        }
+    }
+}
+
+/// One line in the log when something begins to fail and one when it works again, and longer and
+/// longer pauses between.
+#[derive(Debug)]
+pub(super) struct Outages {
+    what: &'static str,
+    failures: u32,
+}
+
+impl Outages {
+    const FIRST_PAUSE: Duration = Duration::from_millis(100);
+    const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+    pub(super) const fn new(what: &'static str) -> Self {
+        Self { what, failures: 0 }
+    }
+
+    /// It failed.
+    pub(super) fn note(&mut self, error: &Error) {
+        if self.failures == 0 {
+            tracing::error!(what = self.what, error = %Chain(error), "failed, tried until it works");
+        }
+        self.failures = self.failures.saturating_add(1);
+    }
+
+    /// It failed, and is not to be tried again at once.
+    pub(super) async fn wait_after(&mut self, error: &Error) {
+        self.note(error);
+        tokio::time::sleep(self.pause()).await;
+    }
+
+    /// It worked.
+    pub(super) fn over(&mut self) {
+        if self.failures > 0 {
+            tracing::info!(what = self.what, failures = self.failures, "works again");
+        }
+        self.failures = 0;
+    }
+
+    fn pause(&self) -> Duration {
+        let doublings = self.failures.saturating_sub(1).min(10);
+        (Self::FIRST_PAUSE * 2_u32.pow(doublings)).min(Self::LONGEST_PAUSE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use elasticstack_core::error::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_limit_and_begin_anew_after_a_success() {
+        let mut outages = Outages::new("test");
+        let error = Error::new(ErrorKind::Unavailable, "no");
+        let mut last = Duration::ZERO;
+        for _ in 0..100 {
+            outages.note(&error);
+            assert!(outages.pause() >= last && outages.pause() <= Outages::LONGEST_PAUSE);
+            last = outages.pause();
+        }
+        assert_eq!(last, Outages::LONGEST_PAUSE);
+        outages.over();
+        outages.note(&error);
+        assert_eq!(outages.pause(), Outages::FIRST_PAUSE);
+    }
+}

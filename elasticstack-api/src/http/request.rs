@@ -1,0 +1,309 @@
+//! Reads requests: credentials, method, what form of answer is wanted, the parameters of a path
+//! and the record in a body. Pure; the bytes are collected by [`super::body`].
+//!
+//! The forms of request and answer are negotiated apart from each other, and leniently, because
+//! old clients send many odd types: everything that is not JSON or a form is `KEY VALUE` lines.
+
+use std::str::FromStr;
+
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use elasticstack_core::id::{IdKind, TypedId};
+use elasticstack_core::prelude::*;
+use elasticstack_core::wire::calls::{Effect, Route};
+use elasticstack_core::wire::keys;
+use elasticstack_core::wire::record::Record;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderMap, Method};
+
+/// The most lines that a record's body may have.
+const MAX_LINES: usize = 10_000;
+
+/// Clients pad or do not.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// The form of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    /// JSON, if `application/json` is accepted by name.
+    Json,
+    /// Lines of text, for everybody else.
+    Text,
+}
+
+impl Format {
+    pub(super) fn accepted(headers: &HeaderMap) -> Self {
+        if accepts(headers, "application/json") { Self::Json } else { Self::Text }
+    }
+}
+
+/// Whether the caller names this media type.
+pub(super) fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
+    headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|range| essence(range).eq_ignore_ascii_case(media_type))
+}
+
+/// Refuses a method that this call does not have: POST always is one, GET is one for reads.
+pub(super) fn check_method(route: &Route, method: &Method) -> Result<()> {
+    match (route.effect, method) {
+        (_, &Method::POST) | (Effect::Reads, &Method::GET) => Ok(()),
+        (effect, _) => Err(Error::new(
+            ErrorKind::MethodNotAllowed,
+            format!("{} is called with {}", route.path, allowed(effect)),
+        )),
+    }
+}
+
+/// The methods of a call, as the header `Allow` lists them.
+pub(super) fn allowed(effect: Effect) -> &'static str {
+    match effect {
+        Effect::Reads => "GET, POST",
+        Effect::Changes => "POST",
+    }
+}
+
+/// Who says he asks, and the key that is to prove it.
+pub(super) fn credentials(headers: &HeaderMap) -> Result<(AccountId, Secret)> {
+    let refused = || {
+        Error::new(
+            ErrorKind::BadCredentials,
+            "the credentials are missing or wrong: send HTTP Basic with your account's UUID as \
+             user and its secret key as password",
+        )
+    };
+    let header = headers.get(AUTHORIZATION).ok_or_else(refused)?;
+    let (scheme, encoded) =
+        header.to_str().ok().and_then(|text| text.split_once(' ')).ok_or_else(refused)?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return Err(refused());
+    }
+    let decoded = BASE64.decode(encoded.trim()).map_err(|_| refused())?;
+    let decoded = String::from_utf8(decoded).map_err(|_| refused())?;
+    let (user, password) = decoded.split_once(':').ok_or_else(refused)?;
+    let account = user.parse().map_err(|_| refused())?;
+    Ok((account, Secret::new(password)))
+}
+
+/// The parameters of a path, in the order of its capital segments.
+#[derive(Debug)]
+pub(super) struct Parameters<'a>(pub(super) Vec<&'a str>);
+
+impl Parameters<'_> {
+    fn at(&self, index: usize) -> &str {
+        self.0.get(index).copied().unwrap_or_default()
+    }
+
+    /// The object that a parameter names. What is no id names nothing.
+    pub(super) fn id<K: IdKind>(&self, index: usize) -> Result<TypedId<K>> {
+        TypedId::from_str(self.at(index)).map_err(|error| {
+            Error::new(ErrorKind::NotFound, format!("the {} could not be found: {error}", K::NAME))
+        })
+    }
+
+    /// The size or offset that a parameter is, which may carry k, M, G or T.
+    pub(super) fn size(&self, index: usize, field: &'static str) -> Result<Bytes> {
+        let given = self.at(index);
+        keys::parse_size(given).ok_or_else(|| {
+            let shown: String = given.chars().take(40).collect();
+            let limit = i64::MAX;
+            Error::new(
+                ErrorKind::InvalidValue,
+                format!(
+                    "{field} was given {shown:?}, it takes bytes: a whole number up to {limit} \
+                     with an optional suffix k, M, G or T"
+                ),
+            )
+            .field(field)
+        })
+    }
+}
+
+/// The record that a body holds, in whatever form its type and its first line say.
+pub(super) fn record(headers: &HeaderMap, body: &[u8]) -> Result<Record> {
+    let lines = body.split(|&byte| byte == b'\n').count();
+    if lines > MAX_LINES {
+        return Err(Error::new(
+            ErrorKind::MalformedBody,
+            format!("the body has {lines} lines: at most {MAX_LINES} are taken"),
+        ));
+    }
+    let content_type =
+        headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let content_type = essence(content_type);
+    if content_type.eq_ignore_ascii_case("application/json") {
+        Record::from_json(body)
+    } else if content_type.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+        && is_form(body)
+    {
+        Record::from_form(body)
+    } else {
+        Record::from_text(body)
+    }
+}
+
+/// Whether a body that says it is a form is one: curl and others give that type to any text.
+fn is_form(body: &[u8]) -> bool {
+    body.iter().find(|byte| matches!(byte, b'=' | b' ' | b'\n')) == Some(&b'=')
+}
+
+fn essence(media_type: &str) -> &str {
+    media_type.split(';').next().unwrap_or_default().trim()
+}
+
+#[cfg(test)]
+mod tests {
+    use elasticstack_core::id::DriveKind;
+    use elasticstack_core::wire::calls::{self, CALLS, Call};
+    use http::HeaderValue;
+    use http::header::HeaderName;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ACCOUNT: &str = "7f000001-0000-4000-8000-000000000001";
+
+    fn header(name: HeaderName, value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(name, HeaderValue::from_bytes(value.as_bytes()).unwrap())])
+    }
+
+    fn basic(text: &str) -> HeaderMap {
+        header(AUTHORIZATION, &format!("Basic {}", BASE64.encode(text)))
+    }
+
+    #[test]
+    fn json_is_answered_to_whoever_names_it_and_text_to_the_rest() {
+        for (accept, format) in [
+            ("application/json", Format::Json),
+            ("text/html, Application/JSON; q=0.5", Format::Json),
+            ("*/*", Format::Text),
+            ("text/plain", Format::Text),
+            ("application/problem+json", Format::Text),
+            ("", Format::Text),
+        ] {
+            assert_eq!(Format::accepted(&header(ACCEPT, accept)), format, "{accept}");
+        }
+        assert_eq!(Format::accepted(&HeaderMap::new()), Format::Text);
+    }
+
+    #[test]
+    fn post_calls_everything_and_get_calls_reads_only() {
+        for route in CALLS {
+            let reads = route.effect == Effect::Reads;
+            assert!(check_method(route, &Method::POST).is_ok(), "{}", route.path);
+            assert_eq!(check_method(route, &Method::GET).is_ok(), reads, "{}", route.path);
+            for method in [Method::HEAD, Method::PUT, Method::DELETE, Method::OPTIONS] {
+                let refused = check_method(route, &method).unwrap_err();
+                assert_eq!(refused.kind(), ErrorKind::MethodNotAllowed, "{}", route.path);
+            }
+        }
+    }
+
+    #[test]
+    fn credentials_are_an_account_and_a_key_that_may_have_colons() {
+        let (account, key) = credentials(&basic(&format!("{ACCOUNT}:a:b c"))).unwrap();
+        assert_eq!((account.to_string().as_str(), key.expose()), (ACCOUNT, "a:b c"));
+        let unpadded = basic(&format!("{ACCOUNT}:k"))[AUTHORIZATION].to_str().unwrap().to_owned();
+        let unpadded = unpadded.trim_end_matches('=').replace("Basic", "bAsIc");
+        assert!(credentials(&header(AUTHORIZATION, &unpadded)).is_ok());
+        for headers in [
+            HeaderMap::new(),
+            header(AUTHORIZATION, "Basic"),
+            header(AUTHORIZATION, "Basic !!!"),
+            header(AUTHORIZATION, &format!("Bearer {}", BASE64.encode(format!("{ACCOUNT}:k")))),
+            header(AUTHORIZATION, &format!("Basic {}", BASE64.encode(b"\xff:\xff"))),
+            basic(ACCOUNT),
+            basic("somebody:key"),
+            basic(&format!("{}:key", ACCOUNT.to_uppercase())),
+        ] {
+            let refused = credentials(&headers).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::BadCredentials, "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn every_type_that_old_clients_send_is_read_as_they_mean_it() {
+        let expected = Record::new().with("name", "my web").with("size", "10G");
+        let lines = "name my web\nsize 10G";
+        let json = r#"{"name": "my web", "size": "10G"}"#;
+        for (content_type, body) in [
+            ("text/plain", lines),
+            ("text/plain; charset=UTF-8", lines),
+            ("application/octet-stream", lines),
+            ("application/x-www-form-urlencoded", lines),
+            ("application/x-www-form-urlencoded", "name=my+web&size=10G"),
+            ("header", lines),
+            ("", lines),
+            ("application/json", json),
+            ("Application/JSON;charset=utf-8", json),
+        ] {
+            let record = record(&header(CONTENT_TYPE, content_type), body.as_bytes()).unwrap();
+            assert_eq!(record, expected, "{content_type}: {body}");
+        }
+        assert_eq!(record(&HeaderMap::new(), lines.as_bytes()).unwrap(), expected);
+        let text = record(
+            &header(CONTENT_TYPE, "application/x-www-form-urlencoded"),
+            b"name a\nuser:note x=y",
+        );
+        assert_eq!(text.unwrap().value("user:note"), Some("x=y"));
+        for content_type in ["application/json", "text/plain", "application/x-www-form-urlencoded"]
+        {
+            assert!(record(&header(CONTENT_TYPE, content_type), b"").unwrap().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_body_of_too_many_lines_is_refused_even_if_they_name_one_key() {
+        let body = "name x\n".repeat(MAX_LINES);
+        let refused = record(&HeaderMap::new(), body.as_bytes()).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::MalformedBody);
+        assert!(refused.public_message().contains("at most 10000"), "{refused}");
+        assert!(record(&HeaderMap::new(), &body.as_bytes()[7..]).is_ok());
+    }
+
+    #[test]
+    fn a_path_names_an_object_or_none_and_sizes_carry_suffixes() {
+        let path = "/drives/5b0e3c52-0000-4000-8000-00000000d001/read/4M/4096k";
+        let (route, parameters) = calls::find(path).unwrap();
+        assert_eq!(route.call, Call::DriveRead);
+        let parameters = Parameters(parameters);
+        assert!(parameters.id::<DriveKind>(0).is_ok());
+        assert_eq!(parameters.size(1, "offset").unwrap(), Bytes::from_mib(4));
+        assert_eq!(parameters.size(2, "size").unwrap(), Bytes::from_mib(4));
+        let bad = Parameters(vec!["..%2f..%2fetc%2fpasswd", "-1"]);
+        assert_eq!(bad.id::<DriveKind>(0).unwrap_err().kind(), ErrorKind::NotFound);
+        let refused = bad.size(1, "offset").unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::InvalidValue);
+        assert_eq!(refused.blamed_field(), Some("offset"));
+        assert_eq!(bad.size(7, "size").unwrap_err().kind(), ErrorKind::InvalidValue);
+    }
+
+    proptest! {
+        #[test]
+        fn no_headers_and_no_body_panic_a_reader(
+            value in proptest::collection::vec(32_u8..=255, 0..40),
+            body: Vec<u8>,
+            text in ".{0,20}",
+        ) {
+            if let Ok(value) = HeaderValue::from_bytes(&value) {
+                for name in [ACCEPT, CONTENT_TYPE, AUTHORIZATION] {
+                    let headers = HeaderMap::from_iter([(name, value.clone())]);
+                    let _ = (Format::accepted(&headers), credentials(&headers), record(&headers, &body));
+                }
+            }
+            for content_type in ["application/json", "application/x-www-form-urlencoded"] {
+                let _ = record(&header(CONTENT_TYPE, content_type), &body);
+            }
+            let _ = credentials(&basic(&text));
+            let parameters = Parameters(vec![&text]);
+            let _ = (parameters.id::<DriveKind>(0), parameters.size(0, "size"));
+        }
+    }
+}

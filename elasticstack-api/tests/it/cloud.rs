@@ -1,0 +1,200 @@
+//! A whole control plane with one host and one customer, called without a socket.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use elasticstack_api::hosts::MemoryDial;
+use elasticstack_api::http::ImageAnswer;
+use elasticstack_api::{Server, ServerBuilder};
+use elasticstack_core::prelude::*;
+use http::{Request, Response};
+use http_body_util::BodyExt as _;
+use tower::ServiceExt as _;
+use uuid::Uuid;
+
+use super::fake_agent::FakeAgent;
+
+/// Longer than anything here takes on the slowest machine.
+const GUARD: Duration = Duration::from_secs(120);
+
+/// One drive of the size that everything is rounded up to.
+pub(crate) const SMALL: &str = "name small\nsize 4M\n";
+
+pub(crate) struct Cloud {
+    pub(crate) server: Server,
+    pub(crate) agent: Arc<FakeAgent>,
+    pub(crate) dial: Arc<MemoryDial>,
+    pub(crate) host: HostId,
+    pub(crate) basic: String,
+    directory: tempfile::TempDir,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: http::HeaderMap,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) async fn of(response: Response<Body>) -> Self {
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes().to_vec();
+        Self { status: parts.status.as_u16(), headers: parts.headers, body }
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// The value of a key in an answer of text.
+    pub(crate) fn value(&self, key: &str) -> Option<&str> {
+        self.text().lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '))
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    #[track_caller]
+    pub(crate) fn expect(self, status: u16) -> Self {
+        assert_eq!(self.status, status, "{:?} {}", self.headers, self.text());
+        self
+    }
+}
+
+impl Cloud {
+    /// A cloud whose host answers and has room.
+    pub(crate) async fn new() -> Self {
+        Self::with(|builder| builder).await
+    }
+
+    /// A cloud that answers `image` as old ones did.
+    pub(crate) async fn legacy() -> Self {
+        Self::with(|builder| builder.image_answer(ImageAnswer::Nothing)).await
+    }
+
+    async fn with(choose: impl FnOnce(ServerBuilder) -> ServerBuilder) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}/cloud.db", directory.path().display());
+        let (dial, agent) = (Arc::new(MemoryDial::new()), FakeAgent::new());
+        let builder = Server::builder().database(url).dial(dial.clone());
+        let server = choose(builder).build().await.unwrap();
+        let host = HostId::from_uuid(Uuid::new_v4());
+        dial.insert(host, agent.router());
+        server.app().host_create(host, &"h1".parse().unwrap(), "memory").await.unwrap();
+        let basic = account(&server, "customer").await;
+        let cloud = Self { server, agent, dial, host, basic, directory };
+        // The first host is known to have room once it has answered.
+        let drive = cloud.drive_once_there_is_room(SMALL).await;
+        cloud.post(&format!("/drives/{drive}/destroy"), "").await.expect(204);
+        cloud
+    }
+
+    /// Another customer's credentials.
+    pub(crate) async fn stranger(&self) -> String {
+        account(&self.server, "stranger").await
+    }
+
+    /// Where a test may put files.
+    pub(crate) fn directory(&self) -> &std::path::Path {
+        self.directory.path()
+    }
+
+    /// Waits until there is room for what this body asks for, and takes it.
+    pub(crate) async fn drive_once_there_is_room(&self, body: &str) -> String {
+        let made = async {
+            loop {
+                let made = self.post("/drives/create", body).await;
+                if made.status == 200 {
+                    return made.value("drive").unwrap().to_owned();
+                }
+                made.expect(507);
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(GUARD, made).await.expect("there never was room")
+    }
+
+    /// Sends a request as it is.
+    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.server.router().oneshot(request);
+        let response = tokio::time::timeout(GUARD, response).await.expect("no answer").unwrap();
+        Answer::of(response).await
+    }
+
+    /// A request by the customer.
+    pub(crate) fn request(&self, method: &str, path: &str) -> http::request::Builder {
+        Request::builder().method(method).uri(path).header("Authorization", &self.basic)
+    }
+
+    /// Sends text and is answered in text.
+    pub(crate) async fn post(&self, path: &str, body: &str) -> Answer {
+        self.send(self.request("POST", path).body(Body::from(body.to_owned())).unwrap()).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send(self.request("GET", path).body(Body::empty()).unwrap()).await
+    }
+
+    /// Sends JSON and is answered in JSON.
+    pub(crate) async fn post_json(&self, path: &str, body: &str) -> Answer {
+        let request = self
+            .request("POST", path)
+            .header("Content-Type", "application/json")
+            .header("Accept", "application/json");
+        self.send(request.body(Body::from(body.to_owned())).unwrap()).await
+    }
+
+    /// A new small drive.
+    pub(crate) async fn drive(&self) -> String {
+        let made = self.post("/drives/create", SMALL).await.expect(200);
+        made.value("drive").unwrap().to_owned()
+    }
+
+    /// Waits until a drive is imaged and released.
+    pub(crate) async fn finished_imaging(&self, drive: &str) {
+        let finished = async {
+            loop {
+                let info = self.get(&format!("/drives/{drive}/info")).await.expect(200);
+                let (imaging, claimed) = (info.value("imaging"), info.value("claimed"));
+                assert_eq!(imaging.is_some(), claimed.is_some(), "both at once: {}", info.text());
+                if imaging.is_none() {
+                    assert_eq!(info.value("failed"), None);
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(GUARD, finished).await.expect("imaging never ended");
+    }
+
+    /// A new stopped server that keeps itself, booting from a new drive.
+    pub(crate) async fn stopped_server(&self) -> String {
+        let drive = self.drive().await;
+        let body = format!(
+            "name demo\ncpu 1000\nsmp auto\nmem 512\npersistent true\nboot ide:0:0\nide:0:0 {drive}\n\
+             ide:0:0:media disk\nnic:0:model e1000\nnic:0:dhcp auto\nvnc auto\npassword abcd1234\n\
+             tags group1\nuser:role web"
+        );
+        let made = self.post("/servers/create/stopped", &body).await.expect(200);
+        made.value("server").unwrap().to_owned()
+    }
+}
+
+async fn account(server: &Server, name: &str) -> String {
+    let account = AccountId::from_uuid(Uuid::new_v4());
+    let key = Uuid::new_v4().to_string();
+    let name = name.parse().unwrap();
+    let secret = Secret::new(key.as_str());
+    server.app().account_create(account, &name, "c@example.org", &secret).await.unwrap();
+    format!("Basic {}", STANDARD.encode(format!("{account}:{key}")))
+}

@@ -1,0 +1,16 @@
+//! The control plane from outside: its use cases over a real database with hosts played by the
+//! test, and its public API as clients see it.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod cloud;
+mod compatibility;
+mod errors;
+mod fake_agent;
+mod fake_host;
+mod hosts;
+mod imaging;
+mod lives;
+mod races;
+mod refusals;
+mod restarts;
+mod usage;

@@ -1,0 +1,163 @@
+//! Conformance kits: what a [`BlockStore`](crate::block::BlockStore) or a
+//! [`Hypervisor`](crate::hypervisor::Hypervisor) owes, as tests that run on any implementation.
+//!
+//! Every numbered clause of a trait's contract has at least one check, which names the clause it
+//! tests. A backend shows how to be set up, crashed and poked through a fixture; one macro call
+//! then makes one `#[test]` of each check:
+//!
+//! ```
+//! use elasticstack_core::prelude::Bytes;
+//! use elasticstack_core::sim::SimStore;
+//!
+//! fn fixture() -> SimStore {
+//!     SimStore::new(1, &[Bytes::from_mib(64), Bytes::from_mib(64)])
+//! }
+//!
+//! // mod my_store { #[test] fn bs_1_create_survives_a_crash() {…} … }
+//! elasticstack_core::blockstore_conformance! { my_store, fixture }
+//! ```
+//!
+//! Attributes before the name go to each test, such as
+//! `#[ignore = "needs QEMU: cargo xtask test"]`.
+//!
+//! A check of a capability that the backend does not have is skipped and says so; the checks to
+//! run are chosen by the capability accessors, never by a flag. In this repository every check is
+//! itself checked: for each there is a mutant, a backend with one defect, that fails it.
+//!
+//! The kits are not API-stable: they may gain checks in a minor release.
+
+mod blockstore;
+mod capability;
+mod clause;
+mod hypervisor;
+mod macros;
+mod report;
+mod simulated;
+mod volume;
+
+use std::fmt;
+use std::panic::Location;
+
+use futures_core::future::BoxFuture;
+
+pub use blockstore::BlockStoreFixture;
+pub use clause::{Clause, clauses};
+pub use hypervisor::{GuestAct, HypervisorFixture};
+pub use report::{
+    Verdict, blockstore_checks, blockstore_verdicts, hypervisor_checks, hypervisor_verdicts, table,
+};
+
+use crate::error::{Chain, Error, ErrorKind, Result};
+
+/// How a check went that found no violation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The contract was kept.
+    Kept,
+    /// Nothing was tested, for want of something optional.
+    Skipped {
+        /// What the backend or its fixture does not offer.
+        missing: &'static str,
+    },
+}
+
+/// What a backend did against its contract.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    found: String,
+    at: &'static Location<'static>,
+}
+
+impl Violation {
+    /// The backend did `found`.
+    #[must_use]
+    #[track_caller]
+    pub fn new(found: impl Into<String>) -> Self {
+        Self { found: found.into(), at: Location::caller() }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (found at {})", self.found, self.at)
+    }
+}
+
+impl std::error::Error for Violation {}
+
+impl From<Error> for Violation {
+    /// A call failed that had no right to.
+    #[track_caller]
+    fn from(error: Error) -> Self {
+        Self::new(format!("unexpected error: {}", Chain(&error)))
+    }
+}
+
+/// One check of one clause, on a fixture `F`.
+#[derive(Debug)]
+pub struct Check<F: ?Sized> {
+    name: &'static str,
+    test: for<'a> fn(&'a F) -> BoxFuture<'a, Result<Outcome, Violation>>,
+}
+
+impl<F: ?Sized> Check<F> {
+    /// The check's name: its clause and what holds, such as `bs_2_new_drives_are_zeros`.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The clause it tests, such as `BS-2`.
+    #[must_use]
+    pub fn clause(&self) -> String {
+        let mut words = self.name.splitn(3, '_');
+        let (letters, number) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
+        format!("{}-{number}", letters.to_uppercase())
+    }
+}
+
+/// Fails the check, with what was found, if something does not hold.
+macro_rules! require {
+    ($holds:expr, $($found:tt)+) => {
+        if !$holds {
+            return Err($crate::conformance::Violation::new(format!($($found)+)));
+        }
+    };
+}
+use require;
+
+/// Requires that a call was refused with this kind of error.
+#[track_caller]
+fn refused<T>(call: &str, answer: Result<T>, kind: ErrorKind) -> Result<(), Violation> {
+    let wanted = kind.code();
+    match answer {
+        Err(error) if error.kind() == kind => Ok(()),
+        Err(error) => Err(Violation::new(format!("{call} is not {wanted} but {}", Chain(&error)))),
+        Ok(_) => Err(Violation::new(format!("{call} succeeds and is not {wanted}"))),
+    }
+}
+
+/// What the macros expand to, and nothing else.
+#[doc(hidden)]
+pub mod __private {
+    use super::*;
+
+    pub fn blockstore(name: &str, fixture: &(dyn BlockStoreFixture + 'static)) {
+        let check = blockstore_checks().iter().find(|check| check.name == name);
+        settle(name, check.map(|check| check.run(fixture)));
+    }
+
+    pub fn hypervisor(name: &str, fixture: &(dyn HypervisorFixture + 'static)) {
+        let check = hypervisor_checks().iter().find(|check| check.name == name);
+        settle(name, check.map(|check| check.run(fixture)));
+    }
+
+    fn settle(name: &str, outcome: Option<Result<Outcome, Violation>>) {
+        match outcome {
+            Some(Ok(Outcome::Kept)) => {}
+            Some(Ok(Outcome::Skipped { missing })) => eprintln!("skipped {name}: no {missing}"),
+            Some(Err(violation)) => panic!("{name} does not hold: {violation}"),
+            None => panic!("the kit has no check {name}"),
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! The fixtures of the simulated backends, which are their own power switch.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::{BlockStoreFixture, GuestAct, HypervisorFixture};
+use crate::block::BlockStore;
+use crate::error::Result;
+use crate::hypervisor::{EndCause, Hypervisor, Phase, ServerSpec};
+use crate::id::ServerId;
+use crate::sim::{SimHypervisor, SimRng, SimStore};
+use crate::units::{MebiBytes, MegaHertz, VcpuCount};
+
+#[async_trait]
+impl BlockStoreFixture for SimStore {
+    async fn start(&self) -> Result<Arc<dyn BlockStore>> {
+        Ok(Arc::new(self.clone()))
+    }
+
+    async fn crash(&self, _store: Arc<dyn BlockStore>) -> Result<()> {
+        Self::crash(self);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl HypervisorFixture for SimHypervisor {
+    async fn start(&self) -> Result<Arc<dyn Hypervisor>> {
+        Ok(Arc::new(self.clone()))
+    }
+
+    async fn crash(&self, _hypervisor: Arc<dyn Hypervisor>) -> Result<()> {
+        self.restart();
+        Ok(())
+    }
+
+    fn server(&self, number: u8) -> ServerSpec {
+        ServerSpec {
+            server: SimRng::new(u64::from(number)).id(),
+            cpu: MegaHertz(500),
+            vcpus: VcpuCount::for_cpu(MegaHertz(500)),
+            memory: MebiBytes(16),
+            drives: Vec::new(),
+            boot: Vec::new(),
+            nics: Vec::new(),
+            screen: None,
+        }
+    }
+
+    /// One that needs more memory than any host has.
+    fn broken(&self) -> ServerSpec {
+        ServerSpec { memory: MebiBytes(u32::MAX), ..self.server(u8::MAX) }
+    }
+
+    fn greeting(&self) -> &str {
+        Self::GREETING
+    }
+
+    async fn act(&self, server: ServerId, act: GuestAct) -> Result<()> {
+        let phase = match act {
+            GuestAct::PowerOff => Phase::Ended(EndCause::Guest),
+            GuestAct::Panic => Phase::Ended(EndCause::Panicked),
+            GuestAct::Hang => Phase::Unresponsive,
+        };
+        self.becomes(server, phase)
+    }
+
+    async fn traces(&self, server: ServerId) -> Result<Vec<String>> {
+        Ok(Self::traces(self, server))
+    }
+}

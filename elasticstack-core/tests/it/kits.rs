@@ -1,0 +1,69 @@
+//! The simulated backends keep their contracts, bare and wrapped in a [`Faulty`] with no faults.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use elasticstack_core::block::BlockStore;
+use elasticstack_core::conformance::{BlockStoreFixture, GuestAct, HypervisorFixture};
+use elasticstack_core::error::Result;
+use elasticstack_core::hypervisor::{Hypervisor, ServerSpec};
+use elasticstack_core::id::ServerId;
+use elasticstack_core::sim::{Faulty, Plan, SimHypervisor, SimStore};
+use elasticstack_core::units::{Bytes, MebiBytes};
+
+pub(crate) fn store() -> SimStore {
+    SimStore::new(1, &[Bytes::from_mib(64), Bytes::from_mib(64)])
+}
+
+pub(crate) fn hypervisor() -> SimHypervisor {
+    SimHypervisor::new(MebiBytes(1024))
+}
+
+struct Wrapped<F>(F);
+
+#[async_trait]
+impl BlockStoreFixture for Wrapped<SimStore> {
+    async fn start(&self) -> Result<Arc<dyn BlockStore>> {
+        Ok(Arc::new(Faulty::new(self.0.start().await?, Plan::default())))
+    }
+
+    async fn crash(&self, store: Arc<dyn BlockStore>) -> Result<()> {
+        BlockStoreFixture::crash(&self.0, store).await
+    }
+}
+
+#[async_trait]
+impl HypervisorFixture for Wrapped<SimHypervisor> {
+    async fn start(&self) -> Result<Arc<dyn Hypervisor>> {
+        Ok(Arc::new(Faulty::new(self.0.start().await?, Plan::default())))
+    }
+
+    async fn crash(&self, hypervisor: Arc<dyn Hypervisor>) -> Result<()> {
+        self.0.crash(hypervisor).await
+    }
+
+    fn server(&self, number: u8) -> ServerSpec {
+        self.0.server(number)
+    }
+
+    fn broken(&self) -> ServerSpec {
+        self.0.broken()
+    }
+
+    fn greeting(&self) -> &str {
+        self.0.greeting()
+    }
+
+    async fn act(&self, server: ServerId, act: GuestAct) -> Result<()> {
+        self.0.act(server, act).await
+    }
+
+    async fn traces(&self, server: ServerId) -> Result<Vec<String>> {
+        HypervisorFixture::traces(&self.0, server).await
+    }
+}
+
+elasticstack_core::blockstore_conformance! { sim_store, store }
+elasticstack_core::blockstore_conformance! { faulty_store, || Wrapped(store()) }
+elasticstack_core::hypervisor_conformance! { sim_hypervisor, hypervisor }
+elasticstack_core::hypervisor_conformance! { faulty_hypervisor, || Wrapped(hypervisor()) }

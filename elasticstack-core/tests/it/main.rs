@@ -1,0 +1,9 @@
+//! The crate from outside: its golden files, and the kits on the simulated backends and on every
+//! mutant of them.
+#![expect(clippy::unwrap_used, reason = "mutants are tests, whose panic is their failure")]
+
+mod golden;
+mod hypervisor_mutants;
+mod kits;
+mod mutants;
+mod store_mutants;

@@ -1,0 +1,101 @@
+//! The data path: bytes of a drive that nobody else uses, read or written over the internal API.
+//!
+//! Each access holds the drive in the grant table while it lasts: a read tolerates others that
+//! only read, a write tolerates nobody.
+
+use std::sync::Arc;
+
+use bytes::Bytes as Chunk;
+use elasticstack_core::block::Volume;
+use elasticstack_core::error::{Error, ErrorKind, Result};
+use elasticstack_core::id::DriveId;
+use elasticstack_core::units::Bytes;
+use elasticstack_core::wire::internal::Access;
+
+use super::host::{Borrowed, Host};
+
+/// The most bytes that one read answers.
+pub(crate) const READ_LIMIT: Bytes = Bytes::from_mib(4);
+
+/// The most bytes that one write takes.
+pub(crate) const WRITE_LIMIT: usize = 64 << 20;
+
+/// Reads `length` bytes from `offset` on.
+///
+/// # Errors
+/// `DriveInUse` under an exclusive claim; `InvalidValue` past the end or over the limit;
+/// `NotFound`.
+pub(crate) async fn read(
+    host: &Arc<Host>,
+    drive: DriveId,
+    offset: u64,
+    length: u64,
+) -> Result<Chunk> {
+    if length > READ_LIMIT.get() {
+        let message = format!("{length} bytes asked for: one read gives {READ_LIMIT} at most");
+        return Err(Error::new(ErrorKind::InvalidValue, message).field("length"));
+    }
+    let _borrowed = host.borrow(host.access(), drive, Access::Shared)?;
+    let volume = open(host, drive).await?;
+    let offset = within(volume.as_ref(), offset, length)?;
+    let too_long = |_| Error::internal("a read that the limit allows is no size here");
+    let mut buffer = vec![0; usize::try_from(length).map_err(too_long)?];
+    volume.read_at(offset, &mut buffer).await?;
+    Ok(Chunk::from(buffer))
+}
+
+/// Writes `data` at `offset`; it is durable when this returns.
+///
+/// # Errors
+/// `DriveInUse` while anybody uses the drive; `InvalidValue` past the end, and then nothing is
+/// written; `NotFound`; what the volume says.
+///
+/// # Cancel safety
+/// The write goes on to its end and holds the drive until then.
+pub(crate) async fn write(
+    host: &Arc<Host>,
+    drive: DriveId,
+    offset: u64,
+    data: Chunk,
+) -> Result<()> {
+    let borrowed = host.borrow(host.access(), drive, Access::Exclusive)?;
+    let work = write_holding(Arc::clone(host), borrowed, drive, offset, data);
+    let done = host.tasks.spawn(work).await;
+    done.map_err(|error| Error::internal("write to a drive").source(error))?
+}
+
+async fn write_holding(
+    host: Arc<Host>,
+    _borrowed: Borrowed,
+    drive: DriveId,
+    offset: u64,
+    data: Chunk,
+) -> Result<()> {
+    let volume = open(&host, drive).await?;
+    let length = u64::try_from(data.len()).unwrap_or(u64::MAX);
+    let offset = within(volume.as_ref(), offset, length)?;
+    volume.write_at(offset, data).await?;
+    volume.flush().await
+}
+
+/// Opens the drive under the highest epoch that ever had access: this path makes no claim.
+async fn open(host: &Host, drive: DriveId) -> Result<Arc<dyn Volume>> {
+    let drives = host.store.list().await?;
+    let report = drives.into_iter().find(|report| report.spec.drive == drive);
+    let unknown = || Error::new(ErrorKind::NotFound, format!("no drive {drive} on this host"));
+    host.store.open(drive, report.ok_or_else(unknown)?.epoch).await
+}
+
+/// The offset, if `length` bytes from it on lie on the drive.
+fn within(volume: &dyn Volume, offset: u64, length: u64) -> Result<Bytes> {
+    let size = volume.size();
+    let past_the_end = || {
+        let message = format!("{length} bytes at {offset} end past the drive's {}", size.get());
+        Error::new(ErrorKind::InvalidValue, message).field("offset")
+    };
+    let end = offset.checked_add(length).ok_or_else(past_the_end)?;
+    if end > size.get() {
+        return Err(past_the_end());
+    }
+    Bytes::try_from(offset).map_err(|_| past_the_end())
+}

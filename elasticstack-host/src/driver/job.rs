@@ -1,0 +1,178 @@
+//! Jobs: makes one drive hold what another holds.
+//!
+//! ```text
+//!  waits for its drives ──▶ waits its turn ──▶ copies ──▶ end recorded ──▶ drives released
+//! ```
+//! Invariants: both drives are held from the first turn to the end; a job ends once, and is done
+//! only after its target is durable; one that was cut off begins again from zero.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use elasticstack_core::block::{Cloned, Volume};
+use elasticstack_core::error::{Chain, Error, ErrorKind, Result};
+use elasticstack_core::generation::Epoch;
+use elasticstack_core::id::{DriveId, JobId};
+use elasticstack_core::wire::internal::{
+    Access, Conversion, Fault, JobDocument, JobProgress, JobStatus, ObjectStatus,
+};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::open::{Patience, Verdict, open};
+use super::revocable::Revocable;
+use super::{Rest, Work};
+use crate::agent::{Holder, Host, JobEnd, claims_of};
+use crate::image;
+
+/// The work on one job.
+pub(super) struct JobWork {
+    host: Arc<Host>,
+    job: JobId,
+    /// Tells of a new document while it copies.
+    wake: Arc<Notify>,
+    patience: Patience,
+}
+
+/// Why a job is not done after this pass.
+enum Delay {
+    /// Its drives can't be opened yet.
+    NotYet,
+    /// It was taken back, or the agent closes.
+    Revoked,
+    /// It never will be.
+    Failed(Error),
+}
+
+impl From<Error> for Delay {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+#[async_trait]
+impl Work for JobWork {
+    async fn pass(&mut self) -> Result<Rest> {
+        loop {
+            let Some(record) = self.host.jobs.get(self.job) else {
+                return Ok(Rest::Finished);
+            };
+            let document = &record.document;
+            if document.gone || record.facts.end.is_some() {
+                self.host.release(Holder::Job(self.job));
+                self.publish(document, progress_at_end(record.facts.end.clone()));
+                return Ok(Rest::Idle);
+            }
+            if self.host.closing.is_cancelled() {
+                return Ok(Rest::Idle);
+            }
+            let host = Arc::clone(&self.host);
+            let held = host.take(Holder::Job(self.job), &claims_of(document));
+            let Some(_turn) = held.ok().and_then(|()| host.turn()) else {
+                self.publish(document, JobProgress::Queued);
+                return Ok(Rest::Stirred);
+            };
+            self.publish(document, JobProgress::Running(0));
+            match self.attempt(document).await {
+                Ok(()) => self.record_end(JobEnd::Done).await?,
+                Err(Delay::NotYet) => return Ok(Rest::Retry),
+                Err(Delay::Revoked) => {}
+                Err(Delay::Failed(error)) => {
+                    tracing::error!(job = %self.job, error = %Chain(&error), "a job failed");
+                    self.record_end(JobEnd::Failed(Fault::from(&error))).await?;
+                }
+            }
+        }
+    }
+}
+
+impl JobWork {
+    pub(super) fn new(host: Arc<Host>, job: JobId, wake: Arc<Notify>) -> Self {
+        Self { host, job, wake, patience: Patience::default() }
+    }
+
+    async fn attempt(&mut self, document: &JobDocument) -> Result<(), Delay> {
+        let &JobDocument { source, source_epoch, target, target_epoch, conversion, .. } = document;
+        if source == target {
+            let message = "source and target are one drive: name two";
+            return Err(Error::new(ErrorKind::InvalidValue, message).into());
+        }
+        let from = self.open(source, source_epoch, Access::Shared).await?;
+        let to = self.open(target, target_epoch, Access::Exclusive).await?;
+        if conversion == Conversion::None
+            && let Some(cloner) = self.host.store.cloner()
+            && cloner.clone_drive(source, target).await? == Cloned::Shared
+        {
+            return Ok(to.flush().await?);
+        }
+        self.copy(document, from, Arc::clone(&to)).await?;
+        Ok(to.flush().await?)
+    }
+
+    async fn open(
+        &mut self,
+        drive: DriveId,
+        epoch: Epoch,
+        access: Access,
+    ) -> Result<Arc<dyn Volume>, Delay> {
+        let opened = open(&self.host, drive, epoch, access).await;
+        opened.map_err(|error| match self.patience.judge(&self.host, drive, error) {
+            Verdict::Wait => Delay::NotYet,
+            Verdict::GiveUp(error) => Delay::Failed(error),
+        })
+    }
+
+    /// Copies the bytes, and looks up from it whenever the job is woken.
+    async fn copy(
+        &self,
+        document: &JobDocument,
+        from: Arc<dyn Volume>,
+        to: Arc<dyn Volume>,
+    ) -> Result<(), Delay> {
+        let revoked = CancellationToken::new();
+        let from = Arc::new(Revocable { volume: from, revoked: revoked.clone() });
+        let progress = |percent| self.publish(document, JobProgress::Running(percent));
+        let mut copying = std::pin::pin!(image::image(from, to, document.conversion, &progress));
+        loop {
+            tokio::select! {
+                copied = &mut copying => return match copied {
+                    Err(_) if revoked.is_cancelled() => Err(Delay::Revoked),
+                    copied => Ok(copied?),
+                },
+                () = self.wake.notified() => {
+                    if self.host.jobs.get(self.job).is_none_or(|record| record.document.gone) {
+                        revoked.cancel();
+                    }
+                }
+                () = self.host.closing.cancelled(), if !revoked.is_cancelled() => revoked.cancel(),
+            }
+        }
+    }
+
+    async fn record_end(&self, end: JobEnd) -> Result<()> {
+        let job = self.job;
+        self.host.on_disk(move |host| host.jobs.amend(job, |facts| facts.end = Some(end))).await
+    }
+
+    fn publish(&self, document: &JobDocument, state: JobProgress) {
+        self.host.board.publish(ObjectStatus::Job(JobStatus {
+            job: self.job,
+            generation: document.generation,
+            gone: document.gone,
+            state,
+        }));
+    }
+}
+
+/// What to say of a job that is over, or that was taken back before its end.
+fn progress_at_end(end: Option<JobEnd>) -> JobProgress {
+    match end {
+        Some(JobEnd::Done) => JobProgress::Done,
+        Some(JobEnd::Failed(fault)) => JobProgress::Failed(fault),
+        None => {
+            let taken_back =
+                Error::new(ErrorKind::JobFailed, "the job was taken back before its end");
+            JobProgress::Failed(Fault::from(&taken_back))
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! The command line of one guest's QEMU: a pure function, pinned by golden files.
+//!
+//! Invariants: nothing that a customer chose as text is in it, and no secret; drives are always
+//! opened as raw, so what a guest writes to its first block can't turn into another format; file
+//! names are JSON strings, so no comma in them can turn into an option.
+
+use std::net::Ipv4Addr;
+
+use elasticstack_core::block::Attachment;
+use elasticstack_core::error::{Error, Result};
+use elasticstack_core::generation::Run;
+use elasticstack_core::hypervisor::{Bus, Device, DriveSlot, Media, NicModel, ServerSpec};
+use elasticstack_core::id::ServerId;
+use serde_json::json;
+
+use super::{Accelerator, OPERATOR_SOCKET, QMP_SOCKET};
+
+/// The id of the serial port's ring buffer.
+pub(super) const SERIAL: &str = "serial0";
+/// The size of that ring, in bytes: a power of two, which QEMU asks for.
+pub(super) const SERIAL_RING: usize = 65_536;
+
+/// The name by which a run's process is known on its command line.
+pub(super) fn process_name(server: ServerId, run: Run) -> String {
+    format!("{server}.{run}")
+}
+
+/// The arguments after the program. Paths of sockets are relative: QEMU is to run in the server's
+/// own directory.
+///
+/// # Errors
+/// `Internal` for a drive that QEMU can't be told to attach.
+pub(super) fn command_line(
+    spec: &ServerSpec,
+    run: Run,
+    accelerator: Accelerator,
+    screen: Option<Ipv4Addr>,
+) -> Result<Vec<String>> {
+    let ServerSpec { server, cpu: _, vcpus, memory, drives, boot, nics, screen: _ } = spec;
+    let mut line = CommandLine(Vec::new());
+
+    line.option("-name", process_name(*server, run));
+    line.option("-uuid", server.to_string());
+    line.flag("-no-user-config");
+    line.flag("-nodefaults");
+    line.option("-display", "none");
+    line.option("-machine", "pc");
+    let (accelerator, cpu) = match accelerator {
+        Accelerator::Kvm => ("kvm", "host"),
+        Accelerator::SoftwareCpu => ("tcg,thread=multi", "max"),
+    };
+    line.option("-accel", accelerator);
+    line.option("-cpu", cpu);
+    line.option("-smp", format!("cpus={vcpus},sockets=1,cores={vcpus},threads=1"));
+    line.option("-m", format!("size={}M", memory.0));
+    // A guest asleep (S3) or hibernated (S4) has no button here that wakes it.
+    line.option("-global", "PIIX4_PM.disable_s3=1");
+    line.option("-global", "PIIX4_PM.disable_s4=1");
+
+    // An ending waits, paused, until somebody has seen it.
+    line.flag("-S");
+    line.option("-action", "reboot=reset,shutdown=pause,panic=pause");
+    line.option(
+        "-sandbox",
+        "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+    );
+    for socket in [QMP_SOCKET, OPERATOR_SOCKET] {
+        line.option("-qmp", format!("unix:{socket},server=on,wait=off"));
+    }
+
+    line.option("-device", "pvpanic");
+    line.option("-chardev", format!("ringbuf,id={SERIAL},size={SERIAL_RING}"));
+    line.option("-device", format!("isa-serial,chardev={SERIAL}"));
+    // Always: boot loaders and installers call the BIOS of the screen, seen by anybody or not.
+    line.option("-device", "VGA");
+    if let Some(address) = screen {
+        line.option("-vnc", format!("{address}:0,password=on"));
+        line.option("-device", "piix3-usb-uhci,id=usb");
+        line.option("-device", "usb-tablet,bus=usb.0");
+    }
+
+    line.option("-boot", if boot.is_empty() { "menu=off" } else { "menu=off,strict=on" });
+    for (bus, controller) in
+        [(Bus::Ata, "ich9-ahci,id=ata"), (Bus::Scsi, "virtio-scsi-pci,id=scsi")]
+    {
+        if drives.iter().any(|slot| slot.device.bus() == bus) {
+            line.option("-device", controller);
+        }
+    }
+    for slot in drives {
+        line.option("-blockdev", blockdev(slot)?);
+        let place = boot.iter().position(|device| *device == slot.device);
+        line.option("-device", drive(slot, place));
+    }
+    for (index, nic) in nics.iter().enumerate() {
+        let model = match nic.model {
+            NicModel::E1000 => "e1000",
+            NicModel::Rtl8139 => "rtl8139",
+            NicModel::Virtio => "virtio-net-pci",
+        };
+        line.option("-netdev", format!("user,id=nic{index}"));
+        // No boot ROM: there is nothing to boot from on this network.
+        line.option("-device", format!("{model},netdev=nic{index},romfile="));
+    }
+    Ok(line.0)
+}
+
+struct CommandLine(Vec<String>);
+
+impl CommandLine {
+    fn flag(&mut self, flag: &str) {
+        self.0.push(flag.to_owned());
+    }
+
+    fn option(&mut self, option: &str, value: impl Into<String>) {
+        self.0.extend([option.to_owned(), value.into()]);
+    }
+}
+
+/// The name of a drive inside QEMU, such as `ide-0-1`.
+fn node(device: Device) -> String {
+    device.to_string().replace(':', "-")
+}
+
+fn blockdev(slot: &DriveSlot) -> Result<String> {
+    let refused = |what: String| Error::internal(format!("QEMU can't attach {what}"));
+    let Attachment::File(path) = &slot.attachment else {
+        return Err(refused(format!("{:?}", slot.attachment)));
+    };
+    let file = path.to_str().ok_or_else(|| refused(format!("{path:?}: its name is not UTF-8")))?;
+    let read_only = matches!(slot.media, Media::Cdrom);
+    let node = json!({
+        "driver": "raw",
+        "node-name": node(slot.device),
+        "read-only": read_only,
+        "discard": "unmap",
+        "cache": { "direct": false, "no-flush": false },
+        "file": {
+            "driver": "file",
+            "filename": file,
+            "read-only": read_only,
+            "discard": "unmap",
+        },
+    });
+    Ok(node.to_string())
+}
+
+fn drive(slot: &DriveSlot, boot_index: Option<usize>) -> String {
+    let device = slot.device;
+    let (channel, unit, node) = (device.channel(), device.unit(), node(device));
+    let model = match slot.media {
+        Media::Disk => "hd",
+        Media::Cdrom => "cd",
+    };
+    let place = match device.bus() {
+        Bus::Ata => format!("ide-{model},bus=ata.{unit}"),
+        Bus::Block => "virtio-blk-pci".to_owned(),
+        Bus::Ide => format!("ide-{model},bus=ide.{channel},unit={unit}"),
+        Bus::Scsi => format!("scsi-{model},bus=scsi.0,channel=0,scsi-id={unit},lun=0"),
+    };
+    // A full or failing array pauses the guest; the guest itself never sees an error.
+    let mut drive = format!("{place},drive={node},werror=stop,rerror=stop");
+    if let Some(index) = boot_index {
+        drive.push_str(&format!(",bootindex={index}"));
+    }
+    drive
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt;
+    use std::path::{Path, PathBuf};
+    use std::{env, fs};
+
+    use elasticstack_core::hypervisor::Nic;
+    use elasticstack_core::secret::Secret;
+    use elasticstack_core::units::{MebiBytes, MegaHertz, VcpuCount};
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_of_a_small_server_is_as_its_golden_file_says() {
+        let spec = spec();
+        check_golden("qemu-small", &spec, Accelerator::SoftwareCpu, None);
+    }
+
+    #[test]
+    fn the_command_line_of_a_server_with_everything_is_as_its_golden_file_says() {
+        let mut spec = spec();
+        spec.vcpus = VcpuCount::for_cpu(MegaHertz(8_000));
+        spec.memory = MebiBytes(8_192);
+        spec.drives = vec![
+            slot("ide:0:0", Media::Disk, "/arrays/fast/a,b=\"c\"/0.raw"),
+            slot("ide:1:1", Media::Cdrom, "/arrays/fast/1.raw"),
+            slot("ata:0:5", Media::Disk, "/arrays/fast/2.raw"),
+            slot("ata:0:0", Media::Cdrom, "/arrays/fast/3.raw"),
+            slot("scsi:0:7", Media::Disk, "/arrays/fast/4.raw"),
+            slot("scsi:0:1", Media::Cdrom, "/arrays/fast/5.raw"),
+            slot("block:0", Media::Disk, "/arrays/fast/6.raw"),
+            slot("block:7", Media::Cdrom, "/arrays/fast/7.raw"),
+        ];
+        spec.boot = vec!["ide:1:1".parse().unwrap(), "block:0".parse().unwrap()];
+        spec.nics = [NicModel::E1000, NicModel::Rtl8139, NicModel::Virtio]
+            .map(|model| Nic { model })
+            .to_vec();
+        spec.screen = Some(Secret::new("hunter22"));
+        check_golden("qemu-everything", &spec, Accelerator::Kvm, Some([127, 64, 1, 2].into()));
+        let line = command_line(&spec, Run(3), Accelerator::Kvm, Some([127, 64, 1, 2].into()));
+        assert!(!line.unwrap().concat().contains("hunter22"));
+    }
+
+    #[test]
+    fn a_path_that_is_not_text_is_refused() {
+        let mut spec = spec();
+        let path = PathBuf::from(OsString::from_vec(b"/arrays/\xff".to_vec()));
+        spec.drives[0].attachment = Attachment::File(path);
+        assert!(command_line(&spec, Run(3), Accelerator::Kvm, None).is_err());
+    }
+
+    fn spec() -> ServerSpec {
+        ServerSpec {
+            server: "5b0e3c52-0000-4000-8000-00000000d001".parse().unwrap(),
+            cpu: MegaHertz(2_000),
+            vcpus: VcpuCount::for_cpu(MegaHertz(2_000)),
+            memory: MebiBytes(1_024),
+            drives: vec![slot("ide:0:0", Media::Disk, "/arrays/fast/0.raw")],
+            boot: vec![],
+            nics: vec![],
+            screen: None,
+        }
+    }
+
+    fn slot(device: &str, media: Media, path: &str) -> DriveSlot {
+        DriveSlot {
+            device: device.parse().unwrap(),
+            media,
+            attachment: Attachment::File(path.into()),
+        }
+    }
+
+    /// Compares with `tests/golden/NAME.txt`, one option a line; `UPDATE_GOLDENS=1` writes it.
+    #[track_caller]
+    fn check_golden(
+        name: &str,
+        spec: &ServerSpec,
+        accelerator: Accelerator,
+        screen: Option<Ipv4Addr>,
+    ) {
+        let mut text = String::new();
+        for argument in command_line(spec, Run(3), accelerator, screen).unwrap() {
+            match argument.starts_with('-') {
+                true if text.is_empty() => {}
+                true => text.push('\n'),
+                false => text.push(' '),
+            }
+            text.push_str(&argument);
+        }
+        text.push('\n');
+        let path =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{name}.txt"));
+        if env::var_os("UPDATE_GOLDENS").is_some() {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, &text).unwrap();
+        }
+        let golden = fs::read_to_string(&path).unwrap();
+        assert_eq!(text, golden, "{} differs: if meant, UPDATE_GOLDENS=1", path.display());
+    }
+}

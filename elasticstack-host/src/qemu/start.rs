@@ -1,0 +1,195 @@
+//! Starting a run: from a spec to a guest whose processors run, or back to nothing.
+//!
+//! ```text
+//! lock ▸ record `starting` ▸ spawn, paused ▸ QMP ▸ VNC password ▸ record `released` ▸ cont
+//! ```
+//! A crash up to `released` leaves a process that has executed nothing: the next start of this
+//! agent ends it. A crash after it leaves a run to adopt.
+
+use std::env;
+use std::fs::File;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use elasticstack_core::error::{Error, ErrorKind, Result};
+use elasticstack_core::generation::Run;
+use elasticstack_core::hypervisor::ServerSpec;
+use elasticstack_core::id::ServerId;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::command::{command_line, process_name};
+use super::dir::{Record, ServerDir, Stage};
+use super::guest::Guest;
+use super::qmp::{Qmp, QmpError};
+use super::{Shared, blocking, screen};
+use crate::sys::process::Process;
+
+/// How long QEMU may take until it answers for the first time.
+const FIRST_ANSWER: Duration = Duration::from_secs(30);
+/// How long a killed process may take to be gone, which a dying disk can stretch.
+const DEATH: Duration = Duration::from_secs(15);
+/// How often is looked again where nothing wakes us.
+const POLL: Duration = Duration::from_millis(5);
+
+/// Starts a run of which nothing exists.
+pub(super) async fn start(shared: &Arc<Shared>, spec: &ServerSpec, run: Run) -> Result<Guest> {
+    let (root, server) = (shared.root.clone(), spec.server);
+    let claim = move || {
+        let dir = ServerDir::create(&root, server)?;
+        Ok(dir.lock()?.map(|lock| (Arc::new(dir), lock)))
+    };
+    let Some((dir, lock)) = blocking("claiming a server's directory", claim).await? else {
+        let message = "the server's last run has not ended yet: try again later";
+        return Err(Error::new(ErrorKind::ServerBusy, message));
+    };
+    let failure = match launch(shared, &dir, lock, spec, run).await {
+        Ok(guest) => return Ok(guest),
+        Err(failure) => failure,
+    };
+    match clear(&dir, server, run).await {
+        Ok(()) => Err(failure),
+        Err(worse) => Err(worse.context("after a failed start").source(failure)),
+    }
+}
+
+/// Ends whatever process runs the server and deletes its directory.
+pub(super) async fn clear(dir: &Arc<ServerDir>, server: ServerId, run: Run) -> Result<()> {
+    cut_power(dir, server, run).await?;
+    let dir = Arc::clone(dir);
+    blocking("deleting a server's directory", move || dir.delete()).await
+}
+
+/// Returns once no process runs the server. Its lock is free only when every thread that had its
+/// files open is gone, so no I/O of it can follow either.
+pub(super) async fn cut_power(dir: &Arc<ServerDir>, server: ServerId, run: Run) -> Result<()> {
+    let deadline = Instant::now() + DEATH;
+    let name = Arc::new(process_name(server, run));
+    loop {
+        let (looked_at, name) = (Arc::clone(dir), Arc::clone(&name));
+        let look = move || match looked_at.is_held()? {
+            true => Ok(Some(looked_at.process(&name)?)),
+            false => Ok(None),
+        };
+        let Some(process) = blocking("finding a guest's process", look).await? else {
+            return Ok(());
+        };
+        if let Some(process) = process {
+            process.kill().map_err(|error| Error::internal("killing a guest").source(error))?;
+            // Past the deadline the lock decides.
+            let _ = timeout_at(deadline, process.exited()).await;
+        }
+        if Instant::now() >= deadline {
+            let message = "the server's end is not confirmed yet: try again later";
+            return Err(Error::new(ErrorKind::Unavailable, message)
+                .context(format!("{} is still locked", dir.path().display())));
+        }
+        sleep(POLL).await;
+    }
+}
+
+async fn launch(
+    shared: &Arc<Shared>,
+    dir: &Arc<ServerDir>,
+    lock: File,
+    spec: &ServerSpec,
+    run: Run,
+) -> Result<Guest> {
+    let mut record = Record { run, stage: Stage::Starting, screen: None };
+    if spec.screen.is_some() {
+        let address = screen::free_address(spec.server, run);
+        record.screen = Some(address.ok_or_else(|| {
+            Error::new(ErrorKind::JobFailed, "this host has no free address for the screen")
+                .context("something here listens on port 5900 of every address: end it")
+        })?);
+    }
+    let arguments = command_line(spec, run, shared.accelerator, record.screen)?;
+
+    let (program, here) = (shared.program.clone(), Arc::clone(dir));
+    let spawn = move || {
+        here.write_record(&record)?;
+        let log = here.create_log()?;
+        // A session of its own, so that no terminal's hang-up reaches it; the environment is not
+        // its business. `setsid` becomes QEMU in place: it forks only as a group leader.
+        let child = Command::new("setsid")
+            .arg(program)
+            .args(arguments)
+            .env_clear()
+            .env("PATH", env::var_os("PATH").unwrap_or_default())
+            .current_dir(here.path())
+            .stdin(Stdio::from(lock))
+            .stdout(Stdio::from(log.try_clone()?))
+            .stderr(Stdio::from(log))
+            .spawn()?;
+        Process::of_child(&child)
+    };
+    let process = blocking("spawning QEMU", spawn).await?;
+
+    let mut qmp = connect(dir, &process).await?;
+    let failed = |failure: QmpError| Error::internal("starting a guest").source(failure);
+    if let Some(password) = &spec.screen {
+        let arguments = json!({ "protocol": "vnc", "password": password.expose() });
+        qmp.execute("set_password", arguments).await.map_err(failed)?;
+    }
+    record.stage = Stage::Released;
+    let here = Arc::clone(dir);
+    blocking("recording a run", move || here.write_record(&record)).await?;
+    qmp.execute("cont", Value::Null).await.map_err(failed)?;
+    Ok(Guest::follow(shared, spec.server, Arc::clone(dir), record, Some((qmp, process))))
+}
+
+/// The first connection to a QEMU that is just starting.
+async fn connect(dir: &Arc<ServerDir>, process: &Process) -> Result<Qmp> {
+    let deadline = Instant::now() + FIRST_ANSWER;
+    loop {
+        let failure = match Qmp::connect(&dir.qmp_socket()).await {
+            Ok(qmp) => return Ok(qmp),
+            Err(failure) => failure,
+        };
+        let gone = process.has_exited();
+        if gone.map_err(|error| Error::internal("watching QEMU start").source(error))? {
+            let here = Arc::clone(dir);
+            let log = blocking("reading QEMU's log", move || here.log_tail()).await?;
+            return Err(Error::new(ErrorKind::JobFailed, sentence(&log))
+                .context(format!("QEMU ended at once: {log}")));
+        }
+        if Instant::now() >= deadline {
+            let message = "the server did not start in time: try again later";
+            return Err(Error::new(ErrorKind::JobFailed, message).source(failure));
+        }
+        sleep(POLL).await;
+    }
+}
+
+/// What the owner of a server may read of QEMU's last words.
+fn sentence(log: &str) -> &'static str {
+    let reasons = [
+        ("Cannot allocate memory", "its host has not enough free memory: try again later"),
+        ("cannot set up guest memory", "its host has not enough free memory: try again later"),
+        ("Failed to get ", "one of its drives is in use by another server"),
+        ("Could not open ", "one of its drives cannot be opened"),
+        ("failed to initialize kvm", "its host cannot run guests now"),
+    ];
+    let found = reasons.into_iter().find(|(word, _)| log.contains(word));
+    found.map_or("its host cannot run it: tell support if this persists", |(_, reason)| reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_owner_learns_the_reason_and_no_path() {
+        for (log, expected) in [
+            ("qemu: -blockdev {..}: Could not open '/a/b': No such file or directory", "opened"),
+            ("qemu: Failed to get \"write\" lock\nIs another process using the image?", "in use"),
+            ("qemu: cannot set up guest memory 'pc.ram': Cannot allocate memory", "memory"),
+            ("setsid: failed to execute qemu: No such file or directory", "support"),
+            ("", "support"),
+        ] {
+            let sentence = sentence(log);
+            assert!(sentence.contains(expected), "{log}: {sentence}");
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The host crate against the real thing. A test that needs a program that may be absent is
+//! ignored here and run by `cargo xtask test`.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod guest_code;
+mod qemu;
+mod qemu_rig;

@@ -1,0 +1,178 @@
+//! What the tests of the QEMU hypervisor share: one with a runtime directory and disks of its own.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use elasticstack_core::block::Attachment;
+use elasticstack_core::generation::Run;
+use elasticstack_core::hypervisor::{
+    Console, DriveSlot, Hypervisor, Media, Observed, Phase, ServerSpec,
+};
+use elasticstack_core::id::ServerId;
+use elasticstack_core::units::{MebiBytes, MegaHertz, VcpuCount};
+use elasticstack_host::qemu::{Accelerator, Qemu, QemuConfig};
+use elasticstack_host::sys::process::Process;
+use futures_util::StreamExt;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::time::{sleep, timeout};
+
+use crate::guest_code;
+
+/// Far more than any step takes, so that only a step that never ends fails.
+const GUARD: Duration = Duration::from_secs(120);
+
+/// A hypervisor with a runtime directory and disks of its own. Kills what is left at its end.
+pub(crate) struct Rig {
+    folder: TempDir,
+    pub(crate) config: QemuConfig,
+    pub(crate) qemu: Qemu,
+}
+
+impl Rig {
+    pub(crate) async fn open() -> Self {
+        Self::with_program("#!/bin/sh\nexec qemu-system-x86_64 \"$@\"\n").await
+    }
+
+    /// Runs QEMU through a script. Its directory's name is longer than a socket's may be.
+    pub(crate) async fn with_program(script: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("qemu");
+        fs::write(&program, script).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let runtime_dir = folder.path().join("a-long-name".repeat(12));
+        let accelerator = Accelerator::detect().0;
+        let config = QemuConfig { runtime_dir, program, accelerator };
+        let qemu = Qemu::open(config.clone()).await.unwrap();
+        Self { folder, config, qemu }
+    }
+
+    pub(crate) fn runtime_dir(&self) -> &Path {
+        &self.config.runtime_dir
+    }
+
+    pub(crate) async fn reopen(&mut self) {
+        self.reopen_after(async |_| {}).await;
+    }
+
+    /// Ends this agent, does something meanwhile, and begins the next one.
+    pub(crate) async fn reopen_after(&mut self, meanwhile: impl AsyncFnOnce(&Self)) {
+        let elsewhere = self.folder.path().join("elsewhere");
+        let nothing = QemuConfig { runtime_dir: elsewhere, ..self.config.clone() };
+        let idle = Qemu::open(nothing).await.unwrap();
+        std::mem::replace(&mut self.qemu, idle).close().await;
+        meanwhile(self).await;
+        self.qemu = Qemu::open(self.config.clone()).await.unwrap();
+    }
+
+    /// The path of a disk of this rig's.
+    pub(crate) fn disk(&self, name: &str) -> PathBuf {
+        self.folder.path().join(format!("{name}.raw"))
+    }
+
+    /// A small server with one new disk that boots [`guest_code`].
+    pub(crate) fn spec(&self, disk: &str) -> ServerSpec {
+        let path = self.disk(disk);
+        guest_code::make_disk(&path).unwrap();
+        let number = fs::read_dir(self.folder.path()).unwrap().count();
+        ServerSpec {
+            server: format!("5b0e3c52-0000-4000-8000-{:08x}{number:04x}", std::process::id())
+                .parse()
+                .unwrap(),
+            cpu: MegaHertz(2_000),
+            vcpus: VcpuCount::for_cpu(MegaHertz(2_000)),
+            memory: MebiBytes(32),
+            drives: vec![DriveSlot {
+                device: "ide:0:0".parse().unwrap(),
+                media: Media::Disk,
+                attachment: Attachment::File(path),
+            }],
+            boot: vec![],
+            nics: vec![],
+            screen: None,
+        }
+    }
+
+    pub(crate) async fn observe(&self) -> Vec<(ServerId, Run, Phase)> {
+        let seen = self.qemu.observe().await.unwrap();
+        seen.into_iter().map(|Observed { server, run, phase }| (server, run, phase)).collect()
+    }
+
+    /// Waits, woken by nothing but events, until the server is seen in `phase`.
+    pub(crate) async fn until(&self, spec: &ServerSpec, phase: Phase) {
+        let mut events = self.qemu.events();
+        let seen = async {
+            while !self.observe().await.iter().any(|seen| (seen.0, seen.2) == (spec.server, phase))
+            {
+                events.next().await;
+            }
+        };
+        if timeout(GUARD, seen).await.is_err() {
+            panic!("never {phase:?}: {:?}", self.observe().await);
+        }
+    }
+
+    /// Waits until the guest has written exactly this.
+    pub(crate) async fn until_serial(&self, spec: &ServerSpec, expected: &[u8]) {
+        let mut serial = Vec::new();
+        let written = async {
+            while serial != expected {
+                sleep(Duration::from_millis(20)).await;
+                serial = self.qemu.serial(spec.server).await.unwrap();
+            }
+        };
+        if timeout(GUARD, written).await.is_err() {
+            panic!("the guest wrote {:?}", String::from_utf8_lossy(&serial));
+        }
+    }
+
+    /// Waits until QEMU says so on the operator's socket.
+    pub(crate) async fn operator_sees(&self, spec: &ServerSpec, words: &str) {
+        let folder = File::open(self.runtime_dir().join(spec.server.to_string())).unwrap();
+        let folder = format!("{}/operator.qmp", folder.as_raw_fd());
+        let path = Path::new("/proc/self/fd").join(folder);
+        let mut socket = BufReader::new(UnixStream::connect(path).await.unwrap());
+        socket.write_all(b"{\"execute\":\"qmp_capabilities\"}\n").await.unwrap();
+        let seen = async {
+            let mut line = String::new();
+            while !line.contains(words) {
+                socket.write_all(b"{\"execute\":\"query-status\"}\n").await.unwrap();
+                line.clear();
+                socket.read_line(&mut line).await.unwrap();
+            }
+        };
+        timeout(GUARD, seen).await.expect("QEMU never says so");
+    }
+
+    pub(crate) fn process(&self, spec: &ServerSpec, run: Run) -> Option<Process> {
+        let lock = self.runtime_dir().join(spec.server.to_string()).join("lock");
+        let name = format!("{}.{run}", spec.server);
+        Process::with_stdin(&fs::metadata(lock).ok()?, &name).unwrap()
+    }
+
+    pub(crate) async fn assert_nothing_left(&self) {
+        assert_eq!(self.observe().await, []);
+        let names =
+            fs::read_dir(self.runtime_dir()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(names.collect::<Vec<_>>(), [OsString::from("agent.lock")]);
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        for entry in fs::read_dir(self.runtime_dir()).into_iter().flatten().flatten() {
+            let Ok(lock) = fs::metadata(entry.path().join("lock")) else { continue };
+            for run in 0..10 {
+                let name = format!("{}.{run}", entry.file_name().display());
+                if let Ok(Some(process)) = Process::with_stdin(&lock, &name) {
+                    let _ = process.kill();
+                }
+            }
+        }
+    }
+}

@@ -106,10 +106,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let rounds = rounds(args.rounds, args.mode.modes());
     for (at, (what, mode)) in rounds.iter().enumerate() {
         let title = format!("round {} of {}, {what:?} {}", at + 1, rounds.len(), mode.name());
-        let started = Instant::now();
         let outcome = runtime.block_on(one(*what, *mode, &image, dice.fork()));
         let report = outcome.with_context(|| format!("{title}, with --seed {seed}"))?;
-        println!("{title}: {report} ({:.1} s)", started.elapsed().as_secs_f64());
+        println!("{title}: {report}");
         toll.add(report.toll);
         boots += report.left.boots;
     }

@@ -19,6 +19,8 @@ use super::wait::{Wait, until};
 
 /// How long the product may take to answer at all; it promises 20 s.
 const PATIENCE: Duration = Duration::from_secs(90);
+/// How long a call waits after one that was not answered.
+const BREATH: Duration = Duration::from_millis(100);
 
 /// An account at the product.
 #[derive(Debug)]
@@ -37,6 +39,8 @@ pub(crate) struct Calls {
     pub(crate) open: BTreeSet<u64>,
     /// Which got none.
     pub(crate) lost: BTreeSet<u64>,
+    /// How many got one.
+    pub(crate) answered: u64,
 }
 
 /// A server to be made.
@@ -132,7 +136,7 @@ impl Customer {
         let what = format!("growing {name}");
         let answer = self.ask(&what, self.client.one(Call::DriveSet, &[&id], &record)).await?;
         let answer = answer.map(drop);
-        self.enter(name, Fate::Present, &answer)?;
+        self.enter(name, |before| before, &answer)?;
         if let Some(Kind::Drive { sizes }) =
             self.ledger().entries.get_mut(name).map(|entry| &mut entry.kind)
         {
@@ -157,20 +161,20 @@ impl Customer {
         }
         let answer = self.ask(&what, self.client.one(Call::ServerStart, &[&id], &record)).await?;
         let answer = answer.map(drop);
-        self.enter(name, Fate::Active, &answer)?;
+        self.enter(name, |_| Fate::Active, &answer)?;
         Ok(answer)
     }
 
     /// Cuts a server's power.
     pub(crate) async fn stop(&self, name: &str) -> Result<Answer<()>> {
         let id = self.id(name)?;
-        let wished = match self.ledger().entries.get(name).map(|entry| &entry.kind) {
-            Some(Kind::Server { keeping, .. }) => keeping.after_stop(),
+        let keeping = match self.ledger().entries.get(name).map(|entry| &entry.kind) {
+            Some(Kind::Server { keeping, .. }) => *keeping,
             _ => bail!("{name} is no server"),
         };
         let what = format!("stopping {name}");
         let answer = self.ask(&what, self.client.act(Call::ServerStop, &[&id])).await?;
-        self.enter(name, wished, &answer)?;
+        self.enter(name, |before| keeping.after_stop(before), &answer)?;
         Ok(answer)
     }
 
@@ -188,7 +192,7 @@ impl Customer {
             let asked = entry.ended.map_or(asked, |window| window.asked);
             entry.ended = Some(Window { asked, answered: now() });
         }
-        self.enter(name, Fate::Absent, &answer)?;
+        self.enter(name, |_| Fate::Absent, &answer)?;
         Ok(answer)
     }
 
@@ -289,9 +293,9 @@ impl Customer {
         entry.id.clone().with_context(|| format!("the id of {name} is not known"))
     }
 
-    fn enter<T>(&self, name: &str, wished: Fate, answer: &Answer<T>) -> Result<()> {
+    fn enter<T>(&self, name: &str, after: impl Fn(Fate) -> Fate, answer: &Answer<T>) -> Result<()> {
         match self.ledger().entries.get_mut(name) {
-            Some(entry) => entry.answered(wished, answer).with_context(|| name.to_owned()),
+            Some(entry) => entry.answered(after, answer).with_context(|| name.to_owned()),
             None => Ok(()),
         }
     }
@@ -302,32 +306,40 @@ impl Customer {
         what: &str,
         call: impl Future<Output = error::Result<T>>,
     ) -> Result<Answer<T>> {
-        let number = {
-            let mut calls = self.lock_calls();
-            calls.sent += 1;
-            let number = calls.sent;
-            calls.open.insert(number);
-            number
-        };
-        let answer = timeout(PATIENCE, call).await;
-        let mut calls = self.lock_calls();
-        calls.open.remove(&number);
-        let Ok(answer) = answer else {
-            bail!("{what}: no answer within {} s", PATIENCE.as_secs());
-        };
-        match answer {
-            Ok(done) => Ok(Answer::Done(done)),
-            Err(error) => match error.kind() {
-                ErrorKind::Unavailable => {
-                    calls.lost.insert(number);
-                    Ok(Answer::Unsure)
-                }
+        let number = self.lock_calls().open();
+        let answer = match timeout(PATIENCE, call).await {
+            Ok(Ok(done)) => Answer::Done(done),
+            Ok(Err(error)) => match error.kind() {
+                ErrorKind::Unavailable => Answer::Unsure,
                 kind @ (ErrorKind::DriveInUse
                 | ErrorKind::ServerBusy
                 | ErrorKind::NotFound
-                | ErrorKind::NoCapacity) => Ok(Answer::Refused(kind)),
+                | ErrorKind::NoCapacity) => Answer::Refused(kind),
                 _ => bail!("{what}: {}", Chain(&error)),
             },
+            Err(_) => bail!("{what}: no answer within {} s", PATIENCE.as_secs()),
+        };
+        self.lock_calls().close(number, &answer);
+        if let Answer::Unsure = answer {
+            // As a customer would, who does not knock at a closed door without a pause.
+            tokio::time::sleep(BREATH).await;
+        }
+        Ok(answer)
+    }
+}
+
+impl Calls {
+    fn open(&mut self) -> u64 {
+        self.sent += 1;
+        self.open.insert(self.sent);
+        self.sent
+    }
+
+    fn close<T>(&mut self, number: u64, answer: &Answer<T>) {
+        self.open.remove(&number);
+        match answer {
+            Answer::Done(_) | Answer::Refused(_) => self.answered += 1,
+            Answer::Unsure => drop(self.lost.insert(number)),
         }
     }
 }

@@ -22,7 +22,7 @@ use super::wait::until;
 const MEMORY: u32 = 256;
 const TRAIL: u64 = 4 << 20;
 /// How many records the ender writes; 10 a second.
-pub(crate) const ENDER_RECORDS: u64 = 120;
+pub(crate) const ENDER_RECORDS: u64 = 80;
 const VANISHER_RECORDS: u64 = 30;
 /// The two servers that share the churned trail.
 pub(crate) const CHURNED: [&str; 2] = ["churn-a", "churn-b"];

@@ -16,7 +16,7 @@ use super::wait::{GUARD, until};
 use super::work::Stage;
 
 /// For how long a storm rages at least.
-const STORM: Duration = Duration::from_secs(20);
+const STORM: Duration = Duration::from_secs(25);
 /// How many records before its end the ender loses its agent.
 const LAST_RECORDS: u64 = 25;
 
@@ -38,57 +38,79 @@ impl Toll {
     }
 }
 
-/// Kills once and counts what that hit.
-pub(crate) fn strike(
-    platform: &mut Platform,
-    customer: &Customer,
-    copy: Option<&Copy>,
-    victims: &[Role],
-    toll: &mut Toll,
-) -> Result<()> {
-    let open = customer.calls().open;
-    platform.kill(victims)?;
-    if let Some(copy) = copy
-        && copy.is_partial()?
-    {
-        toll.with_job += 1;
-    }
-    let after = customer.calls();
-    if open.iter().any(|call| after.open.contains(call) || after.lost.contains(call)) {
-        toll.with_request += 1;
-    }
-    toll.kills += 1;
-    Ok(())
+/// Kills and revives one product, and counts.
+#[derive(Debug)]
+pub(crate) struct Killer<'a> {
+    platform: &'a mut Platform,
+    customer: &'a Customer,
+    dice: Dice,
+    pub(crate) toll: Toll,
+    /// How many calls had been answered when the product was last revived.
+    answered: u64,
 }
 
-/// Kills until the storm is over: it has lasted, and the ender has ended in the dark.
-pub(crate) async fn rage(platform: &mut Platform, stage: &Stage, mut dice: Dice) -> Result<Toll> {
-    let mut toll = Toll::default();
-    let mut in_the_dark = false;
-    let began = Instant::now();
-    while began.elapsed() < STORM || !in_the_dark {
-        ensure!(began.elapsed() < 2 * GUARD, "the ender never came to its end");
-        let is_due = async |pause: Duration| until_due(stage, pause, in_the_dark).await;
-        let due = is_due(dice.millis(200..2_200)).await?;
-        if !due && dice.one_in(2) {
-            into_an_image(stage, &mut dice).await?;
-        }
-        let sets = platform.site.mode.victims();
-        let victims = *dice.pick(sets).context("there are victims")?;
-        if !due {
-            strike(platform, &stage.customer, stage.board.copy().as_ref(), victims, &mut toll)?;
-        }
-        if due || is_due(dice.millis(50..2_500)).await? {
-            let guardians = platform.site.mode.guardians();
-            let victims = *dice.pick(&guardians).context("there are guardians")?;
-            strike(platform, &stage.customer, stage.board.copy().as_ref(), victims, &mut toll)?;
-            end_in_the_dark(stage, &mut dice).await?;
-            toll.with_ending += 1;
-            in_the_dark = true;
-        }
-        platform.revive()?;
+impl<'a> Killer<'a> {
+    pub(crate) fn new(platform: &'a mut Platform, customer: &'a Customer, dice: Dice) -> Self {
+        Self { platform, customer, dice, toll: Toll::default(), answered: 0 }
     }
-    Ok(toll)
+
+    /// Kills some of the programs at once, and counts what that hit.
+    pub(crate) fn strike(&mut self, copy: Option<&Copy>) -> Result<()> {
+        let victims = *self.dice.pick(self.platform.site.mode.victims()).context("no victims")?;
+        self.strike_these(copy, victims)
+    }
+
+    fn strike_these(&mut self, copy: Option<&Copy>, victims: &[Role]) -> Result<()> {
+        let before = self.customer.calls();
+        self.platform.kill(victims)?;
+        if let Some(copy) = copy
+            && copy.is_partial()?
+        {
+            self.toll.with_job += 1;
+        }
+        let after = self.customer.calls();
+        // A call that knocked at a door not open yet since the last revival was in no flight.
+        let served = before.answered > self.answered;
+        let hit = |call| after.open.contains(call) || after.lost.contains(call);
+        if served && before.open.iter().any(hit) {
+            self.toll.with_request += 1;
+        }
+        self.toll.kills += 1;
+        Ok(())
+    }
+
+    pub(crate) fn revive(&mut self) -> Result<()> {
+        self.answered = self.customer.calls().answered;
+        self.platform.revive()
+    }
+
+    /// Kills until the storm is over: it has lasted, and the ender has ended in the dark.
+    pub(crate) async fn rage(&mut self, stage: &Stage) -> Result<()> {
+        let mut in_the_dark = false;
+        let began = Instant::now();
+        while began.elapsed() < STORM || !in_the_dark {
+            ensure!(began.elapsed() < 2 * GUARD, "the ender never came to its end");
+            let pause = self.dice.millis(200..2_200);
+            let due = until_due(stage, pause, in_the_dark).await?;
+            if !due {
+                if self.dice.one_in(4) {
+                    into_an_image(stage, &mut self.dice).await?;
+                }
+                self.strike(stage.board.copy().as_ref())?;
+            }
+            let pause = self.dice.millis(50..2_500);
+            if due || until_due(stage, pause, in_the_dark).await? {
+                let guardians = self.platform.site.mode.guardians();
+                let victims = *self.dice.pick(&guardians).context("no guardians")?;
+                self.strike_these(stage.board.copy().as_ref(), victims)?;
+                end_in_the_dark(stage, &mut self.dice).await?;
+                self.toll.with_ending += 1;
+                in_the_dark = true;
+            }
+            self.revive()?;
+        }
+        Ok(())
+    }
 }
 
 /// Waits for `pause`, or until the ender is about to end, and says whether it is.

@@ -63,11 +63,12 @@ pub(crate) enum Keeping {
 }
 
 impl Keeping {
-    /// What a stop comes to.
-    pub(crate) const fn after_stop(self) -> Fate {
-        match self {
-            Self::Persistent => Fate::Stopped,
-            Self::Vanishing => Fate::Absent,
+    /// What a stop makes of a server; one that does not run is left as it is.
+    pub(crate) const fn after_stop(self, before: Fate) -> Fate {
+        match (self, before) {
+            (Self::Persistent, Fate::Active) => Fate::Stopped,
+            (Self::Vanishing, Fate::Active) => Fate::Absent,
+            (_, Fate::Stopped | Fate::Present | Fate::Absent) => before,
         }
     }
 }
@@ -123,16 +124,19 @@ pub(crate) enum Ran {
 }
 
 impl Entry {
-    /// Takes in what came of wishing it to be `wished`.
+    /// Takes in what came of a wish that, granted, makes `after` of what it was.
     ///
     /// # Errors
     /// It is not there and nobody wished it away.
-    pub(crate) fn answered<T>(&mut self, wished: Fate, answer: &Answer<T>) -> Result<()> {
+    pub(crate) fn answered<T>(
+        &mut self,
+        after: impl Fn(Fate) -> Fate,
+        answer: &Answer<T>,
+    ) -> Result<()> {
+        let granted: BTreeSet<Fate> = self.may.iter().map(|before| after(*before)).collect();
         match answer {
-            Answer::Done(_) => self.may = BTreeSet::from([wished]),
-            Answer::Unsure => {
-                self.may.insert(wished);
-            }
+            Answer::Done(_) => self.may = granted,
+            Answer::Unsure => self.may.extend(granted),
             Answer::Refused(ErrorKind::NotFound) if self.may.contains(&Fate::Absent) => {
                 self.may = BTreeSet::from([Fate::Absent]);
             }
@@ -194,13 +198,14 @@ mod tests {
     fn only_a_lost_answer_leaves_a_choice() {
         let mut ledger = server(&Answer::Done("id".to_owned()));
         let web = ledger.entries.get_mut("web").unwrap();
+        let stop = |before| Keeping::Persistent.after_stop(before);
         assert!(web.complaint(Fate::Stopped).is_some());
-        web.answered(Fate::Stopped, &Answer::<()>::Refused(ErrorKind::ServerBusy)).unwrap();
+        web.answered(stop, &Answer::<()>::Refused(ErrorKind::ServerBusy)).unwrap();
         assert!(web.complaint(Fate::Stopped).is_some(), "a refusal changes nothing");
-        web.answered(Fate::Stopped, &Answer::<()>::Unsure).unwrap();
+        web.answered(stop, &Answer::<()>::Unsure).unwrap();
         assert!(web.complaint(Fate::Stopped).is_none() && web.complaint(Fate::Active).is_none());
         assert!(web.complaint(Fate::Absent).is_some());
-        web.answered(Fate::Stopped, &Answer::Done(())).unwrap();
+        web.answered(stop, &Answer::Done(())).unwrap();
         assert!(web.complaint(Fate::Active).is_some());
     }
 
@@ -208,10 +213,11 @@ mod tests {
     fn what_nobody_wished_away_must_be_found() {
         let mut ledger = server(&Answer::Done("id".to_owned()));
         let web = ledger.entries.get_mut("web").unwrap();
+        let stop = |before| Keeping::Persistent.after_stop(before);
         let missing = Answer::<()>::Refused(ErrorKind::NotFound);
-        assert!(web.answered(Fate::Stopped, &missing).is_err());
-        web.answered(Fate::Absent, &Answer::<()>::Unsure).unwrap();
-        web.answered(Fate::Absent, &missing).unwrap();
+        assert!(web.answered(stop, &missing).is_err());
+        web.answered(|_| Fate::Absent, &Answer::<()>::Unsure).unwrap();
+        web.answered(|_| Fate::Absent, &missing).unwrap();
         assert!(web.is_gone());
         assert!(server(&Answer::Refused(ErrorKind::DriveInUse)).entries.is_empty());
     }

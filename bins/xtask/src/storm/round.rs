@@ -4,7 +4,7 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use tokio::task::JoinSet;
@@ -13,7 +13,7 @@ use super::customer::Customer;
 use super::dice::Dice;
 use super::guests::{Cast, Left, Tiny};
 use super::imaging::{Acknowledged, Conversion, Copy, Outcome, Sources, TARGET};
-use super::killer::{self, Toll};
+use super::killer::{Killer, Toll};
 use super::ledger::Answer;
 use super::platform::{Mode, Platform};
 use super::wait::until;
@@ -34,6 +34,27 @@ pub(crate) struct Report {
     calls: u64,
     lost: usize,
     intervals: usize,
+    times: Times,
+}
+
+/// How long each part took.
+#[derive(Debug)]
+struct Times {
+    since: Instant,
+    laps: Vec<(&'static str, Duration)>,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Self { since: Instant::now(), laps: Vec::new() }
+    }
+}
+
+impl Times {
+    fn lap(&mut self, what: &'static str) {
+        self.laps.push((what, self.since.elapsed()));
+        self.since = Instant::now();
+    }
 }
 
 impl Report {
@@ -49,7 +70,8 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { toll, images: [whole, failed, untouched], left, calls, lost, intervals } = self;
+        let Self { toll, images: [whole, failed, untouched], left, calls, lost, intervals, times } =
+            self;
         let Toll { kills, with_request, with_job, with_ending } = toll;
         let Left { steady, boots, starts } = left;
         write!(
@@ -58,17 +80,22 @@ impl fmt::Display for Report {
              {with_ending} with a guest ending; {calls} calls, {lost} without answer; images: \
              {whole} whole, {failed} failed, {untouched} never begun; guests: {steady} records of \
              the steady, {boots} boots in {starts} starts of the churned; {intervals} intervals tile"
-        )
+        )?;
+        let laps =
+            times.laps.iter().map(|(what, lap)| format!("{what} {:.0} s", lap.as_secs_f64()));
+        write!(f, " ({})", laps.collect::<Vec<_>>().join(", "))
     }
 }
 
 /// A storm over guests, servers, drives and images.
 pub(crate) async fn storm(mode: Mode, root: &Path, image: &Path, mut dice: Dice) -> Result<Report> {
+    let mut times = Times::default();
     let tiny = Tiny::read(image)?;
     let (mut platform, customer) = Platform::start(mode, root, &mut dice, image).await?;
     let cast = Cast::enter(&customer, &platform.site, &tiny).await?;
     let sources = Sources::prepare(&customer, &mut dice).await?;
     let site = platform.site.clone();
+    times.lap("setup");
     let stage = Arc::new(Stage::new(site, Arc::clone(&customer), cast, sources));
 
     let mut tasks = JoinSet::new();
@@ -77,19 +104,21 @@ pub(crate) async fn storm(mode: Mode, root: &Path, image: &Path, mut dice: Dice)
     tasks.spawn(work::drives(Arc::clone(&stage), dice.fork()));
     tasks.spawn(work::images(Arc::clone(&stage), dice.fork()));
     tasks.spawn(work::churn(Arc::clone(&stage), dice.fork()));
-    let toll = tokio::select! {
-        toll = killer::rage(&mut platform, &stage, dice.fork()) => toll?,
+    let mut killer = Killer::new(&mut platform, &customer, dice.fork());
+    tokio::select! {
+        raged = killer.rage(&stage) => raged?,
         failed = tasks.join_next() => match failed {
             Some(Ok(Err(error))) => return Err(error),
             other => bail!("a task of the storm ended by itself: {other:?}"),
         },
-    };
+    }
     stage.end();
     while let Some(ended) = tasks.join_next().await {
         ended.map_err(|error| anyhow!("a task of the storm broke: {error}"))??;
     }
 
-    let mut report = Report { toll, ..Report::default() };
+    let mut report = Report { toll: killer.toll, ..Report::default() };
+    times.lap("storm");
     settle::settle(&mut platform, &customer).await.context("settling")?;
     let pending =
         std::mem::take(&mut *stage.pending.lock().unwrap_or_else(PoisonError::into_inner));
@@ -98,9 +127,12 @@ pub(crate) async fn storm(mode: Mode, root: &Path, image: &Path, mut dice: Dice)
     }
     stage.cast.until_growing().await?;
     settle::settle(&mut platform, &customer).await.context("staying settled")?;
+    times.lap("settling");
     settle::destroy_servers(&customer).await?;
     report.left = stage.cast.judge(&mut customer.ledger())?;
     finish(platform, &customer, &tiny, &mut report).await?;
+    times.lap("end");
+    report.times = times;
     Ok(report)
 }
 
@@ -111,10 +143,12 @@ pub(crate) async fn crash_points(
     image: &Path,
     mut dice: Dice,
 ) -> Result<Report> {
+    let mut times = Times::default();
     let tiny = Tiny::read(image)?;
     let (mut platform, customer) = Platform::start(mode, root, &mut dice, image).await?;
     let sources = Sources::prepare(&customer, &mut dice).await?;
     let mut report = Report::default();
+    times.lap("setup");
     for number in 0..CRASH_POINTS {
         let name = format!("target-{number}");
         until("a target is made", async || match customer.create_drive(&name, TARGET).await? {
@@ -130,14 +164,14 @@ pub(crate) async fn crash_points(
             let source = sources.of(conversion).to_owned();
             async move { customer.image(conversion.call(), &target, &source).await }
         });
+        let mut killer = Killer::new(&mut platform, &customer, dice.fork());
         for _ in 0..dice.within(1..4) {
             moment(&copy, &mut dice).await?;
-            let victims = *dice.pick(mode.victims()).context("there are victims")?;
-            let toll = &mut report.toll;
-            killer::strike(&mut platform, &customer, Some(&copy), victims, toll)?;
+            killer.strike(Some(&copy))?;
             tokio::time::sleep(dice.millis(0..800)).await;
-            platform.revive()?;
+            killer.revive()?;
         }
+        report.toll.add(killer.toll);
         let acknowledged = match asking.await.context("asking for an image")?? {
             Answer::Done(()) => Acknowledged::Yes,
             Answer::Unsure => Acknowledged::No,
@@ -146,7 +180,10 @@ pub(crate) async fn crash_points(
         report.count(until_judged(&customer, &target, &copy, acknowledged).await?);
     }
     settle::settle(&mut platform, &customer).await.context("settling")?;
+    times.lap("jobs");
     finish(platform, &customer, &tiny, &mut report).await?;
+    times.lap("end");
+    report.times = times;
     Ok(report)
 }
 

@@ -168,13 +168,15 @@ pub(crate) async fn until_nothing_is_left(
         if !guests.is_empty() {
             return Ok(Some(format!("guests {guests:?}")));
         }
-        let mut files = sight::files_under(&site.servers)?;
-        files.extend(sight::files_under(&site.drives)?);
-        let is_ours = |name: &str| name.starts_with(standard);
-        files.retain(|file| {
-            !file.file_name().is_some_and(|name| name.to_str().is_some_and(is_ours))
+        let mut left = sight::entries_of(&site.drives)?;
+        let is_standard = |name: &str| name.starts_with(standard);
+        left.retain(|file| {
+            !file.file_name().is_some_and(|name| name.to_str().is_some_and(is_standard))
         });
-        Ok((!files.is_empty()).then(|| format!("files {files:?}")))
+        // A server is a directory; the lock beside them is the agent's own.
+        let servers = sight::entries_of(&site.servers)?;
+        left.extend(servers.into_iter().filter(|entry| entry.is_dir()));
+        Ok((!left.is_empty()).then(|| format!("{left:?}")))
     })
     .await
 }

@@ -35,23 +35,15 @@ pub(crate) fn processes_under(root: &Path) -> Result<Vec<Process>> {
     Ok(found)
 }
 
-/// Every file under `root`, deep.
-pub(crate) fn files_under(root: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    let mut directories = vec![root.to_owned()];
-    while let Some(directory) = directories.pop() {
-        let Ok(entries) = fs::read_dir(&directory) else { continue };
-        for entry in entries {
-            let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                directories.push(entry.path());
-            } else {
-                files.push(entry.path());
-            }
-        }
-    }
-    files.sort();
-    Ok(files)
+/// What lies in `directory`; nothing if it is not there.
+pub(crate) fn entries_of(directory: &Path) -> Result<Vec<PathBuf>> {
+    let Ok(entries) = fs::read_dir(directory) else { return Ok(Vec::new()) };
+    let mut found: Vec<PathBuf> = entries
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<_>>()
+        .context("list a directory")?;
+    found.sort();
+    Ok(found)
 }
 
 /// What QEMU says that the guest in `directory` is doing, such as `running` or `shutdown`.

@@ -103,7 +103,7 @@ fn drive(entry: &Entry, meters: &BTreeMap<&str, Vec<&Interval>>) -> Option<Strin
     (!within).then(|| format!("it ends outside of {ended:?}"))
 }
 
-/// What is wrong with a server's: one interval a run, the same for both meters, within its life.
+/// What is wrong with a server's: one interval a run, the same for both meters.
 fn server(
     entry: &Entry,
     starts: u64,
@@ -127,9 +127,9 @@ fn server(
     if meters.values().flatten().any(|interval| interval.quantity == 0) {
         return Some("nothing is metered".to_owned());
     }
-    let (first, last) = (cpu.first()?.0, cpu.last()?.1?);
-    let end = entry.ended.map_or(i64::MAX, |ended| ended.answered);
-    (first < entry.made.asked || last > end).then(|| "it is metered outside of its life".to_owned())
+    // A destroyed server is hidden at once and metered until its host has ended it.
+    let first = cpu.first()?.0;
+    (first < entry.made.asked).then(|| "it is metered before it was made".to_owned())
 }
 
 #[cfg(test)]

@@ -1,8 +1,7 @@
 //! What customers do all through the storm: servers, drives, images and the churned guests, each in
 //! a task of its own, until they are told that it is over.
 //!
-//! Nothing is repeated until it succeeds: what a kill leaves half known stays so, and settling says
-//! what became of it.
+//! A start or a stop whose answer a kill took away is not repeated: settling says what became of it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -19,6 +18,8 @@ use super::platform::Site;
 use std::sync::Arc;
 
 const SCRATCH: u64 = 4 << 20;
+/// How long a guest may take to boot among all the others.
+const BOOT: Duration = Duration::from_secs(25);
 
 /// What all tasks of a storm share.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub(crate) struct Stage {
     pub(crate) board: Board,
     /// Images whose end nobody has seen yet, by the name of their target.
     pub(crate) pending: Mutex<Vec<(String, Copy, Acknowledged)>>,
+    /// What became of the others.
+    pub(crate) outcomes: Mutex<Vec<Outcome>>,
     over: AtomicBool,
 }
 
@@ -42,6 +45,7 @@ impl Stage {
             sources,
             board: Board::default(),
             pending: Mutex::default(),
+            outcomes: Mutex::default(),
             over: AtomicBool::new(false),
         }
     }
@@ -94,10 +98,10 @@ pub(crate) async fn servers(stage: Arc<Stage>, who: &'static str, mut dice: Dice
             if stage.is_over() {
                 return Ok(());
             }
-            destroy(customer, &server).await?;
+            destroy(&stage, &server).await?;
         }
         // Busy if its server is not surely gone.
-        destroy(customer, &drive).await?;
+        destroy(&stage, &drive).await?;
         if stage.is_over() {
             return Ok(());
         }
@@ -116,7 +120,7 @@ pub(crate) async fn drives(stage: Arc<Stage>, mut dice: Dice) -> Result<()> {
                 customer.grow_drive(&name, size * 2).await?;
             }
             if !dice.one_in(5) {
-                destroy(customer, &name).await?;
+                destroy(&stage, &name).await?;
             }
         }
         if stage.is_over() {
@@ -127,10 +131,14 @@ pub(crate) async fn drives(stage: Arc<Stage>, mut dice: Dice) -> Result<()> {
     Ok(())
 }
 
-async fn destroy(customer: &Customer, name: &str) -> Result<()> {
-    let gone = customer.ledger().entries.get(name).is_none_or(|entry| entry.is_gone());
-    if !gone {
-        customer.destroy(name).await?;
+/// Destroys, and insists on an answer: what is left of a storm must find room on the host.
+async fn destroy(stage: &Stage, name: &str) -> Result<()> {
+    let is_gone = || stage.customer.ledger().entries.get(name).is_none_or(|entry| entry.is_gone());
+    while !stage.is_over() && !is_gone() {
+        match stage.customer.destroy(name).await? {
+            Answer::Unsure => stage.pause(Duration::from_millis(100)).await,
+            Answer::Done(()) | Answer::Refused(_) => return Ok(()),
+        }
     }
     Ok(())
 }
@@ -157,7 +165,7 @@ pub(crate) async fn images(stage: Arc<Stage>, mut dice: Dice) -> Result<()> {
             Answer::Unsure => Acknowledged::No,
             // The drive is not made yet, because its agent is dead.
             Answer::Refused(_) => {
-                destroy(customer, &target).await?;
+                destroy(&stage, &target).await?;
                 continue;
             }
         };
@@ -176,11 +184,9 @@ pub(crate) async fn images(stage: Arc<Stage>, mut dice: Dice) -> Result<()> {
             }
             stage.pause(Duration::from_millis(50)).await;
         };
-        if outcome == Outcome::Failed {
-            println!("  an image failed: {target}");
-        }
+        stage.outcomes.lock().unwrap_or_else(PoisonError::into_inner).push(outcome);
         stage.board.put(None);
-        destroy(customer, &target).await?;
+        destroy(&stage, &target).await?;
     }
     Ok(())
 }
@@ -190,13 +196,15 @@ pub(crate) async fn churn(stage: Arc<Stage>, mut dice: Dice) -> Result<()> {
     let customer = &stage.customer;
     while !stage.is_over() {
         let name = *dice.pick(&CHURNED).context("there are two")?;
-        let before = stage.cast.churned.length()?;
-        if customer.start(name).await? == Answer::Done(()) && !dice.one_in(5) {
-            // Long enough to have booted, mostly: a guest that wrote nothing proves nothing.
-            let began = Instant::now();
-            let records = dice.within(1..20);
+        if matches!(customer.start(name).await?, Answer::Refused(_)) {
+            // The other one runs, or one of them is still stopping.
+            stage.pause(dice.millis(0..300)).await;
+        } else if !dice.one_in(4) {
+            // Long enough to boot, mostly: a guest that wrote nothing proves nothing.
+            let before = stage.cast.churned.length()?;
+            let (records, began) = (dice.within(1..8), Instant::now());
             while stage.cast.churned.length()? < before + records
-                && began.elapsed() < Duration::from_secs(20)
+                && began.elapsed() < BOOT
                 && !stage.is_over()
             {
                 stage.pause(Duration::from_millis(100)).await;
@@ -205,8 +213,9 @@ pub(crate) async fn churn(stage: Arc<Stage>, mut dice: Dice) -> Result<()> {
         if stage.is_over() {
             return Ok(());
         }
-        customer.stop(name).await?;
-        stage.pause(dice.millis(0..500)).await;
+        if dice.one_in(2) {
+            customer.stop(name).await?;
+        }
     }
     Ok(())
 }

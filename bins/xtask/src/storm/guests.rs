@@ -21,9 +21,9 @@ use super::wait::until;
 
 const MEMORY: u32 = 256;
 const TRAIL: u64 = 4 << 20;
-/// How many records the ender writes; 10 a second.
-pub(crate) const ENDER_RECORDS: u64 = 80;
-const VANISHER_RECORDS: u64 = 30;
+/// How many records the ender writes: 10 a second on an idle machine, 2 or 3 in a storm.
+pub(crate) const ENDER_RECORDS: u64 = 60;
+const VANISHER_RECORDS: u64 = 20;
 /// The two servers that share the churned trail.
 pub(crate) const CHURNED: [&str; 2] = ["churn-a", "churn-b"];
 pub(crate) const ENDER: &str = "ender";
@@ -83,7 +83,7 @@ pub(crate) struct Left {
 }
 
 impl Cast {
-    /// Makes the guests' drives from `tiny`, and starts all but the churned.
+    /// Makes the guests' drives from `tiny`, and starts them; of the churned, the first.
     pub(crate) async fn enter(customer: &Customer, site: &Site, tiny: &Tiny) -> Result<Self> {
         let packed = fs::read(&tiny.packed).context("read tiny")?;
         let source = customer.first_drive("tiny", u64::try_from(packed.len())?).await?;
@@ -127,6 +127,7 @@ impl Cast {
                 steady if steady == STEADY[1] => {
                     (&cast.steady[1], Keeping::Persistent, Fate::Active)
                 }
+                first if first == CHURNED[0] => (&cast.churned, Keeping::Persistent, Fate::Active),
                 _ => (&cast.churned, Keeping::Persistent, Fate::Stopped),
             };
             let drives = [boot.as_str(), trail.drive.as_str()];

@@ -19,10 +19,10 @@ use super::platform::Site;
 
 const MIB: usize = 1 << 20;
 /// What is copied, in bytes: random, with a hole.
-const PAYLOAD: usize = 48 * MIB;
-const HOLE: std::ops::Range<usize> = 20 * MIB..24 * MIB;
+const PAYLOAD: usize = 24 * MIB;
+const HOLE: std::ops::Range<usize> = 8 * MIB..12 * MIB;
 /// The size of every target: the payload, packed, is a little longer than it is.
-pub(crate) const TARGET: u64 = 52 << 20;
+pub(crate) const TARGET: u64 = 28 << 20;
 const PART: usize = 64 << 10;
 
 /// How the bytes change on their way.
@@ -105,12 +105,12 @@ impl Copy {
     /// Whether the target has some of the bytes and not all: proof that work on it goes on, or did
     /// until a moment ago.
     pub(crate) fn is_partial(&self) -> Result<bool> {
-        Ok(self.is_begun()? && !self.is_whole()?)
+        Ok(self.is_begun() && !self.is_whole()?)
     }
 
     /// Whether anything was written to the target, which began as a hole.
-    pub(crate) fn is_begun(&self) -> Result<bool> {
-        Ok(fs::metadata(&self.file).is_ok_and(|target| target.blocks() > 0))
+    pub(crate) fn is_begun(&self) -> bool {
+        fs::metadata(&self.file).is_ok_and(|target| target.blocks() > 0)
     }
 
     fn is_whole(&self) -> Result<bool> {
@@ -149,7 +149,7 @@ impl Copy {
         if self.is_whole()? {
             return Ok(Outcome::Whole);
         }
-        let begun = self.is_begun()?;
+        let begun = self.is_begun();
         ensure!(
             !begun && acknowledged == Acknowledged::No,
             "{file} ({:?}) is neither whole nor failed: begun {begun}, acknowledged {acknowledged:?}",

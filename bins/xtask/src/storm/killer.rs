@@ -16,9 +16,9 @@ use super::wait::{GUARD, until};
 use super::work::Stage;
 
 /// For how long a storm rages at least.
-const STORM: Duration = Duration::from_secs(25);
+const STORM: Duration = Duration::from_secs(30);
 /// How many records before its end the ender loses its agent.
-const LAST_RECORDS: u64 = 25;
+const LAST_RECORDS: u64 = 10;
 
 /// The kills, and how many landed where it hurts.
 #[derive(Debug, Clone, Copy, Default)]
@@ -127,12 +127,12 @@ async fn until_due(stage: &Stage, pause: Duration, in_the_dark: bool) -> Result<
     }
 }
 
-/// Waits a while for an image with some of its bytes, and a little more.
+/// Waits a while for an image to be begun, and a little more.
 async fn into_an_image(stage: &Stage, dice: &mut Dice) -> Result<()> {
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(3) {
         if let Some(copy) = stage.board.copy()
-            && copy.is_partial()?
+            && copy.is_begun()
         {
             tokio::time::sleep(dice.millis(0..100)).await;
             return Ok(());

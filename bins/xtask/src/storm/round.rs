@@ -99,8 +99,7 @@ pub(crate) async fn storm(mode: Mode, root: &Path, image: &Path, mut dice: Dice)
     let stage = Arc::new(Stage::new(site, Arc::clone(&customer), cast, sources));
 
     let mut tasks = JoinSet::new();
-    tasks.spawn(work::servers(Arc::clone(&stage), "scratch-a", dice.fork()));
-    tasks.spawn(work::servers(Arc::clone(&stage), "scratch-b", dice.fork()));
+    tasks.spawn(work::servers(Arc::clone(&stage), dice.fork()));
     tasks.spawn(work::drives(Arc::clone(&stage), dice.fork()));
     tasks.spawn(work::images(Arc::clone(&stage), dice.fork()));
     tasks.spawn(work::churn(Arc::clone(&stage), dice.fork()));
@@ -120,6 +119,9 @@ pub(crate) async fn storm(mode: Mode, root: &Path, image: &Path, mut dice: Dice)
     let mut report = Report { toll: killer.toll, ..Report::default() };
     times.lap("storm");
     settle::settle(&mut platform, &customer).await.context("settling")?;
+    for outcome in stage.outcomes.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        report.count(*outcome);
+    }
     let pending =
         std::mem::take(&mut *stage.pending.lock().unwrap_or_else(PoisonError::into_inner));
     for (name, copy, acknowledged) in pending {
@@ -195,7 +197,7 @@ async fn moment(copy: &Copy, dice: &mut Dice) -> Result<()> {
     }
     // Not longer than it may take the revived to begin again.
     for _ in 0..500 {
-        if copy.is_begun()? {
+        if copy.is_begun() {
             break;
         }
         tokio::time::sleep(Duration::from_millis(4)).await;

@@ -69,10 +69,10 @@ impl Stage {
 
 /// Makes servers without an operating system, starts, stops and destroys them. Leaves the last of
 /// them as it is.
-pub(crate) async fn servers(stage: Arc<Stage>, who: &'static str, mut dice: Dice) -> Result<()> {
+pub(crate) async fn servers(stage: Arc<Stage>, mut dice: Dice) -> Result<()> {
     let customer = &stage.customer;
     for number in 0.. {
-        let (drive, server) = (format!("{who}-{number}-drive"), format!("{who}-{number}"));
+        let (drive, server) = (format!("scratch-{number}-drive"), format!("scratch-{number}"));
         customer.create_drive(&drive, SCRATCH).await?;
         if !customer.look_for(&drive).await? {
             continue;
@@ -84,7 +84,7 @@ pub(crate) async fn servers(stage: Arc<Stage>, who: &'static str, mut dice: Dice
         customer.create_server(&plan).await?;
         if customer.look_for(&server).await? {
             for _ in 0..dice.within(0..4) {
-                stage.pause(dice.millis(0..800)).await;
+                stage.pause(dice.millis(0..1_500)).await;
                 if dice.one_in(2) {
                     customer.start(&server).await?;
                 } else {
@@ -194,28 +194,27 @@ pub(crate) async fn images(stage: Arc<Stage>, mut dice: Dice) -> Result<()> {
 /// Starts and stops the two servers that share a trail, so that each often finds the other running.
 pub(crate) async fn churn(stage: Arc<Stage>, mut dice: Dice) -> Result<()> {
     let customer = &stage.customer;
-    while !stage.is_over() {
-        let name = *dice.pick(&CHURNED).context("there are two")?;
-        if matches!(customer.start(name).await?, Answer::Refused(_)) {
-            // The other one runs, or one of them is still stopping.
-            stage.pause(dice.millis(0..300)).await;
-        } else if !dice.one_in(4) {
-            // Long enough to boot, mostly: a guest that wrote nothing proves nothing.
-            let before = stage.cast.churned.length()?;
-            let (records, began) = (dice.within(1..8), Instant::now());
-            while stage.cast.churned.length()? < before + records
-                && began.elapsed() < BOOT
-                && !stage.is_over()
-            {
-                stage.pause(Duration::from_millis(100)).await;
+    let mut before = 0;
+    loop {
+        // Long enough for one of them to boot, mostly: a guest that wrote nothing proves nothing.
+        let (records, began) = (dice.within(1..8), Instant::now());
+        while stage.cast.churned.length()? < before + records
+            && began.elapsed() < BOOT
+            && !stage.is_over()
+        {
+            stage.pause(Duration::from_millis(100)).await;
+        }
+        for _ in 0..dice.within(2..5) {
+            if stage.is_over() {
+                return Ok(());
+            }
+            let name = *dice.pick(&CHURNED).context("there are two")?;
+            if dice.one_in(2) {
+                customer.stop(name).await?;
+            } else {
+                customer.start(name).await?;
             }
         }
-        if stage.is_over() {
-            return Ok(());
-        }
-        if dice.one_in(2) {
-            customer.stop(name).await?;
-        }
+        before = stage.cast.churned.length()?;
     }
-    Ok(())
 }

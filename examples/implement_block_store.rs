@@ -94,6 +94,7 @@ impl BlockStore for RamStore {
         let mut drives = lock(&self.drives);
         let found = find(&mut drives, drive)?;
         found.fence = found.fence.max(epoch);
+        found.report.epoch = found.report.epoch.max(epoch);
         Ok(())
     }
 

@@ -13,6 +13,8 @@ CREATE TABLE accounts (
     account TEXT PRIMARY KEY,
     name TEXT NOT NULL,
     email TEXT NOT NULL,
+    -- customer or operator.
+    scope TEXT NOT NULL,
     -- SHA-256 of the secret key in lower-case hex; empty where nobody may log in.
     key_hash TEXT NOT NULL
 );
@@ -24,6 +26,8 @@ CREATE TABLE hosts (
     state TEXT NOT NULL,
     cpu_mhz BIGINT NOT NULL,
     memory_mib BIGINT NOT NULL,
+    accelerator TEXT NOT NULL,
+    cpu_limits TEXT NOT NULL,
     -- Up to where its reports are taken in; null for nowhere.
     cursor_life TEXT,
     cursor_sequence BIGINT
@@ -32,6 +36,7 @@ CREATE TABLE hosts (
 CREATE TABLE arrays (
     array_id TEXT PRIMARY KEY,
     host TEXT NOT NULL REFERENCES hosts (host),
+    name TEXT NOT NULL,
     capacity BIGINT NOT NULL
 );
 

@@ -25,6 +25,7 @@
 #![forbid(unsafe_code)]
 
 pub mod app;
+pub mod authority;
 mod db;
 pub mod hosts;
 pub mod http;

@@ -11,7 +11,7 @@ use elasticstack_core::prelude::*;
 use elasticstack_core::scheduler::{ReferenceScheduler, Scheduler};
 use tokio::net::TcpListener;
 
-use crate::app::{App, DataPath};
+use crate::app::{App, AppConfig, DataPath};
 use crate::hosts::{Dial, Fleet, Patience};
 use crate::http::{self, ImageAnswer};
 
@@ -84,6 +84,7 @@ pub struct ServerBuilder {
     scheduler: Option<Arc<dyn Scheduler>>,
     biller: Option<Arc<dyn Biller>>,
     clock: Option<Arc<dyn Clock>>,
+    config: AppConfig,
     patience: Patience,
     image_answer: ImageAnswer,
 }
@@ -119,6 +120,12 @@ impl ServerBuilder {
         self
     }
 
+    /// What the use cases leave to the operator.
+    pub fn config(mut self, config: AppConfig) -> Self {
+        self.config = config;
+        self
+    }
+
     /// How long to wait for hosts.
     pub fn patience(mut self, patience: Patience) -> Self {
         self.patience = patience;
@@ -134,9 +141,10 @@ impl ServerBuilder {
     /// Opens the database, takes up its hosts and begins to serve them.
     ///
     /// # Errors
-    /// `MissingKey` without a database or a dial; what [`App::open`] fails with.
+    /// `MissingKey` without a database or a dial; what [`App::open_with`] fails with.
     pub async fn build(self) -> Result<Server> {
-        let Self { database, dial, scheduler, biller, clock, patience, image_answer } = self;
+        let Self { database, dial, scheduler, biller, clock, config, patience, image_answer } =
+            self;
         let database = database.ok_or_else(|| missing("database"))?;
         let dial = dial.ok_or_else(|| missing("dial"))?;
         let scheduler = scheduler.unwrap_or_else(|| Arc::new(ReferenceScheduler));
@@ -144,7 +152,7 @@ impl ServerBuilder {
         let clock = clock.unwrap_or_else(|| Arc::new(|| Timestamp::from(SystemTime::now())));
         let fleet = Arc::new(Fleet::new(dial, patience));
         let data: Arc<dyn DataPath> = fleet.clone();
-        let app = App::open(&database, scheduler, biller, clock, data).await?;
+        let app = App::open_with(config, &database, scheduler, biller, clock, data).await?;
         let router = http::router(Arc::clone(&app), image_answer);
         fleet.spawn(&app).await?;
         Ok(Server { app, fleet, router })

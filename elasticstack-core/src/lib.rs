@@ -20,6 +20,7 @@
 //! brings those. (The one exception is behind the feature `client-hyper`, the client's socket.)
 #![forbid(unsafe_code)]
 
+pub mod amount;
 pub mod biller;
 pub mod block;
 pub mod client;

@@ -1,7 +1,8 @@
 //! Composition: which implementation stands behind which trait, and the order of start and stop.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -161,7 +162,11 @@ struct Manifest {
 }
 
 fn lock(data_dir: &Path) -> anyhow::Result<File> {
-    fs::create_dir_all(data_dir).with_context(|| format!("making {}", data_dir.display()))?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(data_dir)
+        .with_context(|| format!("making {}", data_dir.display()))?;
     let path = data_dir.join("lock");
     let file = File::options().write(true).create(true).truncate(false).open(&path)?;
     match file.try_lock() {

@@ -5,7 +5,8 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
+use elasticstack_api::app::secret_key;
 use elasticstack_core::prelude::*;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -73,12 +74,6 @@ pub fn write_private(path: &Path, content: &[u8]) -> anyhow::Result<()> {
     fs::rename(&new, path).with_context(doing)?;
     let parent = path.parent().context("a file has a directory")?;
     File::open(parent).and_then(|directory| directory.sync_all()).with_context(doing)
-}
-
-fn secret_key() -> anyhow::Result<Secret> {
-    let mut random = [0; 32];
-    getrandom::fill(&mut random).map_err(|error| anyhow!("drawing a secret key: {error}"))?;
-    Ok(Secret::new(random.iter().map(|byte| format!("{byte:02x}")).collect::<String>()))
 }
 
 #[cfg(test)]

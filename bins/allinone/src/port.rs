@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 
+use crate::demo::say;
+
 /// How many ports above the wanted one are tried.
 const TRIES: u16 = 20;
 
@@ -21,7 +23,7 @@ pub async fn listen(wanted: SocketAddr) -> anyhow::Result<TcpListener> {
             Ok(listener) => return Ok(listener),
             Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
                 let holder = holder(port).unwrap_or_else(|| "another process".to_owned());
-                println!("port {port} is held by {holder}: trying the next one");
+                say(format_args!("port {port} is held by {holder}: trying the next one"));
             }
             Err(error) => return Err(error).with_context(|| format!("listening on {address}")),
         }
@@ -31,17 +33,21 @@ pub async fn listen(wanted: SocketAddr) -> anyhow::Result<TcpListener> {
 
 /// The program and pid that listen on a TCP port, as far as this user may see.
 fn holder(port: u16) -> Option<String> {
-    let table = fs::read_to_string("/proc/net/tcp").ok()?;
-    let inode = listening_inode(&table, port)?;
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(fs::read_to_string);
+    let inode = tables.iter().flatten().find_map(|table| listening_inode(table, port))?;
     let socket = format!("socket:[{inode}]");
     for process in fs::read_dir("/proc").ok()?.flatten() {
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok())
+        else {
+            continue; // such as `self`
+        };
         let Ok(files) = fs::read_dir(process.path().join("fd")) else { continue };
         let holds = files.flatten().any(|file| {
             fs::read_link(file.path()).is_ok_and(|target| target.as_os_str() == socket.as_str())
         });
         if holds {
             let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-            return Some(format!("{} (pid {})", name.trim(), process.file_name().display()));
+            return Some(format!("{} (pid {pid})", name.trim()));
         }
     }
     None

@@ -6,17 +6,19 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use elasticstack_core::client::{Client, HyperTransport};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
-use crate::cloud::{Cloud, DEFAULT_API, Guests, PROMISE};
+use crate::cloud::{Cloud, DEFAULT_API, Guests};
 use crate::{demo, port, smoke};
 
 /// All of ElasticStack in one process.
 #[derive(Debug, clap::Parser)]
 #[command(version)]
 pub struct Arguments {
-    /// Where everything is kept; with --smoke, a directory that goes away at the end if absent.
+    /// Where everything is kept [default: with --smoke a directory that goes away at the end, else
+    /// elasticstack in $XDG_DATA_HOME or ~/.local/share]
     #[arg(long)]
     data_dir: Option<PathBuf>,
     /// Where the public API listens; the next free port if that one is held.
@@ -28,9 +30,9 @@ pub struct Arguments {
     /// Prove that a guest boots, reads, writes and ends, then exit.
     #[arg(long)]
     smoke: bool,
-    /// How long the proof may take, in seconds.
-    #[arg(long, default_value_t = 300)]
-    seconds: u64,
+    /// How long the proof may take from the program's start on, in seconds.
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
+    seconds: u32,
     /// Leave the guests running at the end; the next start on this data directory adopts them.
     #[arg(long, conflicts_with = "smoke")]
     keep: bool,
@@ -42,57 +44,103 @@ impl Arguments {
     /// # Errors
     /// Whatever kept it from starting or stopping, or the proof from succeeding.
     pub async fn run(self) -> anyhow::Result<()> {
-        let scratch = tempfile::Builder::new().prefix("elasticstack-").tempdir()?;
+        // From the first moment: whoever stops this program early finds nothing left behind.
+        let mut stop = Stop::listen(self.smoke.then(|| Duration::from_secs(self.seconds.into())))?;
+        let scratch;
         let data_dir = match (&self.data_dir, self.smoke) {
             (Some(data_dir), _) => data_dir.clone(),
-            (None, true) => scratch.path().to_owned(),
+            (None, true) => {
+                scratch = tempfile::Builder::new().prefix("elasticstack-").tempdir()?;
+                scratch.path().to_owned()
+            }
             (None, false) => demo::default_data_dir()?,
         };
+        // Never cut off: what it has begun could not be ended in order.
         let cloud = Cloud::start(&data_dir).await?;
-        let outcome = self.work_on(&cloud, &data_dir).await;
-        cloud.stop(if self.keep { Guests::Keep } else { Guests::Stop }).await?;
-        outcome
+        let outcome = self.serve(&cloud, &data_dir, &mut stop).await;
+        let stopped = cloud.stop(if self.keep { Guests::Keep } else { Guests::Stop }).await;
+        outcome.and(stopped)
     }
 
-    /// Serves the API while there is something to do.
-    async fn work_on(&self, cloud: &Cloud, data_dir: &Path) -> anyhow::Result<()> {
+    /// Serves the API while there is something to do; if it can't be served, there is nothing.
+    async fn serve(&self, cloud: &Cloud, data_dir: &Path, stop: &mut Stop) -> anyhow::Result<()> {
         let listener = port::listen(self.api).await?;
         let api = listener.local_addr()?;
-        let (done, stopped) = oneshot::channel::<()>();
-        let serving = cloud.serve(listener, async move { drop(stopped.await) });
-        let working = async {
-            let outcome = match cloud.publish(&self.image).await {
-                Ok(()) if self.smoke => self.prove(cloud, api).await,
-                Ok(()) => wait(cloud, data_dir, api).await,
-                Err(error) => Err(error),
-            };
-            drop(done);
-            outcome
+        let (working, worked) = oneshot::channel::<()>();
+        let serving = cloud.serve(listener, async move { drop(worked.await) });
+        let work = async move {
+            let _working = working;
+            self.work(cloud, data_dir, api, stop).await
         };
-        let (served, worked) = tokio::join!(serving, working);
-        worked.and(served)
+        tokio::try_join!(serving, work).map(|((), ())| ())
     }
 
-    async fn prove(&self, cloud: &Cloud, api: SocketAddr) -> anyhow::Result<()> {
-        let identity = cloud.identity();
-        let transport = HyperTransport::new(&format!("http://{api}"))?;
-        let client = Client::new(transport, identity.account, &identity.key)?;
-        let within = Duration::from_secs(self.seconds);
-        smoke::run(&client, &smoke::Plan { within, ..smoke::Plan::default() }).await
+    async fn work(
+        &self,
+        cloud: &Cloud,
+        data_dir: &Path,
+        api: SocketAddr,
+        stop: &mut Stop,
+    ) -> anyhow::Result<()> {
+        tokio::select! {
+            published = cloud.publish(&self.image) => published?,
+            early = stop.told() => return if self.smoke { Err(early.into()) } else { Ok(()) },
+        }
+        if self.smoke {
+            let identity = cloud.identity();
+            let transport = HyperTransport::new(&format!("http://{api}"))?;
+            let client = Client::new(transport, identity.account, &identity.key)?;
+            return smoke::run(&client, stop.told()).await;
+        }
+        demo::write_env(data_dir, api, cloud.identity())?;
+        demo::say(demo::ready(data_dir, api, cloud.accelerator()));
+        stop.told().await;
+        Ok(())
     }
 }
 
-/// Says where everything is and waits for a signal to stop.
-async fn wait(cloud: &Cloud, data_dir: &Path, api: SocketAddr) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    demo::write_env(data_dir, api, cloud.identity())?;
-    println!("drives may sum up to {PROMISE}, more than the disk has: this is for trying");
-    println!("guests run on {}", cloud.accelerator());
-    println!("{}", demo::ready(data_dir, api));
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// What ends this program before its work does.
+#[derive(Debug)]
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+    limit: Option<(Duration, Instant)>,
+}
+
+/// Why the work was not finished.
+#[derive(Debug, thiserror::Error)]
+enum Early {
+    #[error("told to stop before the proof was finished")]
+    Signal,
+    #[error("the proof was not finished within {} s: give it more with --seconds", .0.as_secs())]
+    Late(Duration),
+}
+
+impl Stop {
+    /// Signals are heard from now on, and so is the end of `within`.
+    fn listen(within: Option<Duration>) -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            limit: within.map(|within| (within, Instant::now() + within)),
+        })
     }
-    Ok(())
+
+    /// Completes with the reason to stop. Cancel safe.
+    async fn told(&mut self) -> Early {
+        let late = async {
+            match self.limit {
+                Some((within, at)) => {
+                    tokio::time::sleep_until(at).await;
+                    within
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.terminate.recv() => Early::Signal,
+            _ = self.interrupt.recv() => Early::Signal,
+            within = late => Early::Late(within),
+        }
+    }
 }

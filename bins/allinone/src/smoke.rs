@@ -14,6 +14,8 @@ use elasticstack_core::wire::calls::Call;
 use elasticstack_core::wire::record::Record;
 use sha2::{Digest as _, Sha256};
 
+use crate::demo::say;
+
 /// The task that `tiny` is given in the first 16 bytes of its second drive.
 pub const ANSWER: [u8; 16] = *b"ES-TINY-ANSWER-1";
 
@@ -23,88 +25,95 @@ const DIGEST: std::ops::Range<usize> = BLOCK..BLOCK + 32;
 const BOOT_ID: std::ops::Range<usize> = BLOCK + 32..BLOCK + 68;
 const SECOND_DRIVE: usize = 4 << 20;
 
-/// What the proof is made of. Anything but the default must fail it.
-#[derive(Debug, Clone)]
-pub struct Plan {
-    /// The magic at the start of the second drive.
-    pub magic: [u8; 16],
-    /// What the boot drive holds.
-    pub boot: Boot,
-    /// How long all of it may take.
-    pub within: Duration,
-}
-
-/// What the boot drive holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Boot {
-    /// The standard drive `tiny`.
-    Tiny,
-    /// Zeros, as after create.
-    Zeros,
-}
-
-impl Default for Plan {
-    fn default() -> Self {
-        Self { magic: ANSWER, boot: Boot::Tiny, within: Duration::from_secs(300) }
-    }
-}
-
 /// What was made on the way, destroyed at the end whatever came of it.
 #[derive(Debug, Default)]
 pub struct Traces {
     server: Option<String>,
     drives: Vec<String>,
-    /// The second drive as it was written.
-    pub sent: Vec<u8>,
 }
 
-/// Runs the proof and prints each step with its time.
+/// A task that a guest was given.
+#[derive(Debug)]
+pub struct Task {
+    /// The server.
+    pub server: String,
+    /// Its second drive.
+    pub second: String,
+    /// What the second drive was given to begin with; behind it are zeros.
+    pub block: Vec<u8>,
+}
+
+/// How long a proof that failed may take to tell why and to clean up.
+const LAST_WORDS: Duration = Duration::from_secs(60);
+
+/// Runs the proof and prints each step with its time. It is given up once `stop` completes, and
+/// what it made is destroyed whatever came of it.
 ///
 /// # Errors
 /// What went wrong, with the end of the guest's serial log where there is one.
-pub async fn run<T: Transport>(client: &Client<T>, plan: &Plan) -> anyhow::Result<()> {
+pub async fn run<T: Transport, E: Into<anyhow::Error>>(
+    client: &Client<T>,
+    stop: impl Future<Output = E>,
+) -> anyhow::Result<()> {
     let mut traces = Traces::default();
-    let proof = tokio::time::timeout(plan.within, prove(client, plan, &mut traces)).await;
-    let outcome = match proof {
-        Ok(outcome) => outcome,
-        Err(_) => Err(anyhow!(
-            "no answer from the guest within {} s: see --seconds",
-            plan.within.as_secs()
-        )),
+    let outcome = tokio::select! {
+        outcome = prove(client, &mut traces) => outcome,
+        given_up = stop => Err(given_up.into()),
     };
-    let outcome = match (outcome, &traces.server) {
-        (Err(error), Some(server)) => {
-            let serial = client.read(Call::ServerSerial, &[server]).await.unwrap_or_default();
-            let tail = String::from_utf8_lossy(&serial[serial.len().saturating_sub(2_000)..]);
-            Err(error.context(format!("the guest's serial log ends with:\n{tail}")))
+    let last_words = async {
+        let outcome = match (outcome, &traces.server) {
+            (Err(error), Some(server)) => Err(with_serial_log(client, server, error).await),
+            (outcome, _) => outcome,
+        };
+        let cleaned = clean(client, &traces).await;
+        outcome.and(cleaned)
+    };
+    tokio::time::timeout(LAST_WORDS, last_words).await.unwrap_or_else(|_| {
+        Err(anyhow!("what the proof made could not be destroyed within {LAST_WORDS:?}"))
+    })
+}
+
+async fn with_serial_log<T: Transport>(
+    client: &Client<T>,
+    server: &str,
+    error: anyhow::Error,
+) -> anyhow::Error {
+    match client.read(Call::ServerSerial, &[server]).await {
+        Ok(log) if log.is_empty() => error.context("the guest wrote nothing to its serial port"),
+        Ok(log) => {
+            let tail = String::from_utf8_lossy(&log[log.len().saturating_sub(2_000)..]);
+            error.context(format!("the guest's serial log ends with:\n{tail}"))
         }
-        (outcome, _) => outcome,
-    };
-    let cleaned = clean(client, &traces).await;
-    outcome.and(cleaned)
+        Err(unread) => error.context(format!("the guest's serial log can't be read: {unread}")),
+    }
 }
 
 /// Everything up to the right answer. Leaves in `traces` what it made.
+async fn prove<T: Transport>(client: &Client<T>, traces: &mut Traces) -> anyhow::Result<()> {
+    let mut steps = Steps::default();
+    let task = give(client, ANSWER, traces, &mut steps).await?;
+    judge(client, &task, &mut steps).await
+}
+
+/// Makes a server that boots `tiny` and has a second drive which begins with `magic` and a nonce.
 ///
 /// # Errors
-/// What went wrong.
-pub async fn prove<T: Transport>(
+/// What the API says.
+pub async fn give<T: Transport>(
     client: &Client<T>,
-    plan: &Plan,
+    magic: [u8; 16],
     traces: &mut Traces,
-) -> anyhow::Result<()> {
-    let mut steps = Steps::default();
-
-    let boot = boot_drive(client, plan.boot, traces).await?;
+    steps: &mut Steps,
+) -> anyhow::Result<Task> {
+    let boot = boot_drive(client, traces).await?;
     steps.done("the boot drive is created and imaged");
 
     let second = create_drive(client, "smoke second", SECOND_DRIVE as u64, traces).await?;
     let mut block = vec![0; BLOCK];
-    block[..plan.magic.len()].copy_from_slice(&plan.magic);
+    block[..magic.len()].copy_from_slice(&magic);
     getrandom::fill(&mut block[NONCE]).map_err(|error| anyhow!("drawing a nonce: {error}"))?;
     let data = bytes::Bytes::copy_from_slice(&block);
     client.write(Call::DriveWrite, &[&second], data).await.context("writing the nonce")?;
-    traces.sent.clone_from(&block);
     steps.done("the nonce is written to the second drive");
 
     let record = Record::new()
@@ -122,9 +131,21 @@ pub async fn prove<T: Transport>(
     let server = info.value("server").context("the new server has no id")?.to_owned();
     traces.server = Some(server.clone());
     steps.done("the server is created and started");
+    Ok(Task { server, second, block })
+}
 
+/// Waits until the guest has powered itself off and its claims are gone, then reads its answer.
+///
+/// # Errors
+/// What the API says, or what is wrong with the answer.
+pub async fn judge<T: Transport>(
+    client: &Client<T>,
+    task: &Task,
+    steps: &mut Steps,
+) -> anyhow::Result<()> {
+    let Task { server, second, block } = task;
     until(|| async {
-        let info = client.one(Call::ServerInfo, &[&server], &Record::new()).await?;
+        let info = client.one(Call::ServerInfo, &[server], &Record::new()).await?;
         if let Some(failed) = info.value("failed") {
             bail!("the server failed: {failed}");
         }
@@ -133,14 +154,14 @@ pub async fn prove<T: Transport>(
     .await
     .context("waiting for the guest to power itself off")?;
     until(|| async {
-        let info = client.one(Call::DriveInfo, &[&second], &Record::new()).await?;
+        let info = client.one(Call::DriveInfo, &[second], &Record::new()).await?;
         Ok(info.value("claimed").is_none())
     })
     .await
     .context("waiting for the claim to go")?;
     steps.done("the guest has powered itself off and its claims are gone");
 
-    let read = client.read(Call::DriveRead, &[&second, "0", &SECOND_DRIVE.to_string()]).await?;
+    let read = client.read(Call::DriveRead, &[second, "0", &SECOND_DRIVE.to_string()]).await?;
     ensure!(read.len() == SECOND_DRIVE, "read {} bytes of the second drive", read.len());
     ensure!(read[..BLOCK] == block[..], "the guest changed the block that it was given");
     let digest = Sha256::new().chain_update(&block[NONCE]).chain_update(&read[BOOT_ID]).finalize();
@@ -151,18 +172,6 @@ pub async fn prove<T: Transport>(
     );
     steps.done("the guest's answer is right");
     Ok(())
-}
-
-/// Reads the whole second drive of a proof that was expected to fail.
-///
-/// # Errors
-/// If the drive can't be read.
-pub async fn second_drive<T: Transport>(
-    client: &Client<T>,
-    traces: &Traces,
-) -> anyhow::Result<bytes::Bytes> {
-    let drive = traces.drives.last().context("no second drive was made")?;
-    Ok(client.read(Call::DriveRead, &[drive, "0", &SECOND_DRIVE.to_string()]).await?)
 }
 
 /// Destroys what a proof made.
@@ -189,7 +198,6 @@ pub async fn clean<T: Transport>(client: &Client<T>, traces: &Traces) -> anyhow:
 
 async fn boot_drive<T: Transport>(
     client: &Client<T>,
-    boot: Boot,
     traces: &mut Traces,
 ) -> anyhow::Result<String> {
     let standard = client.many(Call::DrivesInfoStandard).await.context("listing images")?;
@@ -200,9 +208,6 @@ async fn boot_drive<T: Transport>(
     let source = tiny.value("drive").context("the standard drive has no id")?;
     let size = tiny.value("rawsize").context("the standard drive has no rawsize")?;
     let drive = create_drive(client, "smoke boot", size.parse()?, traces).await?;
-    if boot == Boot::Zeros {
-        return Ok(drive);
-    }
     client
         .one(Call::DriveImageGunzip, &[&drive, source], &Record::new())
         .await
@@ -245,7 +250,7 @@ where
 
 /// Prints what is done and how long it took.
 #[derive(Debug)]
-struct Steps {
+pub struct Steps {
     since: Instant,
 }
 
@@ -257,7 +262,7 @@ impl Default for Steps {
 
 impl Steps {
     fn done(&mut self, what: &str) {
-        println!("{:>7.2} s  {what}", self.since.elapsed().as_secs_f64());
+        say(format_args!("{:>7.2} s  {what}", self.since.elapsed().as_secs_f64()));
         self.since = Instant::now();
     }
 }

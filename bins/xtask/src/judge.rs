@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 
 use crate::product::Product;
+use crate::up::Profile;
 use crate::{image, process, tools};
 
 const LIBCLOUD: &str = "apache-libcloud==3.6.1";
-const LIBCLOUD_SCRIPT: &str = "bins/xtask/src/judge/libcloud.py";
+const LIBCLOUD_SCRIPT: &str = "bins/xtask/src/judge/with_libcloud.py";
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -34,7 +35,7 @@ pub(crate) fn libcloud() -> Result<()> {
     tools::ensure_packages()?;
     let image = image::run(image::Args::default())?;
     let python = python_with(LIBCLOUD)?;
-    let product = Product::start(&image)?;
+    let product = Product::start(&image, Profile::Dev)?;
     let mut judge = process::command(python)?;
     judge.arg(LIBCLOUD_SCRIPT).envs(product.environment()?);
     let verdict = process::run(&mut judge).context("libcloud is not content");

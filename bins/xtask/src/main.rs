@@ -1,9 +1,12 @@
 //! The project's own commands. This file owns the command line and nothing else: each command is a
 //! module with one `run`.
 
+mod bench;
+mod browser;
 mod goldens;
 mod image;
 mod judge;
+mod kit_report;
 mod layers;
 mod process;
 mod product;
@@ -37,6 +40,10 @@ enum Command {
     Judge(judge::Args),
     /// Kill the product at any instant and judge what comes of it
     Storm(storm::Args),
+    /// Run the conformance kits on every backend and print backend × clause
+    KitReport,
+    /// Measure the running product beside a peer
+    Bench(bench::Args),
     /// Rewrite the golden files from what the code says now
     Goldens,
 }
@@ -49,6 +56,8 @@ fn main() -> ExitCode {
         Command::Image(args) => image::run(args).map(|path| println!("{}", path.display())),
         Command::Judge(args) => judge::run(&args),
         Command::Storm(args) => storm::run(&args),
+        Command::KitReport => kit_report::run(),
+        Command::Bench(args) => bench::run(&args),
         Command::Goldens => goldens::run(),
     };
     match outcome {

@@ -37,10 +37,22 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Result<Command> {
 }
 
 /// `cargo` with `args`, to be run at the root.
+///
+/// It is not told of the package that `cargo xtask` runs: build scripts that watch those variables
+/// would run again, and half of the workspace be built again, at every change between xtask and
+/// plain cargo.
 pub(crate) fn cargo<const N: usize>(args: [&str; N]) -> Result<Command> {
     let mut command = command("cargo")?;
     command.args(args);
+    for (name, _) in env::vars_os().filter(|(name, _)| is_of_the_package_run(name)) {
+        command.env_remove(name);
+    }
     Ok(command)
+}
+
+fn is_of_the_package_run(name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    name.starts_with(b"CARGO_PKG_") || name.starts_with(b"CARGO_MANIFEST_")
 }
 
 /// Runs to the end with our own input and output.
@@ -104,6 +116,16 @@ mod tests {
     fn a_failed_command_is_named_with_its_arguments_and_status() {
         let error = run(command("sh").unwrap().args(["-c", "exit 3"])).unwrap_err();
         assert_eq!(error.to_string(), "`sh -c exit 3` ended with exit status: 3");
+    }
+
+    #[test]
+    fn cargo_is_not_told_of_the_package_that_is_run() {
+        assert!(env::var_os("CARGO_PKG_NAME").is_some(), "set by whoever runs the tests");
+        let cargo = cargo(["--version"]).unwrap();
+        let hidden: Vec<_> = cargo.get_envs().filter(|(_, value)| value.is_none()).collect();
+        for name in ["CARGO_PKG_NAME", "CARGO_MANIFEST_DIR"] {
+            assert!(hidden.contains(&(OsStr::new(name), None)), "{name} is not among {hidden:?}");
+        }
     }
 
     #[test]

@@ -5,16 +5,75 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::thread;
 
 use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
 
-use crate::{process, up};
+use crate::process;
+use crate::up::{self, Profile};
+
+/// A program of ours that is up: one that prints a line beginning with `READY` once it serves.
+pub(crate) struct Program {
+    child: Child,
+    ready: String,
+}
+
+impl Program {
+    /// Starts it and waits until it says that it is ready.
+    ///
+    /// # Errors
+    /// It ends before it is ready.
+    pub(crate) fn start(command: &mut Command) -> Result<Self> {
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+        let output = child.stdout.take().context("the program has no output")?;
+        let mut program = Self { child, ready: String::new() };
+        let mut lines = BufReader::new(output).lines().map_while(std::result::Result::ok);
+        match lines.find(|line| line.starts_with("READY")) {
+            Some(line) => program.ready = line,
+            None => bail!("the program ended before it was ready: {}", program.child.wait()?),
+        }
+        // Whatever else it says is read to the end, or it could not go on saying it.
+        thread::spawn(move || lines.for_each(drop));
+        Ok(program)
+    }
+
+    /// The line that said so.
+    pub(crate) fn ready(&self) -> &str {
+        &self.ready
+    }
+
+    /// Asks it to stop, and waits.
+    ///
+    /// # Errors
+    /// It does not end well.
+    pub(crate) fn stop(mut self) -> Result<()> {
+        self.terminate()?;
+        let status = self.child.wait()?;
+        if status.success() { Ok(()) } else { bail!("the program ended with {status}") }
+    }
+
+    fn terminate(&self) -> Result<()> {
+        process::run(process::command("kill")?.arg(self.child.id().to_string()))
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            // Asked, not killed: it stops its guests, which would outlive it otherwise.
+            let ended = self.terminate().and_then(|()| Ok(self.child.wait()?));
+            if let Err(error) = ended {
+                eprintln!("the program could not be stopped: {error:#}");
+            }
+        }
+    }
+}
 
 /// An all-in-one that is up.
 pub(crate) struct Product {
-    child: Child,
+    program: Program,
     data_dir: TempDir,
 }
 
@@ -23,7 +82,7 @@ impl Product {
     ///
     /// # Errors
     /// It ends before it is ready.
-    pub(crate) fn start(image: &Path) -> Result<Self> {
+    pub(crate) fn start(image: &Path, profile: Profile) -> Result<Self> {
         let data_dir = tempfile::Builder::new().prefix("elasticstack-").tempdir()?;
         let args = up::Args {
             data_dir: Some(data_dir.path().to_owned()),
@@ -31,18 +90,18 @@ impl Product {
             api: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
             ..up::Args::default()
         };
-        let mut command = up::allinone(&args, up::Profile::Dev, image)?;
-        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
-        let mut product = Self { child, data_dir };
-        let output = product.child.stdout.take().context("the product has no output")?;
-        let ready = BufReader::new(output)
-            .lines()
-            .map_while(std::result::Result::ok)
-            .any(|line| line.starts_with("READY"));
-        if !ready {
-            bail!("the product ended before it was ready: {}", product.child.wait()?);
-        }
-        Ok(product)
+        let program = Program::start(&mut up::allinone(&args, profile, image)?)?;
+        Ok(Self { program, data_dir })
+    }
+
+    /// Its process: `cargo run` became it.
+    pub(crate) fn pid(&self) -> u32 {
+        self.program.child.id()
+    }
+
+    /// Where it keeps everything.
+    pub(crate) fn data_dir(&self) -> &Path {
+        self.data_dir.path()
     }
 
     /// What the product tells its user to put in the environment.
@@ -60,25 +119,7 @@ impl Product {
     ///
     /// # Errors
     /// It does not end well.
-    pub(crate) fn stop(mut self) -> Result<()> {
-        self.terminate()?;
-        let status = self.child.wait()?;
-        if status.success() { Ok(()) } else { bail!("the product ended with {status}") }
-    }
-
-    fn terminate(&self) -> Result<()> {
-        process::run(process::command("kill")?.arg(self.child.id().to_string()))
-    }
-}
-
-impl Drop for Product {
-    fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) {
-            // Asked, not killed: it stops its guests, which would outlive it otherwise.
-            let ended = self.terminate().and_then(|()| Ok(self.child.wait()?));
-            if let Err(error) = ended {
-                eprintln!("the product could not be stopped: {error:#}");
-            }
-        }
+    pub(crate) fn stop(self) -> Result<()> {
+        self.program.stop()
     }
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 
 use crate::layers::{self, graph};
-use crate::{image, judge, process, storm, tools, up};
+use crate::{browser, image, judge, process, storm, tools, up};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -48,6 +48,7 @@ const STAGES: &[Stage] = &[
     always("image", "the standard drive `tiny` is built", image),
     always("smoke", "a guest boots, reads, writes and ends, through the public API", up::smoke),
     always("libcloud", "an old client is content, on a real guest", judge::libcloud),
+    always("panel", "a browser does the main job in the panel, on a real guest", browser::run),
     always("storm", "killed at any instant, nothing is lost, doubled or left", storm::daily),
     nightly("storms", "the same, many times", storm::nightly),
     nightly("features", "every feature of every library builds alone", features),

@@ -1,5 +1,5 @@
 //! What the checks need besides Rust: Debian packages, and cargo tools at pinned versions. Owns the
-//! two lists and how a missing one is installed; on a machine that has all of them it costs one
+//! lists and how a missing one is installed; on a machine that has all of them it costs one
 //! `dpkg-query`.
 //!
 //! Packages are the only thing installed as root (through sudo if we are not); cargo tools go to
@@ -14,7 +14,9 @@ use anyhow::{Context as _, Result, bail};
 use crate::process;
 
 /// Debian's names, each with what it is for.
-const PACKAGES: &[(&str, &str)] = &[
+type Packages = &'static [(&'static str, &'static str)];
+
+const PACKAGES: Packages = &[
     ("kmod", "module dependencies of `tiny`"),
     ("mtools", "the FAT disk of `tiny`, written without root"),
     ("qemu-system-x86", "virtual machines"),
@@ -23,6 +25,14 @@ const PACKAGES: &[(&str, &str)] = &[
     ("syslinux-common", "boot loader modules of `tiny`"),
 ];
 
+const TESTS: Packages = &[
+    ("sqlite3", "looks at the usage of a storm from outside"),
+    ("xfsprogs", "a file system with reflinks, to clone drives on"),
+];
+
+const BROWSER: Packages = &[("chromium", "the browser that tries the panel")];
+const NPM: Packages = &[("npm", "brings what drives the browser")];
+
 const QEMU: &str = "qemu-system-x86";
 const NEXTEST: &str = "0.9.143";
 const DENY: &str = "0.20.2";
@@ -30,18 +40,33 @@ const DENY: &str = "0.20.2";
 /// Installs every package and tool that the daily stages need and this machine lacks.
 pub(crate) fn ensure() -> Result<()> {
     ensure_packages()?;
+    ensure_debian(TESTS)?;
     ensure_nextest()
+}
+
+/// The Debian packages that `up` needs and this machine lacks.
+pub(crate) fn missing_packages() -> Result<Vec<&'static str>> {
+    missing(PACKAGES)
 }
 
 /// Installs the Debian packages that are missing.
 pub(crate) fn ensure_packages() -> Result<()> {
-    let missing = missing_packages()?;
+    ensure_debian(PACKAGES)
+}
+
+/// Installs a browser and npm, unless they are there.
+pub(crate) fn ensure_browser() -> Result<()> {
+    ensure_debian(BROWSER)?;
+    // Some installations of node bring an npm of their own, in no Debian package.
+    if process::is_installed("npm")? { Ok(()) } else { ensure_debian(NPM) }
+}
+
+fn ensure_debian(packages: Packages) -> Result<()> {
+    let missing = missing(packages)?;
     if missing.is_empty() {
         return Ok(());
     }
-    for (name, purpose) in PACKAGES.iter().filter(|(name, _)| missing.contains(name)) {
-        println!("installing {name}: {purpose}");
-    }
+    println!("installing {}", missing.join(", "));
     if !all_have_candidates(&missing)? {
         apt(["update", "--quiet"], &[])?;
     }
@@ -90,11 +115,12 @@ const INSTALL: [&str; 3] = ["install", "--yes", "--no-install-recommends"];
 const INSTALL_DOWNGRADING: [&str; 4] =
     ["install", "--yes", "--no-install-recommends", "--allow-downgrades"];
 
-fn missing_packages() -> Result<Vec<&'static str>> {
+/// The Debian packages of `packages` that this machine lacks.
+fn missing(packages: Packages) -> Result<Vec<&'static str>> {
     if !process::is_installed("dpkg-query")? {
         bail!("dpkg-query not found: xtask installs packages on Debian 12 only");
     }
-    let names = PACKAGES.iter().map(|(name, _)| *name);
+    let names = packages.iter().map(|(name, _)| *name);
     // Unknown names make dpkg-query exit with 1, so its status says nothing.
     let output = process::command("dpkg-query")?
         .args(["--show", "--showformat", "${Package} ${db:Status-Status}\n"])
@@ -102,14 +128,14 @@ fn missing_packages() -> Result<Vec<&'static str>> {
         .stderr(Stdio::null())
         .output()
         .context("dpkg-query cannot be started")?;
-    Ok(lacking(&String::from_utf8_lossy(&output.stdout)))
+    Ok(lacking(packages, &String::from_utf8_lossy(&output.stdout)))
 }
 
-/// The packages that `listing` (lines of "name status") does not call installed.
-fn lacking(listing: &str) -> Vec<&'static str> {
+/// Those of `packages` that `listing` (lines of "name status") does not call installed.
+fn lacking(packages: Packages, listing: &str) -> Vec<&'static str> {
     let installed: Vec<&str> =
         listing.lines().filter_map(|line| line.strip_suffix(" installed")).collect();
-    PACKAGES.iter().map(|(name, _)| *name).filter(|name| !installed.contains(name)).collect()
+    packages.iter().map(|(name, _)| *name).filter(|name| !installed.contains(name)).collect()
 }
 
 fn all_have_candidates(packages: &[&str]) -> Result<bool> {
@@ -191,7 +217,7 @@ mod tests {
     fn a_package_that_is_removed_or_unknown_is_lacking() {
         let listing =
             "kmod installed\nmtools config-files\nsyslinux installed\nsyslinux-common installed\n";
-        assert_eq!(lacking(listing), ["mtools", "qemu-system-x86"]);
+        assert_eq!(lacking(PACKAGES, listing), ["mtools", "qemu-system-x86"]);
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! `cargo xtask up`: the platform on this machine. Owns what must stand before the all-in-one
 //! program starts, and the passing on of its flags; what the flags do is the program's own affair.
 
+use std::env;
+use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::{image, process, tools};
 
@@ -32,9 +34,53 @@ pub(crate) struct Args {
 /// Prepares the machine and becomes the all-in-one program, so that its signals and its exit status
 /// are this command's.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    print!("{}", outlook(&tools::missing_packages()?, is_built()?, kvm()));
     tools::ensure_packages()?;
     let image = image::run(image::Args::default())?;
     process::become_command(&mut allinone(args, Profile::Release, &image)?)
+}
+
+/// What is going to happen, before it does: installed, built, on which CPU, at which cost.
+fn outlook(missing: &[&str], is_built: bool, kvm: Result<(), String>) -> String {
+    let install = match missing {
+        [] => "nothing, all packages are there".to_owned(),
+        missing => format!(
+            "{} with apt-get, by sudo if you are not root: about 500 MB, 2 minutes",
+            missing.join(", ")
+        ),
+    };
+    let build = match is_built {
+        true => "what changed since the last time",
+        false => {
+            "the programs and the guest image, without root: about 1.5 GB, 10 minutes on 2 cores"
+        }
+    };
+    let guests = match kvm {
+        Ok(()) => "KVM".to_owned(),
+        Err(why) => format!("software CPU, some twenty times slower: {why}"),
+    };
+    format!("to install  {install}\nto build    {build}\nguests on   {guests}\n")
+}
+
+/// Whether the program was built for use before: then little is left to do.
+fn is_built() -> Result<bool> {
+    let ours = env::current_exe().context("find the directory of built programs")?;
+    let target = ours.ancestors().nth(2).context("xtask is run by cargo")?;
+    Ok(target.join("release/elasticstack-allinone").exists())
+}
+
+/// Whether guests will run on KVM. The program looks more closely, by an ioctl that xtask cannot
+/// make, and says on its `READY` lines what it found.
+fn kvm() -> Result<(), String> {
+    let device = File::options().read(true).write(true).open("/dev/kvm");
+    device.map_err(|error| format!("/dev/kvm does not open ({error})"))?;
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let mut flags = cpuinfo.lines().filter(|line| line.starts_with("flags"));
+    let virtualises = |line: &str| line.split(' ').any(|flag| flag == "vmx" || flag == "svm");
+    match flags.any(virtualises) {
+        true => Ok(()),
+        false => Err("the processor shows neither vmx nor svm".to_owned()),
+    }
 }
 
 /// The proof alone, in the profile that the tests build anyway.
@@ -76,4 +122,22 @@ pub(crate) fn allinone(args: &Args, profile: Profile, image: &Path) -> Result<Co
         command.arg("--keep");
     }
     Ok(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_user_is_told_first_what_is_installed_and_built_and_what_guests_run_on() {
+        let cold = outlook(&["qemu-system-x86", "kmod"], false, Err("no /dev/kvm".to_owned()));
+        for told in ["qemu-system-x86, kmod", "sudo", "500 MB", "1.5 GB", "minutes", "no /dev/kvm"]
+        {
+            assert!(cold.contains(told), "{told}: {cold}");
+        }
+        let warm = outlook(&[], true, Ok(()));
+        for told in ["nothing", "what changed", "KVM"] {
+            assert!(warm.contains(told), "{told}: {warm}");
+        }
+    }
 }

@@ -6,6 +6,7 @@
 
 use elasticstack_core::name::InvalidName;
 use elasticstack_core::prelude::*;
+use elasticstack_core::wire::calls::Scope;
 use elasticstack_core::wire::record::Record;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -22,7 +23,7 @@ pub const OPERATOR: AccountId =
 const NO_HASH: &str = "----------------------------------------------------------------";
 
 impl App {
-    /// Makes an account. `key` is its secret key and must be random, at least 128 bits. Repeating
+    /// Makes an account of a customer. `key` is its secret key and must be random, at least 128 bits. Repeating
     /// it with the same key changes nothing.
     ///
     /// # Errors
@@ -34,12 +35,39 @@ impl App {
         email: &str,
         key: &Secret,
     ) -> Result<()> {
-        let row = &AccountRow {
+        self.add_account(&AccountRow {
             account,
             name: name.clone(),
             email: email.to_owned(),
+            scope: Scope::Customer,
             key_hash: hash(key),
-        };
+        })
+        .await
+    }
+
+    /// Makes an account of an operator, who may do all that a customer may, and commands hosts.
+    /// `key` as for [`App::account_create`].
+    ///
+    /// # Errors
+    /// `ChangedMeanwhile` if the account exists with another key.
+    pub async fn operator_create(
+        &self,
+        account: AccountId,
+        name: &Name,
+        key: &Secret,
+    ) -> Result<()> {
+        self.add_account(&AccountRow {
+            account,
+            name: name.clone(),
+            email: String::new(),
+            scope: Scope::Operator,
+            key_hash: hash(key),
+        })
+        .await
+    }
+
+    async fn add_account(&self, row: &AccountRow) -> Result<()> {
+        let account = row.account;
         self.db
             .write(|tx| {
                 Box::pin(async move {
@@ -64,13 +92,13 @@ impl App {
         let known = self.db.read().await?.account(account).await?;
         let given = hash(key);
         let kept = known.as_ref().map_or(NO_HASH, |row| row.key_hash.as_str());
-        if bool::from(given.as_bytes().ct_eq(kept.as_bytes())) {
-            Ok(Caller { account })
-        } else {
-            Err(Error::new(
+        let fits = bool::from(given.as_bytes().ct_eq(kept.as_bytes()));
+        match known {
+            Some(row) if fits => Ok(Caller { account, scope: row.scope }),
+            Some(_) | None => Err(Error::new(
                 ErrorKind::BadCredentials,
                 "the account's id or its secret key is wrong: send both as HTTP Basic credentials",
-            ))
+            )),
         }
     }
 
@@ -96,6 +124,7 @@ impl App {
                 Error::internal("naming the operator's account").source(error)
             })?,
             email: String::new(),
+            scope: Scope::Operator,
             key_hash: String::new(),
         };
         self.db
@@ -111,10 +140,25 @@ impl App {
     }
 }
 
+/// A new secret key: 256 random bits, in hex.
+///
+/// # Errors
+/// `Internal` if the system gives no random bits.
+pub fn secret_key() -> Result<Secret> {
+    let mut bits = [0; 32];
+    getrandom::fill(&mut bits)
+        .map_err(|error| Error::internal(format!("drawing a secret key: {error}")))?;
+    Ok(Secret::new(hex(&bits)))
+}
+
 fn hash(key: &Secret) -> String {
+    hex(&Sha256::digest(key.expose().as_bytes()))
+}
+
+fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
-    let mut hex = String::with_capacity(64);
-    for byte in Sha256::digest(key.expose().as_bytes()) {
+    let mut hex = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
         // Writing to a String can't fail.
         let _ = write!(hex, "{byte:02x}");
     }

@@ -14,7 +14,7 @@ use elasticstack_core::wire::internal::{
 };
 
 use super::{App, HostRecord};
-use crate::db::{DriveRow, HostRow, JobRow, OutboxRow, Reader, ServerRow};
+use crate::db::{ArrayRow, DriveRow, HostRow, JobRow, OutboxRow, Reader, ServerRow};
 
 impl App {
     /// Makes a host known, or notes its new name or address.
@@ -41,6 +41,8 @@ impl App {
                         state: HostState::Joining,
                         cpu: MegaHertz(0),
                         memory: MebiBytes(0),
+                        accelerator: String::new(),
+                        cpu_limits: String::new(),
                         cursor: None,
                     });
                     row.name = name.clone();
@@ -83,10 +85,13 @@ impl App {
         }
         self.hear(host);
         let most = i64::MAX.unsigned_abs();
-        let arrays: &BTreeMap<ArrayId, Bytes> = &report
+        let arrays: &BTreeMap<ArrayId, ArrayRow> = &report
             .arrays
             .iter()
-            .map(|array| Ok((array.array, Bytes::try_from(array.capacity.min(most))?)))
+            .map(|array| {
+                let capacity = Bytes::try_from(array.capacity.min(most))?;
+                Ok((array.array, ArrayRow { name: array.name.clone(), capacity }))
+            })
             .collect::<Result<_, TooManyBytes>>()
             .map_err(|error| Error::internal("reading a host's arrays").source(error))?;
         self.db
@@ -97,19 +102,22 @@ impl App {
                     row.state = row.state.step(HostEvent::Answered).after(row.state);
                     row.cpu = MegaHertz(report.cpu_mhz);
                     row.memory = MebiBytes(report.memory_mib);
+                    row.accelerator.clone_from(&report.accelerator);
+                    row.cpu_limits.clone_from(&report.cpu_limits);
                     if row != before {
                         tx.save_host(&row).await?;
                     }
                     let known = tx.arrays_of(host).await?;
-                    for (array, capacity) in arrays {
-                        if known.get(array) != Some(capacity) {
-                            tx.save_array(host, *array, *capacity).await?;
+                    for (array, row) in arrays {
+                        if known.get(array) != Some(row) {
+                            tx.save_array(host, *array, row).await?;
                         }
                     }
-                    for (array, capacity) in &known {
-                        if !arrays.contains_key(array) && *capacity > Bytes::ZERO {
+                    for (array, row) in known {
+                        if !arrays.contains_key(&array) && row.capacity > Bytes::ZERO {
                             tracing::warn!(%host, %array, "a host no longer tells of an array");
-                            tx.save_array(host, *array, Bytes::ZERO).await?;
+                            let row = ArrayRow { capacity: Bytes::ZERO, ..row };
+                            tx.save_array(host, array, &row).await?;
                         }
                     }
                     Ok(())

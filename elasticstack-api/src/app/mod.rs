@@ -20,6 +20,7 @@ mod deadlines;
 mod drive_record;
 mod drives;
 mod fleet;
+mod hosts;
 mod imaging;
 mod ingest;
 mod metering;
@@ -40,19 +41,23 @@ use elasticstack_core::biller::{Biller, Change, ChangeKind, Verdict};
 use elasticstack_core::id::TypedId;
 use elasticstack_core::prelude::*;
 use elasticstack_core::scheduler::{Refusal, Scheduler};
+use elasticstack_core::wire::calls::Scope;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::authority::Authority;
 use crate::db::{Database, Reader};
 
-pub use accounts::OPERATOR;
+pub use accounts::{OPERATOR, secret_key};
 
 /// Who asks, once authenticated.
 #[derive(Debug, Clone)]
 pub struct Caller {
     /// The account that asks and pays.
     pub account: AccountId,
+    /// What its credentials cover.
+    pub scope: Scope,
 }
 
 /// Whether a new server is started at once.
@@ -134,11 +139,13 @@ pub struct AppConfig {
     /// How long a call that changes something waits for its host's report before it answers with
     /// what is so far.
     pub answer_within: Duration,
+    /// Who signs the certificates of new hosts; without one no host can be added.
+    pub authority: Option<Arc<Authority>>,
 }
 
 impl Default for AppConfig {
     fn default() -> Self {
-        Self { answer_within: Duration::from_secs(20) }
+        Self { answer_within: Duration::from_secs(20), authority: None }
     }
 }
 

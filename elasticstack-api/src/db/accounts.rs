@@ -1,8 +1,9 @@
 //! Rows of accounts.
 
 use elasticstack_core::prelude::*;
+use elasticstack_core::wire::calls::Scope;
 
-use super::row::{column, failed, parsed};
+use super::row::{column, failed, parsed, word};
 use super::{Reader, Writer};
 
 /// An account.
@@ -11,6 +12,7 @@ pub(crate) struct AccountRow {
     pub(crate) account: AccountId,
     pub(crate) name: Name,
     pub(crate) email: String,
+    pub(crate) scope: Scope,
     /// The secret key's hash; empty where nobody may log in.
     pub(crate) key_hash: String,
 }
@@ -18,16 +20,18 @@ pub(crate) struct AccountRow {
 impl Reader {
     /// The account of this id.
     pub(crate) async fn account(&mut self, account: AccountId) -> Result<Option<AccountRow>> {
-        let row = sqlx::query("SELECT name, email, key_hash FROM accounts WHERE account = $1")
-            .bind(account.to_string())
-            .fetch_optional(self.connection())
-            .await
-            .map_err(failed("reading an account"))?;
+        let row =
+            sqlx::query("SELECT name, email, scope, key_hash FROM accounts WHERE account = $1")
+                .bind(account.to_string())
+                .fetch_optional(self.connection())
+                .await
+                .map_err(failed("reading an account"))?;
         row.map(|row| {
             Ok(AccountRow {
                 account,
                 name: parsed(&row, "name")?,
                 email: column(&row, "email")?,
+                scope: word(&row, "scope", Scope::from_word)?,
                 key_hash: column(&row, "key_hash")?,
             })
         })
@@ -38,13 +42,14 @@ impl Reader {
 impl Writer<'_> {
     /// Adds an account.
     pub(crate) async fn insert_account(&mut self, row: &AccountRow) -> Result<()> {
-        let AccountRow { account, name, email, key_hash } = row;
+        let AccountRow { account, name, email, scope, key_hash } = row;
         sqlx::query(
-            "INSERT INTO accounts (account, name, email, key_hash) VALUES ($1, $2, $3, $4)",
+            "INSERT INTO accounts (account, name, email, scope, key_hash) VALUES ($1, $2, $3, $4, $5)",
         )
         .bind(account.to_string())
         .bind(name.as_str())
         .bind(email)
+        .bind(scope.as_str())
         .bind(key_hash)
         .execute(self.changing())
         .await

@@ -20,8 +20,20 @@ pub(crate) struct HostRow {
     pub(crate) state: HostState,
     pub(crate) cpu: MegaHertz,
     pub(crate) memory: MebiBytes,
+    /// What runs its guests, and why.
+    pub(crate) accelerator: String,
+    /// How processor time is limited there, or `none`.
+    pub(crate) cpu_limits: String,
     /// Up to where its reports are taken in.
     pub(crate) cursor: Option<Cursor>,
+}
+
+/// An array of a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ArrayRow {
+    pub(crate) name: String,
+    /// The most that drives on it may sum up to; zero once its host no longer tells of it.
+    pub(crate) capacity: Bytes,
 }
 
 fn host(row: &SqliteRow) -> Result<HostRow> {
@@ -37,6 +49,8 @@ fn host(row: &SqliteRow) -> Result<HostRow> {
         state: word(row, "state", HostState::from_word)?,
         cpu: MegaHertz(small(row, "cpu_mhz")?),
         memory: MebiBytes(small(row, "memory_mib")?),
+        accelerator: column(row, "accelerator")?,
+        cpu_limits: column(row, "cpu_limits")?,
         cursor,
     })
 }
@@ -61,14 +75,20 @@ impl Reader {
         row.as_ref().map(host).transpose()
     }
 
-    /// The arrays of a host with their capacity.
-    pub(crate) async fn arrays_of(&mut self, host: HostId) -> Result<BTreeMap<ArrayId, Bytes>> {
-        let rows = sqlx::query("SELECT array_id, capacity FROM arrays WHERE host = $1")
+    /// The arrays of a host.
+    pub(crate) async fn arrays_of(&mut self, host: HostId) -> Result<BTreeMap<ArrayId, ArrayRow>> {
+        let rows = sqlx::query("SELECT array_id, name, capacity FROM arrays WHERE host = $1")
             .bind(host.to_string())
             .fetch_all(self.connection())
             .await
             .map_err(failed("reading the arrays of a host"))?;
-        rows.iter().map(|row| Ok((parsed(row, "array_id")?, bytes(row, "capacity")?))).collect()
+        rows.iter()
+            .map(|row| {
+                let array =
+                    ArrayRow { name: column(row, "name")?, capacity: bytes(row, "capacity")? };
+                Ok((parsed(row, "array_id")?, array))
+            })
+            .collect()
     }
 
     /// All free room: what the hosts have, less what intents hold of it. Nothing else reserves.
@@ -78,9 +98,9 @@ impl Reader {
         let mut inventory = Inventory::default();
         for row in self.hosts().await? {
             let (cpu, memory) = held.get(&row.host).copied().unwrap_or_default();
-            let arrays = self.arrays_of(row.host).await?.into_iter().map(|(array, capacity)| {
+            let arrays = self.arrays_of(row.host).await?.into_iter().map(|(array, row)| {
                 let promised = promised.get(&array).copied().unwrap_or_default();
-                ArrayRoom { array, free: capacity.saturating_sub(promised) }
+                ArrayRoom { array, free: row.capacity.saturating_sub(promised) }
             });
             inventory.hosts.push(HostRoom {
                 host: row.host,
@@ -116,7 +136,7 @@ impl Reader {
     }
 
     /// A drive that is to shrink holds its old size until its host has made it smaller.
-    async fn promised_to_drives(&mut self) -> Result<BTreeMap<ArrayId, Bytes>> {
+    pub(crate) async fn promised_to_drives(&mut self) -> Result<BTreeMap<ArrayId, Bytes>> {
         let rows = sqlx::query(
             "SELECT array_id, state, CAST(SUM(CASE WHEN seen_size > size THEN seen_size \
              ELSE size END) AS BIGINT) AS promised FROM drives \
@@ -143,14 +163,17 @@ impl Reader {
 impl Writer<'_> {
     /// Adds the host or replaces its row.
     pub(crate) async fn save_host(&mut self, row: &HostRow) -> Result<()> {
-        let HostRow { host, name, address, state, cpu, memory, cursor } = row;
+        let HostRow { host, name, address, state, cpu, memory, accelerator, cpu_limits, cursor } =
+            row;
         sqlx::query(
             "INSERT INTO hosts (host, name, address, state, cpu_mhz, memory_mib, cursor_life, \
-             cursor_sequence) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) \
+             cursor_sequence, accelerator, cpu_limits) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
              ON CONFLICT (host) DO UPDATE SET name = excluded.name, address = excluded.address, \
              state = excluded.state, cpu_mhz = excluded.cpu_mhz, \
              memory_mib = excluded.memory_mib, cursor_life = excluded.cursor_life, \
-             cursor_sequence = excluded.cursor_sequence",
+             cursor_sequence = excluded.cursor_sequence, accelerator = excluded.accelerator, \
+             cpu_limits = excluded.cpu_limits",
         )
         .bind(host.to_string())
         .bind(name.as_str())
@@ -160,26 +183,30 @@ impl Writer<'_> {
         .bind(i64::from(memory.0))
         .bind(cursor.as_ref().map(|cursor| cursor.life.as_str()))
         .bind(cursor.as_ref().map(|cursor| stored(cursor.sequence)))
+        .bind(accelerator)
+        .bind(cpu_limits)
         .execute(self.changing())
         .await
         .map_err(failed("saving a host"))?;
         Ok(())
     }
 
-    /// Notes the capacity of an array of `host`. One that is known to be another host's is left.
+    /// Notes an array of `host`. One that is known to be another host's is left.
     pub(crate) async fn save_array(
         &mut self,
         host: HostId,
         array: ArrayId,
-        capacity: Bytes,
+        ArrayRow { name, capacity }: &ArrayRow,
     ) -> Result<()> {
         sqlx::query(
-            "INSERT INTO arrays (array_id, host, capacity) VALUES ($1, $2, $3) \
-             ON CONFLICT (array_id) DO UPDATE SET capacity = excluded.capacity \
+            "INSERT INTO arrays (array_id, host, name, capacity) VALUES ($1, $2, $3, $4) \
+             ON CONFLICT (array_id) DO UPDATE SET name = excluded.name, \
+             capacity = excluded.capacity \
              WHERE arrays.host = excluded.host",
         )
         .bind(array.to_string())
         .bind(host.to_string())
+        .bind(name)
         .bind(capacity.to_i64())
         .execute(self.changing())
         .await

@@ -34,7 +34,7 @@ use tokio::sync::watch;
 pub(crate) use accounts::AccountRow;
 pub(crate) use claims::{ClaimRow, Holder};
 pub(crate) use drives::{DriveRow, Standard};
-pub(crate) use hosts::HostRow;
+pub(crate) use hosts::{ArrayRow, HostRow};
 pub(crate) use jobs::JobRow;
 pub(crate) use outbox::OutboxRow;
 pub(crate) use servers::ServerRow;

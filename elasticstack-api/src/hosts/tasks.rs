@@ -14,6 +14,9 @@ pub(super) struct Tasks {
 
 impl Tasks {
     /// Runs `future` until it completes or the set is closed, at whichever await that finds it.
+    ///
+    /// Once the set is closed it is not polled again: it shall not see another of the set, such as
+    /// the connection it waits on, end before it, and take that for a failure.
     pub(super) fn spawn<F>(&self, future: F)
     where
         F: Future + Send + 'static,
@@ -22,6 +25,7 @@ impl Tasks {
         let stop = self.stop.clone();
         self.tracker.spawn(async move {
             tokio::select! {
+                biased;
                 () = stop.cancelled() => {}
                 _ = future => {}
             }
@@ -49,5 +53,38 @@ where
 {
     fn execute(&self, future: F) {
         self.spawn(future);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn no_task_sees_another_of_its_set_end_before_it() {
+        // Chance would have to be kind a hundred times.
+        for _ in 0..100 {
+            let tasks = Tasks::default();
+            let (waits, saw) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(false)));
+            let (connection, broken) = tokio::sync::oneshot::channel::<()>();
+            tasks.spawn(async move {
+                let _open = connection;
+                std::future::pending::<()>().await;
+            });
+            let (waiting, seen) = (Arc::clone(&waits), Arc::clone(&saw));
+            tasks.spawn(async move {
+                waiting.notify_one();
+                let _ = broken.await;
+                seen.store(true, Ordering::Relaxed);
+            });
+            waits.notified().await;
+            tasks.close().await;
+            assert!(!saw.load(Ordering::Relaxed), "it took the end for a failure");
+        }
     }
 }

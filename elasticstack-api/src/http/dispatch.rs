@@ -4,7 +4,7 @@ use bytes::Bytes as Data;
 use elasticstack_core::prelude::*;
 use elasticstack_core::wire::calls::Call;
 use elasticstack_core::wire::internal::Conversion;
-use elasticstack_core::wire::keys::Object::{Drive, Profile, Server};
+use elasticstack_core::wire::keys::Object::{Drive, Host, Profile, Server};
 use elasticstack_core::wire::record::Record;
 
 use super::ImageAnswer;
@@ -80,6 +80,10 @@ pub(super) async fn dispatch(
         Call::ServerReset => nothing(app.server_reset(caller, parameters.id(0)?).await?),
         Call::ServerDestroy => nothing(app.server_destroy(caller, parameters.id(0)?).await?),
         Call::ServerSerial => Reply::Bytes(app.server_serial(caller, parameters.id(0)?).await?),
+        Call::HostsList => Reply::Ids(texts(app.host_ids().await?)),
+        Call::HostsInfo => Reply::Many(Host, app.hosts_info().await?),
+        Call::HostInfo => Reply::One(Host, app.host_info(parameters.id(0)?).await?),
+        Call::HostCreate => Reply::One(Host, app.host_add(&record).await?),
         Call::ProfileInfo => Reply::One(Profile, app.profile_info(caller).await?),
     };
     Ok(reply)

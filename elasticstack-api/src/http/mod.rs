@@ -112,6 +112,9 @@ impl Api {
         request::check_method(route, &parts.method)?;
         let (account, key) = request::credentials(headers)?;
         let caller = self.app.authenticate(account, &key).await?;
+        if !caller.scope.covers(route.scope) {
+            return Err(out_of_scope());
+        }
         let mut asked = Asked { parameters, record: Record::new(), data: Bytes::new() };
         match route.body {
             Body::Ignored => body::ignore(body).await?,
@@ -127,6 +130,10 @@ impl Api {
         }
         dispatch(&self.app, &caller, route.call, asked, self.image_answer).await
     }
+}
+
+fn out_of_scope() -> Error {
+    Error::new(ErrorKind::OutOfScope, "this call is for operators: use an operator's credentials")
 }
 
 fn no_such_call() -> Error {

@@ -77,7 +77,7 @@ impl World {
         let clock = self.clock.clone();
         let url = format!("sqlite:{}", self.directory.path().join("control.db").display());
         let app = App::open_with(
-            AppConfig { answer_within },
+            AppConfig { answer_within, ..AppConfig::default() },
             &url,
             Arc::new(ReferenceScheduler),
             self.biller.clone(),

@@ -8,6 +8,8 @@
 #[cfg(feature = "client-hyper")]
 mod hyper;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -32,6 +34,13 @@ pub trait Transport: Send + Sync {
     /// # Errors
     /// `Unavailable` if the server can't be reached or breaks off.
     async fn send(&self, request: Request<bytes::Bytes>) -> Result<Response<bytes::Bytes>>;
+}
+
+#[async_trait]
+impl<T: Transport + ?Sized> Transport for Arc<T> {
+    async fn send(&self, request: Request<bytes::Bytes>) -> Result<Response<bytes::Bytes>> {
+        (**self).send(request).await
+    }
 }
 
 /// Speaks the public API as one account.

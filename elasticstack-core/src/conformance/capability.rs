@@ -3,6 +3,8 @@
 //! [`Resize`]: crate::block::Resize
 //! [`CloneDrive`]: crate::block::CloneDrive
 
+use std::borrow::Cow;
+
 use super::blockstore::{
     BlockStoreFixture, FIRST, MIB, arrays, bytes, holds, is_zero, opened, pattern, reopen, report,
     room, spec, write,
@@ -12,8 +14,9 @@ use crate::block::{BlockStore, Cloned, DriveSpec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::generation::{Epoch, Era, Generation};
 
-pub(super) const NO_RESIZER: Outcome = Outcome::Skipped { missing: "BlockStore::resizer" };
-const NO_CLONER: Outcome = Outcome::Skipped { missing: "BlockStore::cloner" };
+pub(super) const NO_RESIZER: Outcome =
+    Outcome::Skipped { missing: Cow::Borrowed("BlockStore::resizer") };
+const NO_CLONER: Outcome = Outcome::Skipped { missing: Cow::Borrowed("BlockStore::cloner") };
 
 /// Makes the drive `size` long, as change number `generation`.
 pub(super) async fn resize(
@@ -125,7 +128,9 @@ pub(super) async fn cl_1_a_clone_equals_its_source_and_goes_its_own_way(
     let target = store.open(to.drive, Epoch(1)).await?;
     write(&*target, 0, pattern(2, 2 * MIB)).await?;
     if cloner.clone_drive(from.drive, to.drive).await? == Cloned::MustCopy {
-        return Ok(Outcome::Skipped { missing: "array whose drives can share blocks" });
+        return Ok(Outcome::Skipped {
+            missing: Cow::Borrowed("array whose drives can share blocks"),
+        });
     }
     holds(&*target, 0, &pattern(1, MIB)).await?;
     is_zero(&*target, MIB, 2 * MIB).await?;
@@ -142,7 +147,7 @@ pub(super) async fn cl_2_a_pair_that_must_be_copied_is_left_alone(
     let store = fixture.start().await?;
     let Some(cloner) = store.cloner() else { return Ok(NO_CLONER) };
     let [_, second, ..] = &*arrays(&*store).await? else {
-        return Ok(Outcome::Skipped { missing: "second array" });
+        return Ok(Outcome::Skipped { missing: Cow::Borrowed("second array") });
     };
     let (from, source) = opened(&*store, 1).await?;
     write(&*source, 0, pattern(1, MIB)).await?;

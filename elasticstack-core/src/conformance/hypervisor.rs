@@ -4,6 +4,7 @@
 //! Nothing here assumes that an effect is instant: a check looks, and pauses through the fixture,
 //! until it sees what it waits for or has looked [`LOOKS`] times.
 
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
@@ -165,7 +166,8 @@ async fn ends(
 }
 
 const POWER_OFF: (GuestAct, EndCause) = (GuestAct::PowerOff, EndCause::Guest);
-const NO_POWER_OFF: Outcome = Outcome::Skipped { missing: "guest that powers itself off" };
+const NO_POWER_OFF: Outcome =
+    Outcome::Skipped { missing: Cow::Borrowed("guest that powers itself off") };
 
 async fn restarted(
     fixture: &dyn HypervisorFixture,
@@ -281,7 +283,7 @@ pub(super) async fn hv_4_a_panic_is_told_apart(
     fixture: &dyn HypervisorFixture,
 ) -> Result<Outcome, Violation> {
     if !fixture.can(GuestAct::Panic) {
-        return Ok(Outcome::Skipped { missing: "guest that panics" });
+        return Ok(Outcome::Skipped { missing: Cow::Borrowed("guest that panics") });
     }
     let hypervisor = fixture.start().await?;
     let spec = started(fixture, &*hypervisor, 1).await?;
@@ -334,7 +336,7 @@ pub(super) async fn hv_6_a_silent_guest_is_left_alone(
     fixture: &dyn HypervisorFixture,
 ) -> Result<Outcome, Violation> {
     if !fixture.can(GuestAct::Hang) {
-        return Ok(Outcome::Skipped { missing: "guest that hangs" });
+        return Ok(Outcome::Skipped { missing: Cow::Borrowed("guest that hangs") });
     }
     let hypervisor = fixture.start().await?;
     let spec = started(fixture, &*hypervisor, 1).await?;
@@ -417,7 +419,7 @@ pub(super) async fn co_1_the_serial_log_outlives_process_and_run(
 ) -> Result<Outcome, Violation> {
     let hypervisor = fixture.start().await?;
     if hypervisor.console().is_none() {
-        return Ok(Outcome::Skipped { missing: "Hypervisor::console" });
+        return Ok(Outcome::Skipped { missing: Cow::Borrowed("Hypervisor::console") });
     }
     let server = started(fixture, &*hypervisor, 1).await?.server;
     greeted(fixture, &*hypervisor, server).await?;

@@ -49,7 +49,11 @@ macro_rules! __conformance_test {
         #[test]
         $(#[$attribute])*
         fn $check() {
-            $crate::conformance::__private::$kit(stringify!($check), &($fixture)());
+            $crate::conformance::__private::$kit(
+                module_path!(),
+                stringify!($check),
+                &($fixture)(),
+            );
         }
     };
 }

@@ -20,6 +20,9 @@
 //! Attributes before the name go to each test, such as
 //! `#[ignore = "needs QEMU: cargo xtask test"]`.
 //!
+//! Each test also prints its verdict, and [`collect`] makes a [`table`] of a whole run's output:
+//! `cargo xtask kit-report` does so in this repository.
+//!
 //! A check of a capability that the backend does not have is skipped and says so; the checks to
 //! run are chosen by the capability accessors, never by a flag. In this repository every check is
 //! itself checked: for each there is a mutant, a backend with one defect, that fails it.
@@ -35,6 +38,7 @@ mod report;
 mod simulated;
 mod volume;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::panic::Location;
 
@@ -44,20 +48,23 @@ pub use blockstore::BlockStoreFixture;
 pub use clause::{Clause, clauses};
 pub use hypervisor::{GuestAct, HypervisorFixture};
 pub use report::{
-    Verdict, blockstore_checks, blockstore_verdicts, hypervisor_checks, hypervisor_verdicts, table,
+    Verdict, blockstore_checks, blockstore_verdicts, collect, hypervisor_checks,
+    hypervisor_verdicts, table,
 };
+
+use report::told;
 
 use crate::error::{Chain, Error, ErrorKind, Result};
 
 /// How a check went that found no violation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The contract was kept.
     Kept,
     /// Nothing was tested, for want of something optional.
     Skipped {
         /// What the backend or its fixture does not offer.
-        missing: &'static str,
+        missing: Cow<'static, str>,
     },
 }
 
@@ -65,7 +72,7 @@ pub enum Outcome {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
     found: String,
-    at: &'static Location<'static>,
+    at: String,
 }
 
 impl Violation {
@@ -73,7 +80,7 @@ impl Violation {
     #[must_use]
     #[track_caller]
     pub fn new(found: impl Into<String>) -> Self {
-        Self { found: found.into(), at: Location::caller() }
+        Self { found: found.into(), at: Location::caller().to_string() }
     }
 }
 
@@ -142,22 +149,21 @@ fn refused<T>(call: &str, answer: Result<T>, kind: ErrorKind) -> Result<(), Viol
 pub mod __private {
     use super::*;
 
-    pub fn blockstore(name: &str, fixture: &(dyn BlockStoreFixture + 'static)) {
+    pub fn blockstore(module: &str, name: &str, fixture: &(dyn BlockStoreFixture + 'static)) {
         let check = blockstore_checks().iter().find(|check| check.name == name);
-        settle(name, check.map(|check| check.run(fixture)));
+        settle(module, name, check.map(|check| check.run(fixture)));
     }
 
-    pub fn hypervisor(name: &str, fixture: &(dyn HypervisorFixture + 'static)) {
+    pub fn hypervisor(module: &str, name: &str, fixture: &(dyn HypervisorFixture + 'static)) {
         let check = hypervisor_checks().iter().find(|check| check.name == name);
-        settle(name, check.map(|check| check.run(fixture)));
+        settle(module, name, check.map(|check| check.run(fixture)));
     }
 
-    fn settle(name: &str, outcome: Option<Result<Outcome, Violation>>) {
-        match outcome {
-            Some(Ok(Outcome::Kept)) => {}
-            Some(Ok(Outcome::Skipped { missing })) => eprintln!("skipped {name}: no {missing}"),
-            Some(Err(violation)) => panic!("{name} does not hold: {violation}"),
-            None => panic!("the kit has no check {name}"),
+    fn settle(module: &str, name: &str, outcome: Option<Result<Outcome, Violation>>) {
+        let outcome = outcome.unwrap_or_else(|| panic!("the kit has no check {name}"));
+        println!("{}", told(module, name, &outcome));
+        if let Err(violation) = outcome {
+            panic!("{name} does not hold: {violation}");
         }
     }
 }

@@ -1,4 +1,9 @@
-//! Running a whole kit and printing backend × clause.
+//! Running a whole kit, and printing backend × clause.
+//!
+//! A kit's tests print a line each, which [`collect`] reads again:
+//! `kit-verdict BACKEND CHECK kept`, `… skipped for want of WHAT` or `… FAILS WHAT (found at WHERE)`.
+
+use std::borrow::Cow;
 
 use super::{BlockStoreFixture, Check, Clause, HypervisorFixture, Outcome, Violation, clauses};
 use crate::error::Result;
@@ -70,22 +75,77 @@ pub fn hypervisor_verdicts<F: HypervisorFixture + 'static>(new: impl Fn() -> F) 
     hypervisor_checks().iter().map(verdict).collect()
 }
 
+const MARK: &str = "kit-verdict ";
+const SKIPPED: &str = "skipped for want of ";
+const FAILS: &str = "FAILS ";
+const FOUND_AT: &str = " (found at ";
+
+/// The line that tells how the test `check` in `module` went; a backend's name is its module's.
+pub(super) fn told(module: &str, check: &str, outcome: &Result<Outcome, Violation>) -> String {
+    let backend = module.rsplit("::").next().unwrap_or(module);
+    let verdict = match outcome {
+        Ok(Outcome::Kept) => "kept".to_owned(),
+        Ok(Outcome::Skipped { missing }) => format!("{SKIPPED}{missing}"),
+        Err(violation) => format!("{FAILS}{violation}").replace('\n', " "),
+    };
+    format!("{MARK}{backend} {check} {verdict}")
+}
+
+/// The verdicts in the output of kit tests, by backend in the order in which each came first.
+#[must_use]
+pub fn collect(output: &str) -> Vec<(String, Vec<Verdict>)> {
+    let mut backends: Vec<(String, Vec<Verdict>)> = Vec::new();
+    for (backend, verdict) in output.lines().filter_map(heard) {
+        match backends.iter_mut().find(|(name, _)| name == backend) {
+            Some((_, verdicts)) => verdicts.push(verdict),
+            None => backends.push((backend.to_owned(), vec![verdict])),
+        }
+    }
+    backends
+}
+
+/// Reads one line of [`told`], which the test's own name may precede.
+fn heard(line: &str) -> Option<(&str, Verdict)> {
+    let (_, line) = line.split_once(MARK)?;
+    let (backend, line) = line.split_once(' ')?;
+    let (check, verdict) = line.split_once(' ')?;
+    let store = blockstore_checks().iter().map(|known| (known.name(), known.clause()));
+    let hypervisor = hypervisor_checks().iter().map(|known| (known.name(), known.clause()));
+    let (check, clause) = store.chain(hypervisor).find(|(name, _)| *name == check)?;
+    let outcome = if verdict == "kept" {
+        Ok(Outcome::Kept)
+    } else if let Some(missing) = verdict.strip_prefix(SKIPPED) {
+        Ok(Outcome::Skipped { missing: Cow::Owned(missing.to_owned()) })
+    } else {
+        let violation = verdict.strip_prefix(FAILS)?.strip_suffix(')')?;
+        let (found, at) = violation.rsplit_once(FOUND_AT)?;
+        Err(Violation { found: found.to_owned(), at: at.to_owned() })
+    };
+    Some((backend, Verdict { check, clause, outcome }))
+}
+
 /// A table with a row for each clause and a column for each backend: `kept`, `FAILS`, `skipped`
 /// if no check of the clause could run, `partly` if some could not, and `-` where the clause is
 /// not of that backend's trait.
 #[must_use]
-pub fn table(backends: &[(&str, Vec<Verdict>)]) -> String {
-    let mut lines = vec![line("clause", backends.iter().map(|(name, _)| *name))];
+pub fn table(backends: &[(String, Vec<Verdict>)]) -> String {
+    let widths: Vec<_> = backends.iter().map(|(name, _)| name.len().max(FULL)).collect();
+    let names = backends.iter().map(|(name, _)| name.as_str());
+    let mut lines = vec![line("clause", names, &widths)];
     for Clause { id, .. } in clauses() {
         let cells = backends.iter().map(|(_, verdicts)| cell(id, verdicts));
-        lines.push(line(id, cells));
+        lines.push(line(id, cells, &widths));
     }
     lines.concat()
 }
 
-fn line<'a>(first: &str, cells: impl Iterator<Item = &'a str>) -> String {
-    let cells: String = cells.map(|cell| format!(" {cell:<12}")).collect();
-    format!("{}\n", format!("{first:<7}{cells}").trim_end())
+/// The length of the longest cell.
+const FULL: usize = "skipped".len();
+
+fn line<'a>(first: &str, cells: impl Iterator<Item = &'a str>, widths: &[usize]) -> String {
+    let cells: String =
+        cells.zip(widths).map(|(cell, width)| format!("  {cell:<width$}")).collect();
+    format!("{}\n", format!("{first:<6}{cells}").trim_end())
 }
 
 fn cell(clause: &str, verdicts: &[Verdict]) -> &'static str {
@@ -107,16 +167,35 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_the_tests_tell_is_collected_by_backend() {
+        let outcomes = [
+            Ok(Outcome::Kept),
+            Ok(Outcome::Skipped { missing: Cow::Borrowed("array of gold") }),
+            Err(Violation::new("lies (found at night), twice")),
+        ];
+        let line = |module, outcome| {
+            format!("test x ... {}\nok\n", told(module, "bs_2_new_drives_are_zeros", outcome))
+        };
+        let mut output = "running 4 tests\n".to_owned();
+        output.extend(outcomes.iter().map(|outcome| line("it::kits::one", outcome)));
+        output += &line("two", &Ok(Outcome::Kept));
+        let [(one, verdicts), (two, others)] = &*collect(&output) else { panic!("{output}") };
+        assert_eq!((one.as_str(), two.as_str(), others.len()), ("one", "two", 1));
+        assert!(verdicts.iter().all(|verdict| verdict.clause == "BS-2"));
+        assert!(verdicts.iter().map(|verdict| &verdict.outcome).eq(&outcomes), "{verdicts:#?}");
+    }
+
+    #[test]
     fn the_table_shows_the_worst_of_each_clause() {
         let verdict = |clause: &str, outcome| Verdict {
             check: "made up",
             clause: clause.to_owned(),
             outcome,
         };
-        let skipped = Ok(Outcome::Skipped { missing: "hands" });
+        let skipped = Ok(Outcome::Skipped { missing: Cow::Borrowed("hands") });
         let backends = [
             (
-                "good",
+                "good".to_owned(),
                 vec![
                     verdict("BS-1", Ok(Outcome::Kept)),
                     verdict("BS-1", Ok(Outcome::Kept)),
@@ -126,7 +205,7 @@ mod tests {
                 ],
             ),
             (
-                "bad",
+                "bad".to_owned(),
                 vec![
                     verdict("BS-1", Ok(Outcome::Kept)),
                     verdict("BS-1", Err(Violation::new("it lies"))),

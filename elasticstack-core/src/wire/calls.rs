@@ -34,6 +34,14 @@ pub enum Call {
     DrivesList,
     /// Names all standard drives.
     DrivesListStandard,
+    /// Makes a host known.
+    HostCreate,
+    /// Tells about one host.
+    HostInfo,
+    /// Tells about all hosts.
+    HostsInfo,
+    /// Names all hosts.
+    HostsList,
     /// Tells about the caller's account.
     ProfileInfo,
     /// Makes a server and starts it.
@@ -71,6 +79,38 @@ pub enum Effect {
     Changes,
 }
 
+/// Whose credentials a call needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Any account's.
+    Customer,
+    /// An operator's.
+    Operator,
+}
+
+impl Scope {
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Customer => "customer",
+            Self::Operator => "operator",
+        }
+    }
+
+    /// The scope of this word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Customer, Self::Operator].into_iter().find(|scope| scope.as_str() == word)
+    }
+
+    /// Whether credentials of this scope cover a call that needs `needed`.
+    #[must_use]
+    pub const fn covers(self, needed: Self) -> bool {
+        matches!((self, needed), (Self::Operator, _) | (Self::Customer, Self::Customer))
+    }
+}
+
 /// What a call's body is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Body {
@@ -106,6 +146,8 @@ pub struct Route {
     pub path: &'static str,
     /// Whether it changes anything.
     pub effect: Effect,
+    /// Whose credentials it needs.
+    pub scope: Scope,
     /// What it is sent.
     pub body: Body,
     /// What it answers.
@@ -115,7 +157,15 @@ pub struct Route {
 }
 
 const fn read(call: Call, path: &'static str, answer: Answer, doc: &'static str) -> Route {
-    Route { call, path, effect: Effect::Reads, body: Body::Ignored, answer, doc }
+    Route {
+        call,
+        path,
+        effect: Effect::Reads,
+        scope: Scope::Customer,
+        body: Body::Ignored,
+        answer,
+        doc,
+    }
 }
 
 const fn change(
@@ -125,12 +175,19 @@ const fn change(
     answer: Answer,
     doc: &'static str,
 ) -> Route {
-    Route { call, path, effect: Effect::Changes, body, answer, doc }
+    Route { call, path, effect: Effect::Changes, scope: Scope::Customer, body, answer, doc }
+}
+
+impl Route {
+    const fn for_operators(mut self) -> Self {
+        self.scope = Scope::Operator;
+        self
+    }
 }
 
 use Answer::{Ids, Many, Nothing, One};
 use Body::{Ignored, Record};
-use Object::{Drive, Profile, Server};
+use Object::{Drive, Host, Profile, Server};
 
 /// Every call of the public API. A path with fewer parameters comes first where two could match.
 pub const CALLS: &[Route] = &[
@@ -270,6 +327,17 @@ pub const CALLS: &[Route] = &[
         Answer::Bytes,
         "What it wrote to its serial port, at most the last 1 MiB.",
     ),
+    read(Call::HostsList, "/hosts/list", Ids(Host), "The ids of all hosts.").for_operators(),
+    read(Call::HostsInfo, "/hosts/info", Many(Host), "All hosts.").for_operators(),
+    change(
+        Call::HostCreate,
+        "/hosts/create",
+        Record(Host),
+        One(Host),
+        "Makes a host known; the answer has, this once, the certificate bundle it joins with.",
+    )
+    .for_operators(),
+    read(Call::HostInfo, "/hosts/HOST/info", One(Host), "One host.").for_operators(),
     read(Call::ProfileInfo, "/profile/info", One(Profile), "Your account."),
 ];
 

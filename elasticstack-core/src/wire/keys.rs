@@ -1,242 +1,34 @@
 //! The one table of the public API's keys. To add a key, add its row; nothing else names it.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::hypervisor::Device;
-use crate::name::Name;
-use crate::units::Bytes;
 use crate::wire::record::Record;
 
-/// What a record is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Object {
-    /// A drive.
-    Drive,
-    /// A profile: an account as its owner sees it.
-    Profile,
-    /// A server.
-    Server,
-}
-
-/// Who sets a key, and when.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Input {
-    /// Only answers have it.
-    Never,
-    /// Given on create; a later `set` may not name it.
-    Create,
-    /// Given on create, or by `set` while the server is stopped.
-    Stopped,
-    /// Given on create, or by `set` at any time.
-    Always,
-}
-
-/// How JSON shows a value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shape {
-    /// A number if it is one, else text.
-    Number,
-    /// Text, also where it is made of digits.
-    Text,
-    /// Text for one device, a list for several.
-    Devices,
-}
-
-/// What values a key takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Takes {
-    /// Any text, at most so many characters.
-    Text(usize),
-    /// A [`Name`].
-    Name,
-    /// Bytes, a whole number with an optional suffix k, M, G or T (powers of 1024).
-    Size,
-    /// A whole number in this range.
-    Range(u32, u32),
-    /// A whole number in this range, or `auto`.
-    RangeOrAuto(u32, u32),
-    /// `true` or `false`.
-    Flag,
-    /// One of these words.
-    OneOf(&'static [&'static str]),
-    /// A drive's UUID.
-    Drive,
-    /// Device names parted by spaces.
-    Devices,
-    /// Words parted by spaces, at most so many characters in all.
-    Words(usize),
-    /// Nothing: the key is for answers.
-    Nothing,
-}
-
-/// Whether this installation does what the key says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
-    /// It does.
-    Honoured,
-    /// It keeps and echoes the value and does nothing yet; no protection is lost by that.
-    Kept,
-    /// The key promises protection that is not built: anything but these values is refused.
-    RefusedBut(&'static [&'static str]),
-}
-
-/// One row of [`KEYS`].
-#[derive(Debug, Clone, Copy)]
-pub struct Key {
-    /// The key, where `{A-B}` stands for one digit in that range and a final `*` for any text.
-    pub pattern: &'static str,
-    /// Which objects have it.
-    pub objects: &'static [Object],
-    /// Who sets it, and when.
-    pub input: Input,
-    /// What values it takes.
-    pub takes: Takes,
-    /// How JSON shows it.
-    pub shape: Shape,
-    /// Whether it is honoured.
-    pub standing: Standing,
-    /// One sentence for the documentation.
-    pub doc: &'static str,
-}
+use super::key::key;
+pub use super::key::{Input, Key, Object, Shape, Standing, Takes, parse_size};
 
 const DRIVE: &[Object] = &[Object::Drive];
+const HOST: &[Object] = &[Object::Host];
 const SERVER: &[Object] = &[Object::Server];
 const BOTH: &[Object] = &[Object::Drive, Object::Server];
-const ALL: &[Object] = &[Object::Drive, Object::Profile, Object::Server];
-
-const fn key(
-    pattern: &'static str,
-    objects: &'static [Object],
-    input: Input,
-    takes: Takes,
-    doc: &'static str,
-) -> Key {
-    let shape = match takes {
-        Takes::Size | Takes::Range(..) | Takes::RangeOrAuto(..) => Shape::Number,
-        Takes::Devices => Shape::Devices,
-        _ => Shape::Text,
-    };
-    Key { pattern, objects, input, takes, shape, standing: Standing::Honoured, doc }
-}
-
-impl Key {
-    const fn kept(mut self) -> Self {
-        self.standing = Standing::Kept;
-        self
-    }
-
-    const fn refused_but(mut self, values: &'static [&'static str]) -> Self {
-        self.standing = Standing::RefusedBut(values);
-        self
-    }
-
-    const fn number(mut self) -> Self {
-        self.shape = Shape::Number;
-        self
-    }
-
-    /// Whether `name` is an instance of this row.
-    #[must_use]
-    pub fn matches(&self, name: &str) -> bool {
-        let (mut pattern, mut name) = (self.pattern, name);
-        loop {
-            match pattern.as_bytes() {
-                [] => return name.is_empty(),
-                [b'*'] => return !name.is_empty(),
-                [b'{', low, b'-', high, b'}', ..] => {
-                    let Some(first) =
-                        name.bytes().next().filter(|byte| (low..=high).contains(&byte))
-                    else {
-                        return false;
-                    };
-                    debug_assert!(first.is_ascii_digit());
-                    (pattern, name) = (&pattern[5..], &name[1..]);
-                }
-                [byte, ..] => {
-                    if name.as_bytes().first() != Some(byte) {
-                        return false;
-                    }
-                    (pattern, name) = (&pattern[1..], &name[1..]);
-                }
-            }
-        }
-    }
-
-    /// Refuses a value that this key does not take. An empty value, which unsets, is always taken.
-    ///
-    /// # Errors
-    /// `InvalidValue`, or `NotOffered` for a promise of protection that is not honoured.
-    pub fn check(&self, name: &str, value: &str) -> Result<()> {
-        if value.is_empty() {
-            return Ok(());
-        }
-        if let Standing::RefusedBut(values) = self.standing
-            && !values.contains(&value)
-        {
-            let instead = match values {
-                [] => "leave it out".to_owned(),
-                values => format!("leave it out or set it to {}", values.join(" or ")),
-            };
-            return Err(Error::new(
-                ErrorKind::NotOffered,
-                format!("{name} is not offered by this installation: {instead}"),
-            )
-            .field(name));
-        }
-        let allowed = match self.takes {
-            Takes::Text(max) | Takes::Words(max) if value.chars().count() > max => {
-                format!("at most {max} characters")
-            }
-            Takes::Text(_) | Takes::Words(_) if value.contains('\0') => {
-                "text without NUL".to_owned()
-            }
-            Takes::Text(_) | Takes::Words(_) => return Ok(()),
-            Takes::Name => match value.parse::<Name>() {
-                Ok(_) => return Ok(()),
-                Err(error) => error.to_string(),
-            },
-            Takes::Size => match parse_size(value) {
-                Some(_) => return Ok(()),
-                None => format!(
-                    "bytes, a whole number up to {} with an optional suffix k, M, G or T",
-                    i64::MAX
-                ),
-            },
-            Takes::Range(low, high) => match value.parse::<u32>() {
-                Ok(number) if (low..=high).contains(&number) => return Ok(()),
-                _ => format!("a whole number from {low} to {high}"),
-            },
-            Takes::RangeOrAuto(low, high) => match value.parse::<u32>() {
-                Ok(number) if (low..=high).contains(&number) => return Ok(()),
-                Err(_) if value == "auto" => return Ok(()),
-                _ => format!("auto or a whole number from {low} to {high}"),
-            },
-            Takes::Flag if matches!(value, "true" | "false") => return Ok(()),
-            Takes::Flag => "true or false".to_owned(),
-            Takes::OneOf(words) if words.contains(&value) => return Ok(()),
-            Takes::OneOf(words) => words.join(" or "),
-            Takes::Drive => match value.parse::<crate::id::DriveId>() {
-                Ok(_) => return Ok(()),
-                Err(error) => error.to_string(),
-            },
-            Takes::Devices => {
-                match value.split(' ').try_for_each(|word| word.parse::<Device>().map(|_| ())) {
-                    Ok(()) => return Ok(()),
-                    Err(error) => error.to_string(),
-                }
-            }
-            Takes::Nothing => "no value from a client".to_owned(),
-        };
-        let shown: String = value.chars().take(40).collect();
-        Err(Error::new(
-            ErrorKind::InvalidValue,
-            format!("{name} was given {shown:?}, it takes: {allowed}"),
-        )
-        .field(name))
-    }
-}
+const ALL: &[Object] = &[Object::Drive, Object::Host, Object::Profile, Object::Server];
 
 /// Every key of the public API.
 pub const KEYS: &[Key] = &[
+    key("accelerator", HOST, Input::Never, Takes::Nothing, "What runs its guests, and why."),
+    key(
+        "address",
+        HOST,
+        Input::Create,
+        Takes::Text(255),
+        "Where its agent listens, as ADDRESS:PORT.",
+    ),
+    key(
+        "array:*",
+        HOST,
+        Input::Never,
+        Takes::Nothing,
+        "Of each array by name: its id, and NAME:capacity and NAME:promised in bytes.",
+    ),
     key("ata:0:{0-5}", SERVER, Input::Stopped, Takes::Drive, "The drive on a SATA port."),
     key("ata:0:{0-5}:media", SERVER, Input::Stopped, MEDIA, "disk or cdrom; disk if unset."),
     key(
@@ -254,6 +46,13 @@ pub const KEYS: &[Key] = &[
         Input::Stopped,
         Takes::Devices,
         "The devices to boot from, in order, such as ide:0:0.",
+    ),
+    key(
+        "bundle",
+        HOST,
+        Input::Never,
+        Takes::Nothing,
+        "The certificates and the key it joins with; in the answer of create only.",
     ),
     key(
         "claim:type",
@@ -277,6 +76,14 @@ pub const KEYS: &[Key] = &[
         "Processor time in MHz, for the whole server.",
     )
     .kept(),
+    key(
+        "cpu:limits",
+        HOST,
+        Input::Never,
+        Takes::Nothing,
+        "How processor time is limited, or none.",
+    ),
+    key("cpu:total", HOST, Input::Never, Takes::Nothing, "Its processor time in MHz.").number(),
     key("drive", DRIVE, Input::Never, Takes::Nothing, "The drive's UUID."),
     key("email", &[Object::Profile], Input::Never, Takes::Nothing, "Where the account is reached."),
     key(
@@ -301,6 +108,7 @@ pub const KEYS: &[Key] = &[
         Takes::Nothing,
         "gzip for a compressed image, to be imaged with gunzip.",
     ),
+    key("host", HOST, Input::Never, Takes::Nothing, "The host's UUID."),
     key("ide:{0-1}:{0-1}", SERVER, Input::Stopped, Takes::Drive, "The drive on an IDE port."),
     key("ide:{0-1}:{0-1}:media", SERVER, Input::Stopped, MEDIA, "disk or cdrom; disk if unset."),
     key(
@@ -312,6 +120,7 @@ pub const KEYS: &[Key] = &[
     ),
     key("media", DRIVE, Input::Never, Takes::Nothing, "disk or cdrom, for a standard drive."),
     key("mem", SERVER, Input::Stopped, Takes::Range(128, 1_048_576), "Memory in MiB.").number(),
+    key("mem:total", HOST, Input::Never, Takes::Nothing, "Its memory for guests in MiB.").number(),
     key("name", ALL, Input::Always, Takes::Name, "What you call it; 1 to 80 characters."),
     key("nic:0:dhcp", SERVER, Input::Stopped, Takes::Text(40), "auto, or a static IP.").kept(),
     key("nic:0:dhcp:ip", SERVER, Input::Stopped, Takes::Text(40), "The address in use.").kept(),
@@ -392,7 +201,7 @@ pub const KEYS: &[Key] = &[
     .number(),
     key(
         "status",
-        BOTH,
+        &[Object::Drive, Object::Host, Object::Server],
         Input::Never,
         Takes::Nothing,
         "What it is: active, stopped, paused and so on.",
@@ -402,13 +211,7 @@ pub const KEYS: &[Key] = &[
     key("type", SERVER, Input::Create, Takes::OneOf(&["vm"]), "vm."),
     key("user", BOTH, Input::Never, Takes::Nothing, "The owner's UUID."),
     key("user:*", BOTH, Input::Always, Takes::Text(4_000), "Anything you want to note."),
-    key(
-        "uuid",
-        &[Object::Drive, Object::Server, Object::Profile],
-        Input::Never,
-        Takes::Nothing,
-        "The object's UUID, in lists.",
-    ),
+    key("uuid", ALL, Input::Never, Takes::Nothing, "The object's UUID, in lists."),
     key(
         "vnc",
         SERVER,
@@ -485,28 +288,12 @@ pub fn check(object: Object, moment: Moment, record: &Record) -> Result<()> {
     Ok(())
 }
 
-/// Reads a size: a whole number of bytes with an optional suffix k, K, M, G or T.
-#[must_use]
-pub fn parse_size(text: &str) -> Option<Bytes> {
-    let (digits, shift) = match text.as_bytes().last()? {
-        b'k' | b'K' => (&text[..text.len() - 1], 10),
-        b'M' => (&text[..text.len() - 1], 20),
-        b'G' => (&text[..text.len() - 1], 30),
-        b'T' => (&text[..text.len() - 1], 40),
-        _ => (text, 0),
-    };
-    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let bytes = digits.parse::<u64>().ok()?.checked_mul(1 << shift)?;
-    Bytes::try_from(bytes).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::units::Bytes;
 
     #[test]
     fn every_row_is_sorted_documented_and_found_by_its_own_name() {

@@ -7,6 +7,7 @@
 pub mod calls;
 #[cfg(feature = "internal")]
 pub mod internal;
+mod key;
 pub mod keys;
 pub mod page;
 pub mod record;

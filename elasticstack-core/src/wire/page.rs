@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use super::calls::{Answer, Body, CALLS, Effect};
+use super::calls::{Answer, Body, CALLS, Effect, Scope};
 use super::keys::{Input, KEYS, Key, Object, Standing, Takes};
 
 /// The reference of the public API. Its golden copy is `docs/api.md`.
@@ -28,9 +28,14 @@ pub fn markdown() -> String {
             Answer::Bytes => "200, bytes".to_owned(),
             Answer::Nothing => "204".to_owned(),
         };
-        line(&mut page, [&format!("{method} `{}`", route.path), &body, &answer, route.doc]);
+        let scope = match route.scope {
+            Scope::Customer => "",
+            Scope::Operator => " *Operators only.*",
+        };
+        let doc = format!("{}{scope}", route.doc);
+        line(&mut page, [&format!("{method} `{}`", route.path), &body, &answer, &doc]);
     }
-    for object in [Object::Drive, Object::Server, Object::Profile] {
+    for object in [Object::Drive, Object::Server, Object::Profile, Object::Host] {
         let _ = write!(page, "\n## Keys of a {}\n\n", word(object));
         page.push_str("| key | given | takes | |\n|---|---|---|---|\n");
         for key in KEYS.iter().filter(|key| key.objects.contains(&object)) {
@@ -61,6 +66,7 @@ the server's host. Keys that promise protection are refused until they are honou
 fn word(object: Object) -> &'static str {
     match object {
         Object::Drive => "drive",
+        Object::Host => "host",
         Object::Profile => "profile",
         Object::Server => "server",
     }

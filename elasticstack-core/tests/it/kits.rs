@@ -64,6 +64,6 @@ impl HypervisorFixture for Wrapped<SimHypervisor> {
 }
 
 elasticstack_core::blockstore_conformance! { sim_store, store }
-elasticstack_core::blockstore_conformance! { faulty_store, || Wrapped(store()) }
+elasticstack_core::blockstore_conformance! { faulty_sim_store, || Wrapped(store()) }
 elasticstack_core::hypervisor_conformance! { sim_hypervisor, hypervisor }
-elasticstack_core::hypervisor_conformance! { faulty_hypervisor, || Wrapped(hypervisor()) }
+elasticstack_core::hypervisor_conformance! { faulty_sim_hypervisor, || Wrapped(hypervisor()) }

@@ -5,11 +5,13 @@
 //! it, stops none, and the next agent on the same state directory adopts them.
 
 mod board;
+mod certificate;
 mod data;
 mod grants;
 mod host;
 mod http;
 mod records;
+mod serve;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -22,7 +24,10 @@ use elasticstack_core::error::{Error, Result};
 use elasticstack_core::hypervisor::{EndCause, Hypervisor, Phase};
 use elasticstack_core::id::ServerId;
 use elasticstack_core::wire::internal::Ended;
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+
+pub use certificate::Certificate;
 
 pub(crate) use board::Key;
 pub(crate) use grants::Holder;
@@ -62,6 +67,14 @@ impl Agent {
     /// The whole internal API. Whoever serves it brings the listener, TLS and who may call.
     pub fn router(&self) -> axum::Router {
         http::router(Arc::clone(&self.host))
+    }
+
+    /// Serves the internal API to the control plane, and to nobody else, until dropped.
+    ///
+    /// # Errors
+    /// `InvalidValue` if the certificate can't be used.
+    pub async fn serve(&self, listener: TcpListener, certificate: &Certificate) -> Result<()> {
+        serve::serve(self.router(), listener, certificate).await
     }
 
     /// Ends every task and waits for it. Guests run on, imaging begins again at the next start,

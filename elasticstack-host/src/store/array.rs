@@ -29,6 +29,16 @@ pub struct DirectoryArray {
     pub capacity: ArrayCapacity,
 }
 
+impl DirectoryArray {
+    /// The array that the directory at `path` is labelled as; `None` for a new directory.
+    ///
+    /// # Errors
+    /// `Internal` if the label can't be read.
+    pub fn label(path: &Path) -> Result<Option<ArrayId>> {
+        Ok(read_label(&path.join("array.json"))?.map(|label| label.array))
+    }
+}
+
 /// How much the drives of an array may sum up to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ArrayCapacity {
@@ -238,11 +248,9 @@ fn lock(root: &Path, name: &str) -> Result<File> {
 
 fn check_label(root: &Directory, array: ArrayId) -> Result<()> {
     let path = root.path().join("array.json");
-    let found = match fs::read(&path) {
-        Ok(json) => serde_json::from_slice::<Label>(&json).map_err(|error| {
-            Error::internal(format!("reading {}", path.display())).source(error)
-        })?,
-        Err(error) if error.kind() == IoKind::NotFound => {
+    let found = match read_label(&path)? {
+        Some(label) => label,
+        None => {
             // The label comes first of all, so drives without one were put here by hand.
             if root.length("drives")?.is_some() {
                 return Err(Error::internal(format!(
@@ -256,7 +264,6 @@ fn check_label(root: &Directory, array: ArrayId) -> Result<()> {
             root.replace("array.json", "array.json.new", &json)?;
             label
         }
-        Err(error) => return Err(failed("reading", &path)(error)),
     };
     if found != Label::new(array) {
         return Err(Error::internal(format!(
@@ -266,4 +273,14 @@ fn check_label(root: &Directory, array: ArrayId) -> Result<()> {
         )));
     }
     Ok(())
+}
+
+fn read_label(path: &Path) -> Result<Option<Label>> {
+    match fs::read(path) {
+        Ok(json) => serde_json::from_slice(&json)
+            .map(Some)
+            .map_err(|error| Error::internal(format!("reading {}", path.display())).source(error)),
+        Err(error) if error.kind() == IoKind::NotFound => Ok(None),
+        Err(error) => Err(failed("reading", path)(error)),
+    }
 }

@@ -62,39 +62,14 @@ fn share(from: &Drive, source: DriveId, to: &Drive, target: DriveId) -> io::Resu
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-    use std::process::Command;
 
     use elasticstack_core::block::{BlockStore as _, DriveSpec};
 
     use super::super::tests::{
-        all, array, array_id, contents, drive_id, fill, open_store, refused, scratch, spec,
+        Mounted, all, array, array_id, contents, drive_id, fill, open_store, refused, scratch, spec,
     };
     use super::super::{ArrayCapacity, DirectoryArray};
     use super::*;
-
-    /// A file system in a file, mounted for as long as this lives.
-    struct Mounted<'a>(&'a Path);
-
-    impl<'a> Mounted<'a> {
-        fn xfs(image: &Path, at: &'a Path) -> Self {
-            File::create(image).unwrap().set_len(320 << 20).unwrap();
-            run(Command::new("mkfs.xfs").args(["-q", "-m", "reflink=1"]).arg(image));
-            run(Command::new("mount").args(["-o", "loop"]).args([image, at]));
-            Self(at)
-        }
-    }
-
-    impl Drop for Mounted<'_> {
-        fn drop(&mut self) {
-            run(Command::new("umount").arg(self.0));
-        }
-    }
-
-    #[track_caller]
-    fn run(command: &mut Command) {
-        let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        assert!(output.status.success(), "{command:?}: {output:?}");
-    }
 
     /// Clones 2 MiB into 4 MiB that held something else, checks whatever came of it, and tells.
     async fn clone_and_check(root: &Path) -> Cloned {

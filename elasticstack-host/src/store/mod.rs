@@ -12,6 +12,8 @@ mod catalogue;
 mod clone;
 mod directory;
 mod drive;
+#[cfg(test)]
+mod kit;
 mod layout;
 mod resize;
 #[cfg(test)]

@@ -3,7 +3,8 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use elasticstack_core::block::Attachment;
@@ -52,6 +53,30 @@ pub(super) fn open_store(root: &Path) -> DirectoryStore {
 
 pub(super) fn scratch() -> TempDir {
     tempfile::tempdir().unwrap()
+}
+
+/// A file system in a file, mounted for as long as this lives.
+pub(super) struct Mounted(PathBuf);
+
+impl Mounted {
+    pub(super) fn xfs(image: &Path, at: &Path) -> Self {
+        fs::File::create(image).unwrap().set_len(320 << 20).unwrap();
+        run(Command::new("mkfs.xfs").args(["-q", "-m", "reflink=1"]).arg(image));
+        run(Command::new("mount").args(["-o", "loop"]).args([image, at]));
+        Self(at.to_owned())
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        run(Command::new("umount").arg(&self.0));
+    }
+}
+
+#[track_caller]
+fn run(command: &mut Command) {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {output:?}");
 }
 
 #[track_caller]

@@ -13,6 +13,8 @@ use std::path::Path;
 /// What the guest can be told through its disk.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Command {
+    /// Go on, also after it was told otherwise and started anew.
+    Wait,
     PowerOff,
     Panic,
     Write,
@@ -94,6 +96,7 @@ pub(crate) fn make_disk(path: &Path) -> io::Result<()> {
 /// Tells the guest that runs from the disk at `path` what to do.
 pub(crate) fn command(path: &Path, command: Command) -> io::Result<()> {
     let byte = match command {
+        Command::Wait => 0,
         Command::PowerOff => b'o',
         Command::Panic => b'p',
         Command::Write => b'w',

@@ -3,5 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod guest_code;
+mod guest_kit;
 mod qemu;
 mod qemu_rig;

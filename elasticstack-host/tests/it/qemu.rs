@@ -23,14 +23,14 @@ use crate::qemu_rig::Rig;
 #[ignore = "needs QEMU: cargo xtask test"]
 async fn a_guest_starts_speaks_and_is_removed_without_a_trace() {
     let rig = Rig::open().await;
-    let spec = rig.spec("1");
+    let spec = rig.machine.spec("1");
     rig.qemu.ensure(&spec, Run(1)).await.unwrap();
     assert_eq!(rig.observe().await, [(spec.server, Run(1), Phase::Running)]);
     rig.until_serial(&spec, b"hello\r\n").await;
-    let pid = rig.process(&spec, Run(1)).unwrap().pid();
+    let pid = rig.machine.process(&spec, Run(1)).unwrap().pid();
 
     rig.qemu.ensure(&spec, Run(1)).await.unwrap();
-    assert_eq!(rig.process(&spec, Run(1)).unwrap().pid(), pid, "the same run goes on");
+    assert_eq!(rig.machine.process(&spec, Run(1)).unwrap().pid(), pid, "the same run goes on");
     let newer = rig.qemu.ensure(&spec, Run(2)).await.unwrap_err();
     assert_eq!(newer.kind(), ErrorKind::ServerBusy);
     assert_eq!(rig.qemu.ensure(&spec, Run(0)).await.unwrap_err().kind(), ErrorKind::Stale);
@@ -49,8 +49,8 @@ async fn a_guest_starts_speaks_and_is_removed_without_a_trace() {
 #[ignore = "needs QEMU: cargo xtask test"]
 async fn a_guest_with_every_bus_and_card_starts() {
     let rig = Rig::open().await;
-    let mut spec = rig.spec("1");
-    let path = rig.disk("1");
+    let mut spec = rig.machine.spec("1");
+    let path = rig.machine.disk("1");
     let mut media =
         [Media::Cdrom].into_iter().chain([Media::Disk, Media::Cdrom].into_iter().cycle());
     for device in ["ide:1:0", "ata:0:0", "ata:0:5", "scsi:0:0", "scsi:0:7", "block:0", "block:7"] {
@@ -76,8 +76,8 @@ async fn a_guest_with_every_bus_and_card_starts() {
 async fn the_devices_to_boot_from_are_tried_in_their_order() {
     let rig = Rig::open().await;
     for device in ["ide:1:1", "ata:0:3", "scsi:0:2", "block:4"] {
-        let mut spec = rig.spec(device);
-        let blank = rig.disk("blank");
+        let mut spec = rig.machine.spec(device);
+        let blank = rig.machine.disk("blank");
         fs::write(&blank, vec![0; 1 << 20]).unwrap();
         let bootable = std::mem::replace(&mut spec.drives[0].attachment, Attachment::File(blank));
         let device = device.parse().unwrap();
@@ -96,9 +96,9 @@ async fn a_guest_that_ends_itself_stays_ended_until_it_is_removed() {
         [(Command::PowerOff, EndCause::Guest), (Command::Panic, EndCause::Panicked)]
     {
         let mut rig = Rig::open().await;
-        let spec = rig.spec("1");
+        let spec = rig.machine.spec("1");
         rig.qemu.ensure(&spec, Run(5)).await.unwrap();
-        guest_code::command(&rig.disk("1"), command).unwrap();
+        guest_code::command(&rig.machine.disk("1"), command).unwrap();
         rig.until(&spec, Phase::Ended(cause)).await;
         assert_eq!(rig.qemu.serial(spec.server).await.unwrap(), b"hello\r\n");
         let reset = rig.qemu.signal(spec.server, Signal::Reset).await.unwrap_err();
@@ -106,7 +106,7 @@ async fn a_guest_that_ends_itself_stays_ended_until_it_is_removed() {
         assert_eq!(rig.qemu.ensure(&spec, Run(5)).await.unwrap_err().kind(), ErrorKind::Stale);
 
         // What was recorded outlives the process it was seen on, and this one.
-        let process = rig.process(&spec, Run(5)).unwrap();
+        let process = rig.machine.process(&spec, Run(5)).unwrap();
         process.kill().unwrap();
         process.exited().await.unwrap();
         rig.reopen().await;
@@ -121,13 +121,13 @@ async fn a_guest_that_ends_itself_stays_ended_until_it_is_removed() {
 #[ignore = "needs QEMU: cargo xtask test"]
 async fn an_ending_that_nobody_watched_is_found_by_the_next_agent() {
     let mut rig = Rig::open().await;
-    let spec = rig.spec("1");
+    let spec = rig.machine.spec("1");
     rig.qemu.ensure(&spec, Run(1)).await.unwrap();
     rig.until_serial(&spec, b"hello\r\n").await;
-    rig.reopen_after(async |rig| {
-        guest_code::command(&rig.disk("1"), Command::PowerOff).unwrap();
+    rig.reopen_after(async |machine| {
+        guest_code::command(&machine.disk("1"), Command::PowerOff).unwrap();
         // A stranger on the operator's socket sees the guest stop.
-        rig.operator_sees(&spec, "\"status\": \"shutdown\"").await;
+        machine.operator_sees(spec.server, "\"status\": \"shutdown\"").await;
     })
     .await;
     let ended = Phase::Ended(EndCause::Guest);
@@ -139,14 +139,14 @@ async fn an_ending_that_nobody_watched_is_found_by_the_next_agent() {
 #[ignore = "needs QEMU: cargo xtask test"]
 async fn a_running_guest_is_adopted_and_not_restarted() {
     let mut rig = Rig::open().await;
-    let spec = rig.spec("1");
+    let spec = rig.machine.spec("1");
     rig.qemu.ensure(&spec, Run(1)).await.unwrap();
     rig.until_serial(&spec, b"hello\r\n").await;
-    let pid = rig.process(&spec, Run(1)).unwrap().pid();
+    let pid = rig.machine.process(&spec, Run(1)).unwrap().pid();
     rig.reopen().await;
     assert_eq!(rig.observe().await, [(spec.server, Run(1), Phase::Running)]);
     rig.qemu.ensure(&spec, Run(1)).await.unwrap();
-    assert_eq!(rig.process(&spec, Run(1)).unwrap().pid(), pid);
+    assert_eq!(rig.machine.process(&spec, Run(1)).unwrap().pid(), pid);
     assert_eq!(rig.qemu.serial(spec.server).await.unwrap(), b"hello\r\n");
     rig.qemu.remove(spec.server).await.unwrap();
     rig.assert_nothing_left().await;
@@ -156,15 +156,15 @@ async fn a_running_guest_is_adopted_and_not_restarted() {
 #[ignore = "needs QEMU: cargo xtask test"]
 async fn a_guest_whose_process_is_killed_is_lost_whoever_watched() {
     let mut rig = Rig::open().await;
-    let spec = rig.spec("1");
+    let spec = rig.machine.spec("1");
     rig.qemu.ensure(&spec, Run(1)).await.unwrap();
-    rig.process(&spec, Run(1)).unwrap().kill().unwrap();
+    rig.machine.process(&spec, Run(1)).unwrap().kill().unwrap();
     rig.until(&spec, Phase::Ended(EndCause::Lost)).await;
     rig.qemu.remove(spec.server).await.unwrap();
 
     rig.qemu.ensure(&spec, Run(2)).await.unwrap();
-    rig.reopen_after(async |rig| {
-        let process = rig.process(&spec, Run(2)).unwrap();
+    rig.reopen_after(async |machine| {
+        let process = machine.process(&spec, Run(2)).unwrap();
         process.kill().unwrap();
         process.exited().await.unwrap();
     })
@@ -177,10 +177,10 @@ async fn a_guest_whose_process_is_killed_is_lost_whoever_watched() {
 #[ignore = "needs QEMU: cargo xtask test"]
 async fn a_start_that_was_cut_short_is_undone_and_can_be_repeated() {
     let mut rig = Rig::open().await;
-    let spec = rig.spec("1");
+    let spec = rig.machine.spec("1");
     rig.qemu.ensure(&spec, Run(1)).await.unwrap();
-    rig.reopen_after(async |rig| {
-        let record = rig.runtime_dir().join(spec.server.to_string()).join("run.json");
+    rig.reopen_after(async |machine| {
+        let record = machine.runtime_dir().join(spec.server.to_string()).join("run.json");
         fs::write(record, r#"{"run":1,"stage":"starting","screen":null}"#).unwrap();
     })
     .await;
@@ -193,7 +193,7 @@ async fn a_start_that_was_cut_short_is_undone_and_can_be_repeated() {
 #[ignore = "needs QEMU: cargo xtask test"]
 async fn the_buttons_reset_and_power_off_the_guest() {
     let rig = Rig::open().await;
-    let spec = rig.spec("1");
+    let spec = rig.machine.spec("1");
     rig.qemu.ensure(&spec, Run(1)).await.unwrap();
     rig.until_serial(&spec, b"hello\r\n").await;
     rig.qemu.signal(spec.server, Signal::Reset).await.unwrap();
@@ -208,15 +208,15 @@ async fn the_buttons_reset_and_power_off_the_guest() {
 async fn full_storage_pauses_the_guest_and_ensure_lets_it_try_again() {
     let wrapper = "#!/bin/sh\ntrap '' XFSZ\nulimit -S -f 40\nexec qemu-system-x86_64 \"$@\"\n";
     let rig = Rig::with_program(wrapper).await;
-    let spec = rig.spec("1");
+    let spec = rig.machine.spec("1");
     rig.qemu.ensure(&spec, Run(1)).await.unwrap();
-    guest_code::command(&rig.disk("1"), Command::Write).unwrap();
+    guest_code::command(&rig.machine.disk("1"), Command::Write).unwrap();
     rig.until(&spec, Phase::Paused).await;
 
     rig.qemu.signal(spec.server, Signal::Reset).await.unwrap();
     rig.until(&spec, Phase::Paused).await;
 
-    let pid = rig.process(&spec, Run(1)).unwrap().pid();
+    let pid = rig.machine.process(&spec, Run(1)).unwrap().pid();
     let limit = Rlimit { current: None, maximum: None };
     prlimit(Pid::from_raw(pid), Resource::Fsize, limit).unwrap();
     rig.qemu.ensure(&spec, Run(1)).await.unwrap();
@@ -229,9 +229,9 @@ async fn full_storage_pauses_the_guest_and_ensure_lets_it_try_again() {
 #[ignore = "needs QEMU: cargo xtask test"]
 async fn a_guest_that_does_not_answer_is_left_alone() {
     let mut rig = Rig::open().await;
-    let spec = rig.spec("1");
+    let spec = rig.machine.spec("1");
     rig.qemu.ensure(&spec, Run(1)).await.unwrap();
-    let pid = rig.process(&spec, Run(1)).unwrap().pid();
+    let pid = rig.machine.process(&spec, Run(1)).unwrap().pid();
     let send = |signal| kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
     send(rustix::process::Signal::STOP);
     rig.until(&spec, Phase::Unresponsive).await;
@@ -242,7 +242,7 @@ async fn a_guest_that_does_not_answer_is_left_alone() {
 
     send(rustix::process::Signal::CONT);
     rig.until(&spec, Phase::Running).await;
-    assert_eq!(rig.process(&spec, Run(1)).unwrap().pid(), pid);
+    assert_eq!(rig.machine.process(&spec, Run(1)).unwrap().pid(), pid);
     send(rustix::process::Signal::STOP);
     rig.qemu.remove(spec.server).await.unwrap();
     rig.assert_nothing_left().await;
@@ -252,7 +252,7 @@ async fn a_guest_that_does_not_answer_is_left_alone() {
 #[ignore = "needs QEMU: cargo xtask test"]
 async fn the_screen_answers_and_its_password_is_on_no_command_line() {
     let mut rig = Rig::open().await;
-    let mut spec = rig.spec("1");
+    let mut spec = rig.machine.spec("1");
     spec.screen = Some(Secret::new("hunter22"));
     rig.qemu.ensure(&spec, Run(1)).await.unwrap();
     rig.reopen().await;
@@ -263,12 +263,12 @@ async fn the_screen_answers_and_its_password_is_on_no_command_line() {
     TcpStream::connect(address).unwrap().read_exact(&mut banner).unwrap();
     assert_eq!(&banner, b"RFB ");
 
-    let pid = rig.process(&spec, Run(1)).unwrap().pid();
+    let pid = rig.machine.process(&spec, Run(1)).unwrap().pid();
     let process = |file| fs::read(format!("/proc/{pid}/{file}")).unwrap();
     let told = [process("cmdline"), process("environ")].concat();
     assert!(!told.windows(8).any(|window| window == b"hunter22"));
 
-    let without = rig.spec("2");
+    let without = rig.machine.spec("2");
     rig.qemu.ensure(&without, Run(1)).await.unwrap();
     assert_eq!(rig.qemu.screen(without.server).await.unwrap(), None);
 }
@@ -277,7 +277,7 @@ async fn the_screen_answers_and_its_password_is_on_no_command_line() {
 #[ignore = "needs QEMU: cargo xtask test"]
 async fn a_start_that_fails_says_why_and_leaves_nothing() {
     let rig = Rig::open().await;
-    let mut spec = rig.spec("1");
+    let mut spec = rig.machine.spec("1");
     spec.drives[0].attachment = Attachment::File("/nowhere/secret.raw".into());
     for _ in 0..2 {
         let failure = rig.qemu.ensure(&spec, Run(1)).await.unwrap_err();
@@ -286,9 +286,9 @@ async fn a_start_that_fails_says_why_and_leaves_nothing() {
         rig.assert_nothing_left().await;
     }
 
-    let first = rig.spec("2");
+    let first = rig.machine.spec("2");
     rig.qemu.ensure(&first, Run(1)).await.unwrap();
-    let mut second = rig.spec("3");
+    let mut second = rig.machine.spec("3");
     second.drives = first.drives.clone();
     let failure = rig.qemu.ensure(&second, Run(1)).await.unwrap_err();
     assert_eq!(failure.to_string(), "one of its drives is in use by another server");
@@ -298,7 +298,7 @@ async fn a_start_that_fails_says_why_and_leaves_nothing() {
 #[tokio::test]
 async fn a_program_that_is_not_there_fails_the_start_and_leaves_nothing() {
     let rig = Rig::with_program("#!/nowhere/at-all\n").await;
-    let failure = rig.qemu.ensure(&rig.spec("1"), Run(1)).await.unwrap_err();
+    let failure = rig.qemu.ensure(&rig.machine.spec("1"), Run(1)).await.unwrap_err();
     assert_eq!(failure.kind(), ErrorKind::JobFailed);
     assert!(format!("{failure:?}").contains("failed to execute"), "{failure:?}");
     rig.assert_nothing_left().await;
@@ -307,15 +307,15 @@ async fn a_program_that_is_not_there_fails_the_start_and_leaves_nothing() {
 #[tokio::test]
 async fn two_agents_cannot_have_one_runtime_directory() {
     let rig = Rig::open().await;
-    let second = Qemu::open(rig.config.clone()).await.unwrap_err();
+    let second = Qemu::open(rig.machine.config.clone()).await.unwrap_err();
     assert_eq!(second.kind(), ErrorKind::Unavailable);
 }
 
 #[tokio::test]
 async fn a_server_is_not_started_while_any_process_has_its_lock() {
     let rig = Rig::open().await;
-    let spec = rig.spec("1");
-    let folder = rig.runtime_dir().join(spec.server.to_string());
+    let spec = rig.machine.spec("1");
+    let folder = rig.machine.runtime_dir().join(spec.server.to_string());
     fs::create_dir(&folder).unwrap();
     let lock = File::create(folder.join("lock")).unwrap();
     lock.try_lock().unwrap();

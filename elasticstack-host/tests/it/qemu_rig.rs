@@ -1,4 +1,5 @@
-//! What the tests of the QEMU hypervisor share: one with a runtime directory and disks of its own.
+//! What the tests of the QEMU hypervisor share: a machine with a runtime directory and disks of its
+//! own, and a hypervisor on it.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -27,50 +28,34 @@ use crate::guest_code;
 /// Far more than any step takes, so that only a step that never ends fails.
 const GUARD: Duration = Duration::from_secs(120);
 
-/// A hypervisor with a runtime directory and disks of its own. Kills what is left at its end.
-pub(crate) struct Rig {
+/// Where guests of one test run: a runtime directory, disks, and how to run QEMU. Kills what is left
+/// at its end.
+pub(crate) struct Machine {
     folder: TempDir,
     pub(crate) config: QemuConfig,
-    pub(crate) qemu: Qemu,
 }
 
-impl Rig {
-    pub(crate) async fn open() -> Self {
-        Self::with_program("#!/bin/sh\nexec qemu-system-x86_64 \"$@\"\n").await
+impl Machine {
+    pub(crate) fn new() -> Self {
+        Self::with_program("#!/bin/sh\nexec qemu-system-x86_64 \"$@\"\n")
     }
 
     /// Runs QEMU through a script. Its directory's name is longer than a socket's may be.
-    pub(crate) async fn with_program(script: &str) -> Self {
+    pub(crate) fn with_program(script: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let program = folder.path().join("qemu");
         fs::write(&program, script).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
         let runtime_dir = folder.path().join("a-long-name".repeat(12));
         let accelerator = Accelerator::detect().0;
-        let config = QemuConfig { runtime_dir, program, accelerator };
-        let qemu = Qemu::open(config.clone()).await.unwrap();
-        Self { folder, config, qemu }
+        Self { folder, config: QemuConfig { runtime_dir, program, accelerator } }
     }
 
     pub(crate) fn runtime_dir(&self) -> &Path {
         &self.config.runtime_dir
     }
 
-    pub(crate) async fn reopen(&mut self) {
-        self.reopen_after(async |_| {}).await;
-    }
-
-    /// Ends this agent, does something meanwhile, and begins the next one.
-    pub(crate) async fn reopen_after(&mut self, meanwhile: impl AsyncFnOnce(&Self)) {
-        let elsewhere = self.folder.path().join("elsewhere");
-        let nothing = QemuConfig { runtime_dir: elsewhere, ..self.config.clone() };
-        let idle = Qemu::open(nothing).await.unwrap();
-        std::mem::replace(&mut self.qemu, idle).close().await;
-        meanwhile(self).await;
-        self.qemu = Qemu::open(self.config.clone()).await.unwrap();
-    }
-
-    /// The path of a disk of this rig's.
+    /// The path of a disk of this machine's.
     pub(crate) fn disk(&self, name: &str) -> PathBuf {
         self.folder.path().join(format!("{name}.raw"))
     }
@@ -96,6 +81,80 @@ impl Rig {
             nics: vec![],
             screen: None,
         }
+    }
+
+    /// Waits until QEMU says so on the operator's socket.
+    pub(crate) async fn operator_sees(&self, server: ServerId, words: &str) {
+        let folder = File::open(self.runtime_dir().join(server.to_string())).unwrap();
+        let folder = format!("{}/operator.qmp", folder.as_raw_fd());
+        let path = Path::new("/proc/self/fd").join(folder);
+        let mut socket = BufReader::new(UnixStream::connect(path).await.unwrap());
+        socket.write_all(b"{\"execute\":\"qmp_capabilities\"}\n").await.unwrap();
+        let seen = async {
+            let mut line = String::new();
+            while !line.contains(words) {
+                socket.write_all(b"{\"execute\":\"query-status\"}\n").await.unwrap();
+                line.clear();
+                socket.read_line(&mut line).await.unwrap();
+            }
+        };
+        timeout(GUARD, seen).await.expect("QEMU never says so");
+    }
+
+    pub(crate) fn process(&self, spec: &ServerSpec, run: Run) -> Option<Process> {
+        let lock = self.runtime_dir().join(spec.server.to_string()).join("lock");
+        let name = format!("{}.{run}", spec.server);
+        Process::with_stdin(&fs::metadata(lock).ok()?, &name).unwrap()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        for entry in fs::read_dir(self.runtime_dir()).into_iter().flatten().flatten() {
+            let Ok(lock) = fs::metadata(entry.path().join("lock")) else { continue };
+            for run in 0..10 {
+                let name = format!("{}.{run}", entry.file_name().display());
+                if let Ok(Some(process)) = Process::with_stdin(&lock, &name) {
+                    let _ = process.kill();
+                }
+            }
+        }
+    }
+}
+
+/// A hypervisor on a machine of its own.
+pub(crate) struct Rig {
+    pub(crate) machine: Machine,
+    pub(crate) qemu: Qemu,
+}
+
+impl Rig {
+    pub(crate) async fn open() -> Self {
+        Self::on(Machine::new()).await
+    }
+
+    /// Runs QEMU through a script.
+    pub(crate) async fn with_program(script: &str) -> Self {
+        Self::on(Machine::with_program(script)).await
+    }
+
+    async fn on(machine: Machine) -> Self {
+        let qemu = Qemu::open(machine.config.clone()).await.unwrap();
+        Self { machine, qemu }
+    }
+
+    pub(crate) async fn reopen(&mut self) {
+        self.reopen_after(async |_| {}).await;
+    }
+
+    /// Ends this agent, does something meanwhile, and begins the next one.
+    pub(crate) async fn reopen_after(&mut self, meanwhile: impl AsyncFnOnce(&Machine)) {
+        let elsewhere = self.machine.folder.path().join("elsewhere");
+        let nothing = QemuConfig { runtime_dir: elsewhere, ..self.machine.config.clone() };
+        let idle = Qemu::open(nothing).await.unwrap();
+        std::mem::replace(&mut self.qemu, idle).close().await;
+        meanwhile(&self.machine).await;
+        self.qemu = Qemu::open(self.machine.config.clone()).await.unwrap();
     }
 
     pub(crate) async fn observe(&self) -> Vec<(ServerId, Run, Phase)> {
@@ -131,48 +190,11 @@ impl Rig {
         }
     }
 
-    /// Waits until QEMU says so on the operator's socket.
-    pub(crate) async fn operator_sees(&self, spec: &ServerSpec, words: &str) {
-        let folder = File::open(self.runtime_dir().join(spec.server.to_string())).unwrap();
-        let folder = format!("{}/operator.qmp", folder.as_raw_fd());
-        let path = Path::new("/proc/self/fd").join(folder);
-        let mut socket = BufReader::new(UnixStream::connect(path).await.unwrap());
-        socket.write_all(b"{\"execute\":\"qmp_capabilities\"}\n").await.unwrap();
-        let seen = async {
-            let mut line = String::new();
-            while !line.contains(words) {
-                socket.write_all(b"{\"execute\":\"query-status\"}\n").await.unwrap();
-                line.clear();
-                socket.read_line(&mut line).await.unwrap();
-            }
-        };
-        timeout(GUARD, seen).await.expect("QEMU never says so");
-    }
-
-    pub(crate) fn process(&self, spec: &ServerSpec, run: Run) -> Option<Process> {
-        let lock = self.runtime_dir().join(spec.server.to_string()).join("lock");
-        let name = format!("{}.{run}", spec.server);
-        Process::with_stdin(&fs::metadata(lock).ok()?, &name).unwrap()
-    }
-
     pub(crate) async fn assert_nothing_left(&self) {
         assert_eq!(self.observe().await, []);
-        let names =
-            fs::read_dir(self.runtime_dir()).unwrap().map(|entry| entry.unwrap().file_name());
+        let names = fs::read_dir(self.machine.runtime_dir())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name());
         assert_eq!(names.collect::<Vec<_>>(), [OsString::from("agent.lock")]);
-    }
-}
-
-impl Drop for Rig {
-    fn drop(&mut self) {
-        for entry in fs::read_dir(self.runtime_dir()).into_iter().flatten().flatten() {
-            let Ok(lock) = fs::metadata(entry.path().join("lock")) else { continue };
-            for run in 0..10 {
-                let name = format!("{}.{run}", entry.file_name().display());
-                if let Ok(Some(process)) = Process::with_stdin(&lock, &name) {
-                    let _ = process.kill();
-                }
-            }
-        }
     }
 }

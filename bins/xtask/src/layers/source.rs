@@ -21,7 +21,8 @@ pub(crate) struct Scan {
     pub(crate) violations: Vec<Violation>,
     /// Whether it has `unsafe` code or lifts the lint against it, allowed here or not.
     pub(crate) has_unsafe: bool,
-    /// Names of the functions marked as tests.
+    /// Names of the functions marked as tests, and of the modules that a conformance kit fills with
+    /// tests.
     pub(crate) tests: Vec<String>,
 }
 
@@ -88,6 +89,13 @@ impl Walk<'_> {
                         if word == "fn" && std::mem::take(&mut marked_as_test) {
                             self.scan.tests.push(name.to_string());
                         }
+                    }
+                    if let (Some(TokenTree::Punct(mark)), Some(TokenTree::Group(arguments))) =
+                        (next, trees.get(at + 2))
+                        && mark.as_char() == '!'
+                        && word.to_string().ends_with("_conformance")
+                    {
+                        self.scan.tests.extend(first_word(arguments));
                     }
                 }
                 TokenTree::Group(group) => {
@@ -169,6 +177,14 @@ fn is_hash(tree: &TokenTree) -> bool {
     matches!(tree, TokenTree::Punct(punct) if punct.as_char() == '#')
 }
 
+/// The first word of a group that stands in no group of its own.
+fn first_word(group: &Group) -> Option<String> {
+    group.stream().into_iter().find_map(|tree| match tree {
+        TokenTree::Ident(word) => Some(word.to_string()),
+        _ => None,
+    })
+}
+
 fn has_word(group: &Group, wanted: &str) -> bool {
     group.stream().into_iter().any(|tree| matches!(tree, TokenTree::Ident(word) if word == wanted))
 }
@@ -248,6 +264,13 @@ mod tests {
                     #[tokio::test] async fn two() {} proptest! { #[test] fn three(x in 0..9) {} } }\n\
                     #[cfg(test)] fn not_a_test() {}";
         assert_eq!(scan(PLAIN, text).tests, ["one", "two", "three"]);
+    }
+
+    #[test]
+    fn the_module_that_a_kit_fills_with_tests_counts_as_one() {
+        let text = "core::blockstore_conformance! { #[ignore = \"why\"] my_store, new }\n\
+                    hypervisor_conformance! { mine, || new() } other! { not_this, new }";
+        assert_eq!(scan(PLAIN, text).tests, ["my_store", "mine"]);
     }
 
     #[test]

@@ -1,0 +1,60 @@
+//! What the agent's two commands do.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use elasticstack_host::agent::{Agent, Certificate, HostDescription};
+use elasticstack_host::qemu::{Accelerator, Qemu, QemuConfig};
+use elasticstack_host::store::DirectoryStore;
+use elasticstack_host::sys;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::Config;
+
+/// Takes this host's certificate from standard input and keeps it.
+pub(crate) fn join(state_dir: &Path) -> anyhow::Result<()> {
+    let mut bundle = String::new();
+    std::io::stdin().read_to_string(&mut bundle).context("reading the certificate bundle")?;
+    Certificate::parse(&bundle)?.keep(state_dir)?;
+    println!("joined: start the service now, the control plane will call");
+    Ok(())
+}
+
+/// Serves the control plane until told to stop; the guests go on.
+pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
+    let certificate = Certificate::kept(&config.state_dir)?;
+    let (accelerator, reason) = Accelerator::detect();
+    let capacity = sys::host::capacity().context("asking this machine what it has")?;
+    tracing::info!(accelerator = reason, listen = %config.listen, "serving");
+    let store = DirectoryStore::open(config.arrays)?;
+    let description = HostDescription {
+        cpu_mhz: capacity.cpu.0,
+        memory_mib: capacity.memory.0,
+        accelerator: reason,
+        cpu_limits: "none".to_owned(),
+    };
+    let qemu = QemuConfig {
+        runtime_dir: config.state_dir.join("servers"),
+        program: PathBuf::from("qemu-system-x86_64"),
+        accelerator,
+    };
+    let agent = Agent::builder()
+        .state_dir(config.state_dir.join("agent"))
+        .store(Arc::new(store))
+        .hypervisor(Arc::new(Qemu::open(qemu).await?))
+        .description(description)
+        .build()
+        .await?;
+    let listener = TcpListener::bind(config.listen).await.context("listening")?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        served = agent.serve(listener, &certificate) => served?,
+        _ = terminate.recv() => {}
+        interrupted = tokio::signal::ctrl_c() => interrupted?,
+    }
+    agent.close().await;
+    Ok(())
+}

@@ -1,0 +1,43 @@
+//! `elasticstack-api`: the control plane, with its public API.
+
+mod config;
+mod service;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use config::{Config, DEFAULT_PATH};
+
+/// The control plane.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// The configuration file.
+    #[arg(long, global = true, default_value = DEFAULT_PATH)]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make the database and the certificate authority if they are missing, and an operator, whose
+    /// credentials are printed this once. Repeating it makes another operator.
+    Init,
+    /// Serve; what is done without a command too.
+    Run,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let arguments = Arguments::parse();
+    let config = Config::read(&arguments.config)?;
+    match arguments.command {
+        Some(Command::Init) => service::init(&config).await,
+        Some(Command::Run) | None => service::run(&config).await,
+    }
+}

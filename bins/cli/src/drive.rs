@@ -1,0 +1,209 @@
+//! `elasticstack drive …`. Moving bytes is [`transfer`]'s, waiting for an image [`imaging`]'s.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use elasticstack_core::amount;
+use elasticstack_core::client::{Client, Transport};
+use elasticstack_core::id::DriveId;
+use elasticstack_core::name::Name;
+use elasticstack_core::units::Bytes;
+use elasticstack_core::wire::calls::Call;
+use elasticstack_core::wire::keys::Object;
+use elasticstack_core::wire::record::Record;
+
+use crate::command::about;
+use crate::failure::Result;
+use crate::screen::Screen;
+use crate::settings::{self, Setting};
+use crate::{imaging, transfer};
+
+const COLUMNS: &[&str] = &["drive", "name", "status", "size", "imaging", "claimed"];
+const STANDARD_COLUMNS: &[&str] = &["drive", "name", "media", "format", "size", "rawsize"];
+
+/// What to do with drives.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List your drives
+    List,
+    /// List the images that everybody may use
+    Standard,
+    #[command(about = about(Call::DriveInfo))]
+    #[expect(missing_docs, reason = "the API's table says it")]
+    Info { drive: DriveId },
+    #[command(about = about(Call::DriveCreate))]
+    #[expect(missing_docs, reason = "the API's table says it")]
+    Create(Options),
+    #[command(about = about(Call::DriveSet))]
+    #[expect(missing_docs, reason = "the API's table says it")]
+    Set {
+        drive: DriveId,
+        #[command(flatten)]
+        options: Options,
+    },
+    #[command(about = about(Call::DriveDestroy))]
+    #[expect(missing_docs, reason = "the API's table says it")]
+    Destroy { drive: DriveId },
+    /// Copies the bytes of a drive or standard drive into a drive
+    Image {
+        /// The drive that is overwritten
+        drive: DriveId,
+        /// The drive that is copied
+        source: DriveId,
+        /// Decompress on the way; a standard drive with format gzip needs it
+        #[arg(long, conflicts_with = "gzip")]
+        gunzip: bool,
+        /// Compress on the way
+        #[arg(long)]
+        gzip: bool,
+        /// Show how far it is until it is done
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Download a drive to a file, 4 MiB at a time
+    #[command(visible_alias = "download")]
+    Read {
+        /// The drive
+        drive: DriveId,
+        /// Where to put it, each byte at its offset in the drive; - is standard output
+        file: PathBuf,
+        /// The first byte to read
+        #[arg(long, default_value = "0", value_parser = amount::size)]
+        offset: Bytes,
+        /// How many bytes to read; to the drive's end if not given
+        #[arg(long, value_parser = amount::size)]
+        length: Option<Bytes>,
+    },
+    /// Upload a file to a drive, 4 MiB at a time
+    #[command(visible_alias = "upload")]
+    Write {
+        /// The drive
+        drive: DriveId,
+        /// What to upload, each byte to its offset in the file
+        file: PathBuf,
+        /// The first byte of the file to write: where an upload that broke off goes on
+        #[arg(long, default_value = "0", value_parser = amount::size)]
+        offset: Bytes,
+    },
+}
+
+/// What a drive is made of.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// What to call it
+    #[arg(long)]
+    name: Option<Name>,
+    /// Its size: 10GiB, 512MiB, or bytes
+    #[arg(long, value_name = "AMOUNT", value_parser = amount::size)]
+    size: Option<Bytes>,
+    /// Any other key; `elasticstack keys drive` lists them
+    #[arg(value_name = "KEY=VALUE", value_parser = settings::parse)]
+    settings: Vec<Setting>,
+}
+
+impl Command {
+    /// Does it.
+    ///
+    /// # Errors
+    /// What the API says, a transfer's failure, or `Output`.
+    pub async fn run<T: Transport>(
+        self,
+        client: &Client<T>,
+        screen: &mut Screen<'_>,
+    ) -> Result<()> {
+        match self {
+            Self::List => {
+                let drives = client.many(Call::DrivesInfo).await?;
+                screen.records(Object::Drive, COLUMNS, &drives)
+            }
+            Self::Standard => {
+                let drives = client.many(Call::DrivesInfoStandard).await?;
+                screen.records(Object::Drive, STANDARD_COLUMNS, &drives)
+            }
+            Self::Info { drive } => {
+                one(client, screen, Call::DriveInfo, &[&drive.to_string()], &Record::new()).await
+            }
+            Self::Create(options) => {
+                one(client, screen, Call::DriveCreate, &[], &options.into_record()).await
+            }
+            Self::Set { drive, options } => {
+                let change = options.into_record();
+                one(client, screen, Call::DriveSet, &[&drive.to_string()], &change).await
+            }
+            Self::Destroy { drive } => {
+                let id = drive.to_string();
+                client.act(Call::DriveDestroy, &[&id]).await?;
+                screen.done("drive", &id, "destroyed")
+            }
+            Self::Image { drive, source, gunzip, gzip, wait } => {
+                let call = match (gunzip, gzip) {
+                    (true, _) => Call::DriveImageGunzip,
+                    (_, true) => Call::DriveImageGzip,
+                    (false, false) => Call::DriveImage,
+                };
+                let parameters = [&*drive.to_string(), &*source.to_string()];
+                let mut record = client.one(call, &parameters, &Record::new()).await?;
+                if wait {
+                    record = imaging::wait(client, screen, drive).await?;
+                }
+                screen.record(Object::Drive, &record)
+            }
+            Self::Read { drive, file, offset, length } => {
+                transfer::download(client, screen, drive, &file, offset, length).await
+            }
+            Self::Write { drive, file, offset } => {
+                transfer::upload(client, screen, drive, &file, offset).await
+            }
+        }
+    }
+}
+
+async fn one<T: Transport>(
+    client: &Client<T>,
+    screen: &mut Screen<'_>,
+    call: Call,
+    parameters: &[&str],
+    record: &Record,
+) -> Result<()> {
+    let drive = client.one(call, parameters, record).await?;
+    screen.record(Object::Drive, &drive)
+}
+
+impl Options {
+    fn into_record(self) -> Record {
+        let mut record = Record::new();
+        if let Some(name) = self.name {
+            record.set("name", name);
+        }
+        if let Some(size) = self.size {
+            record.set("size", size.get());
+        }
+        settings::apply(&mut record, self.settings);
+        record
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+    use elasticstack_core::wire::keys::{self, Moment};
+
+    use super::*;
+    use crate::command::{Cli, Command as Any};
+
+    #[test]
+    fn every_option_is_a_key_that_the_api_takes() {
+        let line = "elasticstack drive create --name web --size 10GiB tier=disk";
+        let Ok(Cli { command: Any::Drive(Command::Create(options)), .. }) =
+            Cli::try_parse_from(line.split(' '))
+        else {
+            panic!("not read")
+        };
+        let record = options.into_record();
+        keys::check(Object::Drive, Moment::Create, &record).unwrap();
+        assert_eq!(record.to_text(), "name web\nsize 10737418240\ntier disk\n");
+        for column in COLUMNS.iter().chain(STANDARD_COLUMNS) {
+            assert!(keys::find(Object::Drive, column).is_some(), "{column}");
+        }
+    }
+}

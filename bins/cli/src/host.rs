@@ -1,0 +1,66 @@
+//! `elasticstack host`: for operators.
+
+use clap::Subcommand;
+use elasticstack_core::client::{Client, Transport};
+use elasticstack_core::wire::calls::Call;
+use elasticstack_core::wire::keys::Object;
+use elasticstack_core::wire::record::Record;
+
+use crate::command::about;
+use crate::failure::Result;
+use crate::screen::Screen;
+
+const COLUMNS: &[&str] = &["host", "name", "status", "address", "cpu:total", "mem:total"];
+
+/// What can be done with hosts.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    #[command(about = about(Call::HostsInfo))]
+    #[expect(missing_docs, reason = "the API's table says it")]
+    List,
+    #[command(about = about(Call::HostInfo))]
+    #[expect(missing_docs, reason = "the API's table says it")]
+    Info {
+        /// The host's UUID
+        host: String,
+    },
+    /// Make a host known, and print the command to run on it: it joins with the certificates and
+    /// the key in that command's input
+    Add {
+        /// What to call it
+        name: String,
+        /// Where its agent listens, as NAME_OR_IP:PORT
+        address: String,
+    },
+}
+
+impl Command {
+    /// Does it.
+    ///
+    /// # Errors
+    /// What the API says, or `Output`.
+    pub async fn run<T: Transport>(
+        self,
+        client: &Client<T>,
+        screen: &mut Screen<'_>,
+    ) -> Result<()> {
+        match self {
+            Self::List => {
+                screen.records(Object::Host, COLUMNS, &client.many(Call::HostsInfo).await?)
+            }
+            Self::Info { host } => {
+                let record = client.one(Call::HostInfo, &[&host], &Record::new()).await?;
+                screen.record(Object::Host, &record)
+            }
+            Self::Add { name, address } => {
+                let wish = Record::new().with("name", name).with("address", address);
+                let host = client.one(Call::HostCreate, &[], &wish).await?;
+                let bundle = host.value("bundle").unwrap_or_default().trim_end();
+                screen.bytes(
+                    format!("elasticstack-agent join <<'END_OF_BUNDLE'\n{bundle}\nEND_OF_BUNDLE\n")
+                        .as_bytes(),
+                )
+            }
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! `cargo xtask bench NAME`: a table of ours beside a peer's, from one run on this machine. Owns the
+//! names and the building of what is measured, which is what users run: the release profile.
+//!
+//! No part of the tests: a time depends on what else the machine does. The exit status says whether
+//! the goals were met.
+
+use anyhow::Result;
+
+use crate::product::Product;
+use crate::up::Profile;
+use crate::{image, process, tools};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    name: Bench,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Bench {
+    /// Starting a server beside QEMU by hand, creating drives, and doing nothing
+    Start,
+}
+
+/// Starts the product and measures it; the table is the measuring program's own output.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    match args.name {
+        Bench::Start => start(),
+    }
+}
+
+fn start() -> Result<()> {
+    tools::ensure_packages()?;
+    let image = image::run(image::Args::default())?;
+    // Before the product starts: nothing is compiled while it is measured.
+    process::run(&mut benches("build")?)?;
+    let product = Product::start(&image, Profile::Release)?;
+    let mut measure = benches("run")?;
+    measure.args(["--", "start", "--pid"]).arg(product.pid().to_string());
+    measure.arg("--data-dir").arg(product.data_dir()).envs(product.environment()?);
+    let measured = process::run(&mut measure);
+    product.stop()?;
+    measured
+}
+
+fn benches(verb: &str) -> Result<std::process::Command> {
+    process::cargo([verb, "--quiet", "--release", "--locked", "-p", "elasticstack-benches"])
+}

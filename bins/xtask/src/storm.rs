@@ -110,7 +110,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let report = outcome.with_context(|| format!("{title}, with --seed {seed}"))?;
         println!("{title}: {report}");
         toll.add(report.toll);
-        boots += report.left.boots;
+        boots += report.left.map_or(0, |left| left.boots);
     }
     let Toll { kills, with_request, with_job, with_ending } = toll;
     println!(

@@ -73,7 +73,7 @@ pub(crate) struct Trail {
 }
 
 /// What the guests left.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Left {
     /// Records of the steady guests.
     pub(crate) steady: u64,

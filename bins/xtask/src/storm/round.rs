@@ -30,7 +30,7 @@ pub(crate) struct Report {
     /// Images that ended whole, failed with a reason, or were never begun.
     pub(crate) images: [u64; 3],
     /// What the guests left; nothing in a round of jobs.
-    pub(crate) left: Left,
+    pub(crate) left: Option<Left>,
     calls: u64,
     lost: usize,
     intervals: usize,
@@ -70,19 +70,25 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { toll, images: [whole, failed, untouched], left, calls, lost, intervals, times } =
-            self;
-        let Toll { kills, with_request, with_job, with_ending } = toll;
-        let Left { steady, boots, starts } = left;
+        let Toll { kills, with_request, with_job, with_ending } = self.toll;
+        let [whole, failed, untouched] = self.images;
         write!(
             f,
             "{kills} kills: {with_request} with a request in flight, {with_job} with a job, \
-             {with_ending} with a guest ending; {calls} calls, {lost} without answer; images: \
-             {whole} whole, {failed} failed, {untouched} never begun; guests: {steady} records of \
-             the steady, {boots} boots in {starts} starts of the churned; {intervals} intervals tile"
+             {with_ending} with a guest ending; {} calls, {} without answer; images: {whole} whole, \
+             {failed} failed, {untouched} never begun; ",
+            self.calls, self.lost
         )?;
+        if let Some(Left { steady, boots, starts }) = self.left {
+            write!(
+                f,
+                "guests: {steady} records of the steady, {boots} boots in {starts} starts of the \
+                 churned; "
+            )?;
+        }
+        write!(f, "{} intervals tile", self.intervals)?;
         let laps =
-            times.laps.iter().map(|(what, lap)| format!("{what} {:.0} s", lap.as_secs_f64()));
+            self.times.laps.iter().map(|(what, lap)| format!("{what} {:.0} s", lap.as_secs_f64()));
         write!(f, " ({})", laps.collect::<Vec<_>>().join(", "))
     }
 }
@@ -131,7 +137,7 @@ pub(crate) async fn storm(mode: Mode, root: &Path, image: &Path, mut dice: Dice)
     settle::settle(&mut platform, &customer).await.context("staying settled")?;
     times.lap("settling");
     settle::destroy_servers(&customer).await?;
-    report.left = stage.cast.judge(&mut customer.ledger())?;
+    report.left = Some(stage.cast.judge(&mut customer.ledger())?);
     finish(platform, &customer, &tiny, &mut report).await?;
     times.lap("end");
     report.times = times;

@@ -204,17 +204,20 @@ pub(crate) async fn churn(stage: Arc<Stage>, mut dice: Dice) -> Result<()> {
         {
             stage.pause(Duration::from_millis(100)).await;
         }
-        for _ in 0..dice.within(2..5) {
+        for _ in 0..dice.within(1..4) {
             if stage.is_over() {
                 return Ok(());
             }
             let name = *dice.pick(&CHURNED).context("there are two")?;
-            if dice.one_in(2) {
-                customer.stop(name).await?;
-            } else {
+            if dice.one_in(3) {
                 customer.start(name).await?;
+            } else {
+                customer.stop(name).await?;
             }
         }
+        // One of them is to run then: this one, or the one that keeps it from the trail.
+        let name = *dice.pick(&CHURNED).context("there are two")?;
+        while !stage.is_over() && customer.start(name).await? == Answer::Unsure {}
         before = stage.cast.churned.length()?;
     }
 }

@@ -12,6 +12,7 @@ mod layers;
 mod process;
 mod product;
 mod stages;
+mod storm;
 mod tools;
 mod up;
 
@@ -38,6 +39,8 @@ enum Command {
     Image(image::Args),
     /// Let an outside program judge the running product
     Judge(judge::Args),
+    /// Kill the product at any instant and judge what comes of it
+    Storm(storm::Args),
     /// Run the conformance kits on every backend and print backend × clause
     KitReport,
     /// Measure the running product beside a peer
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Command::Layers(args) => layers::run(&args),
         Command::Image(args) => image::run(args).map(|path| println!("{}", path.display())),
         Command::Judge(args) => judge::run(&args),
+        Command::Storm(args) => storm::run(&args),
         Command::KitReport => kit_report::run(),
         Command::Bench(args) => bench::run(&args),
         Command::Goldens => goldens::run(),

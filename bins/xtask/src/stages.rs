@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 
 use crate::layers::{self, graph};
-use crate::{browser, fuzz, image, judge, process, tools, up};
+use crate::{browser, fuzz, image, judge, process, storm, tools, up};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -49,6 +49,7 @@ const STAGES: &[Stage] = &[
     always("smoke", "a guest boots, reads, writes and ends, through the public API", up::smoke),
     always("libcloud", "an old client is content, on a real guest", judge::libcloud),
     always("panel", "a browser does the main job in the panel, on a real guest", browser::run),
+    nightly("storm", "killed at any instant, nothing is lost, doubled or left", storm::nightly),
     nightly("features", "every feature of every library builds alone", features),
     nightly("deny", "bans, licences and sources of all dependencies", deny),
     nightly("fuzz", "no bytes from outside make a parser fail", fuzz::run),

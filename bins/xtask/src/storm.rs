@@ -26,6 +26,7 @@ use std::path::Path;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{image, tools};
 
@@ -146,12 +147,12 @@ async fn one(what: What, mode: Mode, image: &Path, dice: Dice) -> Result<Report>
             What::Jobs => round::crash_points(mode, root, image, dice).await,
         }
     };
+    let mut terminate = signal(SignalKind::terminate())?;
     let outcome = tokio::select! {
         outcome = round => outcome,
-        interrupted = tokio::signal::ctrl_c() => match interrupted {
-            Ok(()) => bail!("interrupted"),
-            Err(error) => Err(error).context("listen for Ctrl-C"),
-        },
+        // Whatever runs ends as the round is dropped.
+        _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+        _ = terminate.recv() => bail!("terminated"),
     };
     outcome.map_err(|error| {
         let kept = directory.keep();

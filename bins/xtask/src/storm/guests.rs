@@ -191,6 +191,11 @@ impl Trail {
         trail::length(&self.file)
     }
 
+    /// Whether a second boot is seen to have written.
+    pub(crate) fn has_booted_again(&self) -> bool {
+        self.boots().is_ok_and(|boots| boots.len() > 1)
+    }
+
     fn boots(&self) -> Result<Vec<Segment>> {
         let bytes = fs::read(&self.file).with_context(|| format!("read {}", self.name))?;
         trail::read(&bytes, &self.task)

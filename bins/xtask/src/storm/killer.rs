@@ -17,6 +17,8 @@ use super::work::Stage;
 
 /// For how long a storm rages at least.
 const STORM: Duration = Duration::from_secs(30);
+/// For how long it goes on, at most, until a second writer has come to the churned trail.
+const LONG_STORM: Duration = Duration::from_secs(60);
 /// How many records before its end the ender loses its agent.
 const LAST_RECORDS: u64 = 10;
 
@@ -88,7 +90,8 @@ impl<'a> Killer<'a> {
     pub(crate) async fn rage(&mut self, stage: &Stage) -> Result<()> {
         let mut in_the_dark = false;
         let began = Instant::now();
-        while began.elapsed() < STORM || !in_the_dark {
+        let churned = || stage.cast.churned.has_booted_again() || began.elapsed() > LONG_STORM;
+        while began.elapsed() < STORM || !in_the_dark || !churned() {
             ensure!(began.elapsed() < 2 * GUARD, "the ender never came to its end");
             let pause = self.dice.millis(200..2_200);
             let due = until_due(stage, pause, in_the_dark).await?;

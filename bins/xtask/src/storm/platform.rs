@@ -103,6 +103,8 @@ pub(crate) struct Site {
     pub(crate) drives: PathBuf,
     /// Where the guests' directories are.
     pub(crate) servers: PathBuf,
+    /// Where the programs put what is to be gone with them.
+    pub(crate) scratch: PathBuf,
     /// The control plane's database.
     pub(crate) database: PathBuf,
     /// Where the public API listens.
@@ -121,8 +123,9 @@ impl Site {
                 (root.join("data/array"), root.join("data/servers"), root.join("data/api.db"))
             }
         };
-        let drives = array.join("drives");
-        Ok(Self { mode, root, drives, servers, database, api: free_port(dice)? })
+        let (drives, scratch) = (array.join("drives"), root.join("tmp"));
+        fs::create_dir(&scratch).context("make the programs' TMPDIR")?;
+        Ok(Self { mode, root, drives, servers, scratch, database, api: free_port(dice)? })
     }
 
     /// The file with a drive's bytes.
@@ -151,6 +154,7 @@ struct Program {
     role: Role,
     arguments: Vec<OsString>,
     log: PathBuf,
+    scratch: PathBuf,
     child: Option<Child>,
 }
 
@@ -181,7 +185,8 @@ impl Platform {
     /// Starts one more program for good.
     pub(crate) fn launch(&mut self, role: Role, arguments: Vec<OsString>) -> Result<()> {
         let log = self.site.root.join(format!("{}.log", role.binary()));
-        let mut program = Program { role, arguments, log, child: None };
+        let scratch = self.site.scratch.clone();
+        let mut program = Program { role, arguments, log, scratch, child: None };
         let started = program.start();
         self.programs.push(program);
         started
@@ -293,7 +298,8 @@ impl Program {
         let log = File::options().create(true).append(true).open(&self.log)?;
         let mut command = Command::new(sibling(self.role.binary())?);
         command.args(&self.arguments).stdin(Stdio::null());
-        command.stdout(log.try_clone()?).stderr(log).env("RUST_LOG", "info");
+        command.stdout(log.try_clone()?).stderr(log);
+        command.env("RUST_LOG", "info").env("TMPDIR", &self.scratch);
         // In a group of its own: Ctrl-C is for us, and we end it.
         let child = command.process_group(0).spawn();
         self.child = Some(child.with_context(|| format!("start {}", self.role.binary()))?);

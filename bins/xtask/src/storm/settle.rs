@@ -176,6 +176,7 @@ pub(crate) async fn until_nothing_is_left(
         // A server is a directory; the lock beside them is the agent's own.
         let servers = sight::entries_of(&site.servers)?;
         left.extend(servers.into_iter().filter(|entry| entry.is_dir()));
+        left.extend(sight::entries_of(&site.scratch)?);
         Ok((!left.is_empty()).then(|| format!("{left:?}")))
     })
     .await

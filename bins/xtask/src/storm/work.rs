@@ -217,7 +217,9 @@ pub(crate) async fn churn(stage: Arc<Stage>, mut dice: Dice) -> Result<()> {
         }
         // One of them is to run then: this one, or the one that keeps it from the trail.
         let name = *dice.pick(&CHURNED).context("there are two")?;
-        while !stage.is_over() && customer.start(name).await? == Answer::Unsure {}
+        while !stage.is_over() && customer.start(name).await? == Answer::Unsure {
+            stage.pause(dice.millis(200..800)).await;
+        }
         before = stage.cast.churned.length()?;
     }
 }

@@ -20,7 +20,6 @@ const PACKAGES: Packages = &[
     ("kmod", "module dependencies of `tiny`"),
     ("mtools", "the FAT disk of `tiny`, written without root"),
     ("qemu-system-x86", "virtual machines"),
-    ("sqlite3", "usage in the control plane's database, judged from outside"),
     ("syslinux", "boot sector of `tiny`"),
     ("syslinux-common", "boot loader modules of `tiny`"),
 ];

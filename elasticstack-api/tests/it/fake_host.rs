@@ -20,9 +20,10 @@ use elasticstack_core::wire::internal::{
     ObjectStatus, PROTOCOL, Reports, ServerStatus, Stamp,
 };
 use elasticstack_core::wire::record::Record;
-use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
+
+use crate::database::TestDatabase;
 
 /// How long a test waits for something that must come before it is called broken.
 pub(crate) const GUARD: Duration = Duration::from_secs(120);
@@ -39,7 +40,7 @@ pub(crate) fn array_id() -> ArrayId {
 
 /// Everything that outlives a restart of the control plane.
 pub(crate) struct World {
-    directory: TempDir,
+    database: TestDatabase,
     pub(crate) clock: Arc<AtomicI64>,
     pub(crate) bytes: Arc<FakeBytes>,
     pub(crate) biller: Arc<Ledger>,
@@ -62,9 +63,13 @@ impl Drop for Plane {
 
 impl World {
     pub(crate) fn new() -> Self {
+        Self::on(TestDatabase::new())
+    }
+
+    pub(crate) fn on(database: TestDatabase) -> Self {
         let clock = Arc::new(AtomicI64::new(1_000_000_000));
         Self {
-            directory: tempfile::tempdir().unwrap(),
+            database,
             bytes: Arc::default(),
             biller: Arc::default(),
             host: Arc::new(FakeHost::new(clock.clone())),
@@ -75,10 +80,9 @@ impl World {
     /// Opens the control plane, answering within `answer_within`, and tells it of the host.
     pub(crate) async fn open(&self, answer_within: Duration) -> Arc<App> {
         let clock = self.clock.clone();
-        let url = format!("sqlite:{}", self.directory.path().join("control.db").display());
         let app = App::open_with(
             AppConfig { answer_within, ..AppConfig::default() },
-            &url,
+            &self.database.url(),
             Arc::new(ReferenceScheduler),
             self.biller.clone(),
             Arc::new(move || Timestamp::from_micros(clock.load(Ordering::SeqCst))),

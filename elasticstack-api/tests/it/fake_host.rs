@@ -203,6 +203,8 @@ pub(crate) enum Mishap {
 pub(crate) struct FakeHost {
     clock: Arc<AtomicI64>,
     inner: Mutex<Inner>,
+    /// Held while something is sent, so that who comes after finds it taken in.
+    sending: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -218,7 +220,7 @@ struct Inner {
 
 impl FakeHost {
     fn new(clock: Arc<AtomicI64>) -> Self {
-        Self { clock, inner: Mutex::default() }
+        Self { clock, inner: Mutex::default(), sending: tokio::sync::Mutex::default() }
     }
 
     pub(crate) fn report(&self) -> HostReport {
@@ -279,6 +281,7 @@ impl FakeHost {
 
     /// Sends all statuses that changed, and keeps them for the next life of the control plane.
     pub(crate) async fn send(&self, app: &App) {
+        let _sending = self.sending.lock().await;
         let reports = {
             let mut inner = self.inner.lock().unwrap();
             let dirty = std::mem::take(&mut inner.dirty);

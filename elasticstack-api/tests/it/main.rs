@@ -2,8 +2,10 @@
 //! test, and its public API as clients see it.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+mod authorization;
 mod cloud;
 mod compatibility;
+mod documents;
 mod errors;
 mod fake_agent;
 mod fake_host;

@@ -19,7 +19,7 @@ pub(crate) struct Args {
     /// List the stages and run none
     #[arg(long)]
     list: bool,
-    /// Run the nightly stages too
+    /// Run the nightly stages too, and the long form of each stage that has one
     #[arg(long)]
     nightly: bool,
 }
@@ -29,6 +29,8 @@ struct Stage {
     what: &'static str,
     when: When,
     run: fn() -> Result<()>,
+    /// What `--nightly` runs in its place.
+    long: Option<fn() -> Result<()>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -49,7 +51,8 @@ const STAGES: &[Stage] = &[
     always("smoke", "a guest boots, reads, writes and ends, through the public API", up::smoke),
     always("libcloud", "an old client is content, on a real guest", judge::libcloud),
     always("panel", "a browser does the main job in the panel, on a real guest", browser::run),
-    nightly("storm", "killed at any instant, nothing is lost, doubled or left", storm::nightly),
+    always("storm", "killed at any instant, nothing is lost, doubled or left", storm::daily)
+        .or_by_night(storm::nightly),
     nightly("features", "every feature of every library builds alone", features),
     nightly("deny", "bans, licences and sources of all dependencies", deny),
     nightly("fuzz", "no bytes from outside make a parser fail", fuzz::run),
@@ -57,11 +60,17 @@ const STAGES: &[Stage] = &[
 ];
 
 const fn always(name: &'static str, what: &'static str, run: fn() -> Result<()>) -> Stage {
-    Stage { name, what, when: When::Always, run }
+    Stage { name, what, when: When::Always, run, long: None }
 }
 
 const fn nightly(name: &'static str, what: &'static str, run: fn() -> Result<()>) -> Stage {
-    Stage { name, what, when: When::Nightly, run }
+    Stage { name, what, when: When::Nightly, run, long: None }
+}
+
+impl Stage {
+    const fn or_by_night(self, long: fn() -> Result<()>) -> Self {
+        Self { long: Some(long), ..self }
+    }
 }
 
 /// Runs the stages that `args` selects and stops at the first that fails.
@@ -78,12 +87,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     for (at, stage) in selected.iter().enumerate() {
         println!("── stage {}/{count} {}: {}", at + 1, stage.name, stage.what);
         let started = Instant::now();
-        (stage.run)().with_context(|| {
+        let run = stage.long.filter(|_| args.nightly).unwrap_or(stage.run);
+        run().with_context(|| {
             let name = stage.name;
+            let long = if args.nightly { " --nightly" } else { "" };
             let seconds = started.elapsed().as_secs_f64();
             format!(
                 "stage {name} failed after {seconds:.1} s; \
-                 repeat it with `cargo xtask test --only {name}`"
+                 repeat it with `cargo xtask test --only {name}{long}`"
             )
         })?;
         println!("── {} passed in {:.1} s", stage.name, started.elapsed().as_secs_f64());

@@ -82,7 +82,12 @@ enum What {
     Jobs,
 }
 
-/// The stage of the nightly tests.
+/// The stage of the tests.
+pub(crate) fn daily() -> Result<()> {
+    run(&Args { rounds: ROUNDS, seed: None, mode: Over::Both })
+}
+
+/// The stage of the nightly tests, in place of [`daily`].
 pub(crate) fn nightly() -> Result<()> {
     run(&Args { rounds: NIGHTLY, seed: None, mode: Over::Both })
 }
@@ -98,7 +103,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let began = Instant::now();
     let mut toll = Toll::default();
-    let (mut dice, mut boots) = (Dice::new(seed), 0);
+    let (mut dice, mut boots, mut failures) = (Dice::new(seed), 0, 0);
     let rounds = rounds(args.rounds, args.mode.modes());
     for (at, (what, mode)) in rounds.iter().enumerate() {
         let title = format!("round {} of {}, {what:?} {}", at + 1, rounds.len(), mode.name());
@@ -106,6 +111,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let report = outcome.with_context(|| format!("{title}, with --seed {seed}"))?;
         println!("{title}: {report}");
         toll.add(report.toll);
+        failures += report.failures();
         boots += report.left.map_or(0, |left| left.boots);
     }
     let Toll { kills, with_request, with_job, with_ending } = toll;
@@ -119,6 +125,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         ("a request in flight", with_request),
         ("a job in flight", with_job),
         ("a guest ending while its agent was dead", with_ending),
+        ("a job that had to fail", failures),
         ("a churned guest that booted", boots),
     ] {
         ensure!(hits > 0, "the storm proved nothing of {what}: none was hit");

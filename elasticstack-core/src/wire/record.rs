@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::keys::{self, Object, Shape};
+use super::keys::{self, Key, Object, Shape};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The most keys that one record may have.
@@ -156,16 +156,23 @@ impl Record {
     /// # Errors
     /// `MalformedBody` if it is not one JSON object of such values.
     pub fn from_json(body: &[u8]) -> Result<Self> {
-        if body.iter().all(u8::is_ascii_whitespace) {
-            return Ok(Self::default());
+        Self::from_map(json_object(body)?)
+    }
+
+    /// Reads one record in JSON form as a client gives it: a list only for a key that takes words.
+    ///
+    /// # Errors
+    /// As [`Record::from_json`], and `InvalidValue` for a list that its key does not take.
+    pub fn given_in_json(object: Object, body: &[u8]) -> Result<Self> {
+        let map = json_object(body)?;
+        let takes_list = |name: &str| keys::find(object, name).is_none_or(Key::takes_list);
+        if let Some((name, _)) =
+            map.iter().find(|(name, value)| value.is_array() && !takes_list(name))
+        {
+            let refused = format!("{name} was given a list, it takes one value");
+            return Err(Error::new(ErrorKind::InvalidValue, refused).field(name));
         }
-        match serde_json::from_slice(body) {
-            Ok(Value::Object(map)) => Self::from_map(map),
-            Ok(_) => {
-                Err(malformed("the body is JSON but not an object: send {\"key\": \"value\"}"))
-            }
-            Err(error) => Err(malformed(format!("the body is not JSON: {error}"))),
-        }
+        Self::from_map(map)
     }
 
     /// Reads any number of records in JSON form: an array of objects, or one object.
@@ -250,10 +257,24 @@ fn shape_json(shape: Shape, value: &str) -> Value {
     }
 }
 
+fn json_object(body: &[u8]) -> Result<Map<String, Value>> {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Ok(Map::new());
+    }
+    match serde_json::from_slice(body) {
+        Ok(Value::Object(map)) => Ok(map),
+        Ok(_) => Err(malformed("the body is JSON but not an object: send {\"key\": \"value\"}")),
+        Err(error) => Err(malformed(format!("the body is not JSON: {error}"))),
+    }
+}
+
 fn scalar(key: &str, value: Value) -> Result<String> {
     match value {
         Value::Null => Ok(String::new()),
         Value::Bool(flag) => Ok(flag.to_string()),
+        Value::Number(number) if number.is_f64() => Err(malformed(format!(
+            "the value of {key:?} is no whole number: send one, or send it as text"
+        ))),
         Value::Number(number) => Ok(number.to_string()),
         Value::String(text) => Ok(text),
         Value::Array(_) | Value::Object(_) => Err(malformed(format!(

@@ -23,6 +23,8 @@ const PAYLOAD: usize = 24 * MIB;
 const HOLE: std::ops::Range<usize> = 8 * MIB..12 * MIB;
 /// The size of every target: the payload, packed, is a little longer than it is.
 pub(crate) const TARGET: u64 = 28 << 20;
+/// What of the packed payload, some 20 MiB, is zeroed to spoil it.
+const SPOILT: std::ops::Range<usize> = 16 * MIB..17 * MIB;
 const PART: usize = 64 << 10;
 
 /// How the bytes change on their way.
@@ -32,15 +34,17 @@ pub(crate) enum Conversion {
     Plain,
     Gunzip,
     Gzip,
+    /// What can't end well: the source is spoilt towards its end.
+    GunzipSpoilt,
 }
 
 impl Conversion {
-    pub(crate) const ALL: [Self; 3] = [Self::Plain, Self::Gunzip, Self::Gzip];
+    pub(crate) const ALL: [Self; 4] = [Self::Plain, Self::Gunzip, Self::Gzip, Self::GunzipSpoilt];
 
     pub(crate) const fn call(self) -> Call {
         match self {
             Self::Plain => Call::DriveImage,
-            Self::Gunzip => Call::DriveImageGunzip,
+            Self::Gunzip | Self::GunzipSpoilt => Call::DriveImageGunzip,
             Self::Gzip => Call::DriveImageGzip,
         }
     }
@@ -51,6 +55,7 @@ impl Conversion {
 pub(crate) struct Sources {
     plain: String,
     packed: String,
+    spoilt: String,
     payload: Arc<Vec<u8>>,
 }
 
@@ -65,8 +70,16 @@ impl Sources {
         customer.write(&plain_drive, payload.clone()).await?;
         let size = u64::try_from(packed.len())?;
         let packed_drive = made(customer.create_drive("source-packed", size).await?)?;
-        customer.write(&packed_drive, packed).await?;
-        Ok(Self { plain: plain_drive, packed: packed_drive, payload: Arc::new(payload) })
+        customer.write(&packed_drive, packed.clone()).await?;
+        let spoilt_drive = made(customer.create_drive("source-spoilt", size).await?)?;
+        packed.get_mut(SPOILT).context("the packed payload is that long")?.fill(0);
+        customer.write(&spoilt_drive, packed).await?;
+        Ok(Self {
+            plain: plain_drive,
+            packed: packed_drive,
+            spoilt: spoilt_drive,
+            payload: Arc::new(payload),
+        })
     }
 
     /// The drive to image from.
@@ -74,6 +87,7 @@ impl Sources {
         match conversion {
             Conversion::Plain | Conversion::Gzip => &self.plain,
             Conversion::Gunzip => &self.packed,
+            Conversion::GunzipSpoilt => &self.spoilt,
         }
     }
 }
@@ -91,7 +105,7 @@ pub(crate) struct Copy {
 pub(crate) enum Outcome {
     /// The target holds exactly the source's bytes.
     Whole,
-    /// It failed, with a reason.
+    /// It failed with a reason, as it had to.
     Failed,
     /// It was never begun; only if its answer was lost.
     Untouched,
@@ -133,6 +147,7 @@ impl Copy {
                 let read = GzDecoder::new(target).read_to_end(&mut unpacked);
                 Ok(read.is_ok() && unpacked == *self.payload)
             }
+            Conversion::GunzipSpoilt => Ok(false),
         }
     }
 
@@ -144,6 +159,11 @@ impl Copy {
         ensure!(target.value("claimed").is_none(), "{file} is claimed though its job is over");
         if let Some(reason) = target.value("failed") {
             ensure!(is_readable(reason), "the reason is no sentence: {reason:?}");
+            ensure!(
+                self.conversion == Conversion::GunzipSpoilt,
+                "{file} ({:?}) failed for no fault of its source: {reason}",
+                self.conversion
+            );
             return Ok(Outcome::Failed);
         }
         if self.is_whole()? {

@@ -20,15 +20,15 @@ use super::wait::until;
 use super::work::{self, Stage};
 use super::{settle, usage};
 
-/// How many images a round of jobs makes, each with kills of its own.
-const CRASH_POINTS: u64 = 12;
+/// How many images of each conversion a round of jobs makes, each with kills of its own.
+const CRASH_POINTS: usize = 3;
 
 /// What a round was.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     pub(crate) toll: Toll,
     /// Images that ended whole, failed with a reason, or were never begun.
-    pub(crate) images: [u64; 3],
+    images: [u64; 3],
     /// What the guests left; nothing in a round of jobs.
     pub(crate) left: Option<Left>,
     calls: u64,
@@ -58,6 +58,12 @@ impl Times {
 }
 
 impl Report {
+    /// Images that failed, as they had to.
+    pub(crate) fn failures(&self) -> u64 {
+        let [_, failed, _] = self.images;
+        failed
+    }
+
     fn count(&mut self, outcome: Outcome) {
         let [whole, failed, untouched] = &mut self.images;
         *match outcome {
@@ -157,7 +163,7 @@ pub(crate) async fn crash_points(
     let sources = Sources::prepare(&customer, &mut dice).await?;
     let mut report = Report::default();
     times.lap("setup");
-    for number in 0..CRASH_POINTS {
+    for (number, conversion) in Conversion::ALL.repeat(CRASH_POINTS).into_iter().enumerate() {
         let name = format!("target-{number}");
         until("a target is made", async || match customer.create_drive(&name, TARGET).await? {
             Answer::Done(_) => Ok(None),
@@ -165,7 +171,6 @@ pub(crate) async fn crash_points(
         })
         .await?;
         let target = customer.id(&name)?;
-        let conversion = *dice.pick(&Conversion::ALL).context("there are conversions")?;
         let copy = Copy::new(&platform.site, &target, conversion, &sources);
         let asking = tokio::spawn({
             let (customer, target) = (Arc::clone(&customer), target.clone());

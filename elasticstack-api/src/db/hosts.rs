@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use elasticstack_core::prelude::*;
-use elasticstack_core::scheduler::{ArrayRoom, HostRoom, Inventory};
+use elasticstack_core::scheduler::{ArrayRoom, HostRoom, Inventory, Tier};
 use elasticstack_core::state::{DriveState, HostState, ServerState};
 use elasticstack_core::wire::internal::Cursor;
 use sqlx::sqlite::SqliteRow;
@@ -100,11 +100,14 @@ impl Reader {
             let (cpu, memory) = held.get(&row.host).copied().unwrap_or_default();
             let arrays = self.arrays_of(row.host).await?.into_iter().map(|(array, row)| {
                 let promised = promised.get(&array).copied().unwrap_or_default();
-                ArrayRoom { array, free: row.capacity.saturating_sub(promised) }
+                let free = row.capacity.saturating_sub(promised);
+                ArrayRoom { array, accepts: true, tier: Tier::Disk, free }
             });
             inventory.hosts.push(HostRoom {
                 host: row.host,
                 accepts: row.state == HostState::Active,
+                // No host lends yet: a server runs where its drives are.
+                lends: false,
                 cpu: MegaHertz(row.cpu.0.saturating_sub(cpu)),
                 memory: MebiBytes(row.memory.0.saturating_sub(memory)),
                 arrays: arrays.collect(),

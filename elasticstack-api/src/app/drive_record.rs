@@ -14,7 +14,7 @@ pub(super) const GRANULE: Bytes = Bytes::from_mib(4);
 
 /// The keys that are kept as they are; the others have columns.
 fn is_kept(key: &str) -> bool {
-    matches!(key, "name" | "readers" | "tags") || key.starts_with("user:")
+    matches!(key, "name" | "readers" | "tags" | "tier") || key.starts_with("user:")
 }
 
 /// The size that a record asks for, rounded up; `None` for 0, which asks for none.
@@ -31,6 +31,14 @@ pub(super) fn wanted_size(record: &Record) -> Result<Option<Bytes>> {
         .field("size")
     })?;
     Ok((size > Bytes::ZERO).then_some(size))
+}
+
+/// Whom the drive's claims are to tolerate, if the record says so; unset is exclusive.
+pub(super) fn wanted_access(record: &Record) -> Option<Access> {
+    record.iter().find(|(key, _)| *key == "claim:type").map(|(_, word)| match word {
+        "shared" => Access::Shared,
+        _ => Access::Exclusive,
+    })
 }
 
 /// Lays the kept keys of `change` over `config`.
@@ -81,7 +89,9 @@ pub(super) fn info(row: &DriveRow, in_use: &InUse) -> Record {
     record.set("size", row.size.get());
     record.set("status", if row.state == DriveState::Ready { "active" } else { "inactive" });
     record.set("encryption:cipher", "none");
-    record.set("tier", "disk");
+    if record.value("tier").is_none() {
+        record.set("tier", "disk");
+    }
     let claim_type = match row.access {
         Access::Exclusive => "exclusive",
         Access::Shared => "shared",

@@ -8,14 +8,16 @@ use std::collections::BTreeSet;
 
 use elasticstack_core::biller::{ChangeKind, Meter};
 use elasticstack_core::prelude::*;
-use elasticstack_core::scheduler::{Constraint, DriveDemand, Refusal, Request, Tier};
+use elasticstack_core::scheduler::{
+    Constraint, DriveDemand, Inventory, Placement, Refusal, Request, Tier,
+};
 use elasticstack_core::state::{DriveEvent, DriveState};
 use elasticstack_core::wire::internal::{Access, Fault};
 use elasticstack_core::wire::keys::{self, Moment, Object};
 use elasticstack_core::wire::record::Record;
 
 use super::access::{Wish, permitted};
-use super::drive_record::{self, InUse, apply, wanted_size};
+use super::drive_record::{self, InUse, apply, wanted_access, wanted_size};
 use super::{App, Caller, changed_meanwhile, new_id, no_room};
 use crate::db::{ClaimRow, DriveRow, OutboxRow, Reader, Writer};
 use crate::usage::{self, Edge, Metered};
@@ -32,6 +34,36 @@ pub(super) struct NewDrive {
     pub(super) config: Record,
     /// Drives of the same account to share no array with.
     pub(super) avoid: Vec<DriveId>,
+}
+
+impl NewDrive {
+    /// The drive that a record asks for, whose values have passed the table of keys.
+    ///
+    /// # Errors
+    /// `MissingKey` without a size; `InvalidValue`.
+    pub(super) fn asked_for(account: AccountId, record: &Record) -> Result<Self> {
+        let size = wanted_size(record)?.ok_or_else(|| {
+            Error::new(ErrorKind::MissingKey, "size is missing: give the drive's size in bytes")
+                .field("size")
+        })?;
+        let mut config = Record::new();
+        apply(&mut config, record)?;
+        let avoid = record.value("avoid").unwrap_or_default().split_whitespace();
+        let avoid = avoid.map(|word| {
+            word.parse().map_err(|error| {
+                Error::new(ErrorKind::InvalidValue, format!("avoid was given {word:?}: {error}"))
+                    .field("avoid")
+            })
+        });
+        let avoid = avoid.collect::<Result<_>>()?;
+        let access = wanted_access(record).unwrap_or(Access::Exclusive);
+        Ok(Self { drive: new_id(), account, size, access, config, avoid })
+    }
+
+    /// Asks the biller whether it may be made.
+    pub(super) async fn authorize(&self, app: &App) -> Result<ChangeId> {
+        app.authorize(self.account, ChangeKind::GrowDrive { bytes: self.size.get() }).await
+    }
 }
 
 impl App {
@@ -82,92 +114,85 @@ impl App {
     /// what its host says if it can't make it, and then nothing is left of it.
     pub async fn drive_create(&self, caller: &Caller, record: &Record) -> Result<Record> {
         keys::check(Object::Drive, Moment::Create, record)?;
-        let size = wanted_size(record)?.ok_or_else(|| {
-            Error::new(ErrorKind::MissingKey, "size is missing: give the drive's size in bytes")
-                .field("size")
-        })?;
-        let mut config = Record::new();
-        apply(&mut config, record)?;
-        let avoid = record.value("avoid").unwrap_or_default().split_whitespace();
-        let avoid = avoid.map(|word| {
-            word.parse().map_err(|error| {
-                Error::new(ErrorKind::InvalidValue, format!("avoid was given {word:?}: {error}"))
-                    .field("avoid")
-            })
-        });
-        let access = match record.value("claim:type") {
-            Some("shared") => Access::Shared,
-            _ => Access::Exclusive,
-        };
-        let new = NewDrive {
-            drive: new_id(),
-            account: caller.account,
-            size,
-            access,
-            config,
-            avoid: avoid.collect::<Result<_>>()?,
-        };
+        let new = NewDrive::asked_for(caller.account, record)?;
         let row = self.make_drive(&new).await?;
         Ok(drive_record::info(&row, &InUse::default()))
     }
 
     /// Makes a drive and waits until its host has it, or the time to answer is up.
     pub(super) async fn make_drive(&self, new: &NewDrive) -> Result<DriveRow> {
-        let grow = ChangeKind::GrowDrive { bytes: new.size.get() };
-        let change = self.authorize(new.account, grow).await?;
+        let change = new.authorize(self).await?;
         let now = self.now();
         let made = self
             .db
             .write(|tx| {
                 Box::pin(async move {
-                    let known = tx.drive(new.drive).await?;
-                    if known.as_ref().is_some_and(|row| row.state != DriveState::Gone) {
-                        return Err(changed_meanwhile("drive"));
-                    }
-                    let mut avoid = BTreeSet::new();
-                    for id in &new.avoid {
-                        let avoided = permitted(new.account, tx.drive(*id).await?, Wish::Own);
-                        avoid.insert(avoided.map_err(|error| error.field("avoid"))?.array);
-                    }
-                    let avoid = avoid.into_iter().collect();
-                    let demand = DriveDemand { size: new.size, tier: Tier::Disk, avoid };
                     let inventory = tx.inventory().await?;
-                    let placement = self
-                        .scheduler
-                        .place(&inventory, &Request::Drive(demand))
-                        .map_err(no_room)?;
-                    let array = placement.array.ok_or_else(|| {
-                        Error::internal("the scheduler placed a drive on no array")
-                    })?;
-                    let row = DriveRow {
-                        drive: new.drive,
-                        account: new.account,
-                        host: placement.host,
-                        array,
-                        size: new.size,
-                        state: DriveState::Creating,
-                        since: now,
-                        generation: known.as_ref().map_or(0, |row| row.generation) + 1,
-                        epoch: known.map(|row| row.epoch).unwrap_or_default(),
-                        access: new.access,
-                        config: new.config.clone(),
-                        seen_generation: 0,
-                        seen_size: Bytes::ZERO,
-                        fault_generation: 0,
-                        fault_code: String::new(),
-                        failed: None,
-                        standard: None,
-                    };
+                    let row = self.begin_drive(tx, new, &[inventory], now, change).await?;
                     tx.save_drive(&row).await?;
-                    tx.queue(row.host, OutboxRow::Drive(row.drive), row.generation).await?;
-                    let quantity = row.size.get();
-                    usage::begin(tx, &metered(&row), quantity, Edge::Ours(now), Some(change))
-                        .await?;
                     Ok(row)
                 })
             })
             .await?;
         self.await_drive(made).await
+    }
+
+    /// Places a new drive in the first of `inventories` that has room, and begins all that goes
+    /// with it. The caller saves the row.
+    pub(super) async fn begin_drive(
+        &self,
+        tx: &mut Writer<'_>,
+        new: &NewDrive,
+        inventories: &[Inventory],
+        now: Timestamp,
+        change: ChangeId,
+    ) -> Result<DriveRow> {
+        let known = tx.drive(new.drive).await?;
+        if known.as_ref().is_some_and(|row| row.state != DriveState::Gone) {
+            return Err(changed_meanwhile("drive"));
+        }
+        let mut avoid = BTreeSet::new();
+        for id in &new.avoid {
+            let avoided = permitted(new.account, tx.drive(*id).await?, Wish::Own);
+            avoid.insert(avoided.map_err(|error| error.field("avoid"))?.array);
+        }
+        let avoid = avoid.into_iter().collect();
+        // No array tells its tier, so that none can be asked for.
+        let demand = Request::Drive(DriveDemand { size: new.size, tier: Tier::Disk, avoid });
+        let mut placed: Result<Placement> =
+            Err(Error::internal("a drive was to be placed nowhere"));
+        for inventory in inventories {
+            placed = self.scheduler.place(inventory, &demand).map_err(no_room);
+            if placed.is_ok() {
+                break;
+            }
+        }
+        let Placement { host, array } = placed?;
+        let array =
+            array.ok_or_else(|| Error::internal("the scheduler placed a drive on no array"))?;
+        let row = DriveRow {
+            drive: new.drive,
+            account: new.account,
+            host,
+            array,
+            size: new.size,
+            state: DriveState::Creating,
+            since: now,
+            generation: known.as_ref().map_or(0, |row| row.generation) + 1,
+            epoch: known.map(|row| row.epoch).unwrap_or_default(),
+            access: new.access,
+            config: new.config.clone(),
+            seen_generation: 0,
+            seen_size: Bytes::ZERO,
+            fault_generation: 0,
+            fault_code: String::new(),
+            failed: None,
+            standard: None,
+        };
+        tx.queue(row.host, OutboxRow::Drive(row.drive), row.generation).await?;
+        let quantity = row.size.get();
+        usage::begin(tx, &metered(&row), quantity, Edge::Ours(now), Some(change)).await?;
+        Ok(row)
     }
 
     /// Waits until the host has made `asked` true, or the time to answer is up.
@@ -199,8 +224,8 @@ impl App {
     /// Changes a drive. A new size is waited for; size 0 leaves it.
     ///
     /// # Errors
-    /// `NotFound`; those of a record's check; for a new size `DriveInUse` while it is claimed,
-    /// `NoCapacity`, `PaymentRequired`, or what its host says, and then the old size stands.
+    /// `NotFound`; those of a record's check; for a new size or claim type `DriveInUse` while it
+    /// is claimed; for a new size `NoCapacity`, `PaymentRequired`, or what its host says, and then the old size stands.
     pub async fn drive_set(
         &self,
         caller: &Caller,
@@ -225,6 +250,14 @@ impl App {
                     let before = permitted(caller.account, tx.drive(drive).await?, Wish::Own)?;
                     let mut row = before.clone();
                     apply(&mut row.config, record)?;
+                    if let Some(access) = wanted_access(record).filter(|it| *it != row.access) {
+                        let claims = tx.claims_on(drive).await?;
+                        if !claims.is_empty() {
+                            let wish = "given another claim:type";
+                            return Err(in_use(&claims, wish).field("claim:type"));
+                        }
+                        row.access = access;
+                    }
                     if let Some(size) = size.filter(|size| *size != before.size) {
                         if before.size != seen.size {
                             return Err(changed_meanwhile("drive"));

@@ -2,18 +2,21 @@
 //!
 //! ```text
 //!  drive_image ──▶ job row + a claim on source and target ──▶ host works, reports hundredths
+//!  drive_clone ──▶ the same, with a new drive in the same transaction
 //!  host: done or failed ──▶ claims released, job marked to be forgotten ──▶ host: gone ──▶ row gone
 //! ```
 //! Invariant: `imaging` and `claimed` vanish from the drive's record in one transaction, the one
 //! that takes in the job's end; the target is claimed exclusively until then.
 
 use elasticstack_core::prelude::*;
+use elasticstack_core::scheduler::Inventory;
 use elasticstack_core::state::{DriveEvent, JobEvent, JobState};
 use elasticstack_core::wire::internal::{Access, Conversion, JobProgress, JobStatus};
+use elasticstack_core::wire::keys::{self, Moment, Object};
 use elasticstack_core::wire::record::Record;
 
 use super::access::{Wish, permitted};
-use super::drives::{in_use, record};
+use super::drives::{NewDrive, in_use, record};
 use super::{App, Caller, new_id};
 use crate::db::{ClaimRow, DriveRow, Holder, JobRow, OutboxRow, Writer};
 
@@ -45,21 +48,8 @@ impl App {
                     into.failed = None;
                     tx.save_drive(&from).await?;
                     tx.save_drive(&into).await?;
-                    let row = JobRow {
-                        job,
-                        host: into.host,
-                        source,
-                        source_epoch,
-                        target,
-                        target_epoch,
-                        conversion,
-                        state: JobState::Running,
-                        since: now,
-                        generation: 1,
-                        percent: None,
-                    };
-                    tx.save_job(&row).await?;
-                    tx.queue(row.host, OutboxRow::Job(job), row.generation).await
+                    let epochs = (source_epoch, target_epoch);
+                    begin(tx, job, (&from, &into), epochs, conversion, now).await
                 })
             })
             .await?;
@@ -67,6 +57,84 @@ impl App {
         let row = permitted(account, reader.drive(target).await?, Wish::Own)?;
         record(&mut reader, account, &row).await
     }
+
+    /// Makes a drive on the source's host and begins to image it from the source, both or neither.
+    /// It waits until the drive is there, not until it is imaged.
+    ///
+    /// # Errors
+    /// `NotFound` for the source; those of making a drive and of [`App::drive_image`].
+    pub async fn drive_clone(
+        &self,
+        caller: &Caller,
+        source: DriveId,
+        wish: &Record,
+        conversion: Conversion,
+    ) -> Result<Record> {
+        let account = caller.account;
+        permitted(account, self.db.read().await?.drive(source).await?, Wish::ImageFrom)?;
+        keys::check(Object::Drive, Moment::Create, wish)?;
+        let new = &NewDrive::asked_for(account, wish)?;
+        let change = new.authorize(self).await?;
+        let (now, job) = (self.now(), new_id());
+        let made = self
+            .db
+            .write(|tx| {
+                Box::pin(async move {
+                    let mut from = permitted(account, tx.drive(source).await?, Wish::ImageFrom)?;
+                    let nearest = beside(tx.inventory().await?, &from);
+                    let mut into = self.begin_drive(tx, new, &nearest, now, change).await?;
+                    fitting(&from, &into, conversion)?;
+                    tx.save_drive(&into).await?;
+                    let source_epoch = claim(tx, &mut from, job, Access::Shared).await?;
+                    let target_epoch = hold(tx, &mut into, job, Access::Exclusive).await?;
+                    tx.save_drive(&from).await?;
+                    tx.save_drive(&into).await?;
+                    let epochs = (source_epoch, target_epoch);
+                    begin(tx, job, (&from, &into), epochs, conversion, now).await?;
+                    Ok(into)
+                })
+            })
+            .await?;
+        let row = self.await_drive(made).await?;
+        record(&mut self.db.read().await?, account, &row).await
+    }
+}
+
+/// The rooms for a drive that becomes what `from` holds, best first: its array, where copying may
+/// share its blocks, then its host, which imaging does not leave.
+fn beside(mut inventory: Inventory, from: &DriveRow) -> [Inventory; 2] {
+    inventory.hosts.retain(|room| room.host == from.host);
+    let mut nearest = inventory.clone();
+    for room in &mut nearest.hosts {
+        room.arrays.retain(|room| room.array == from.array);
+    }
+    [nearest, inventory]
+}
+
+/// Makes the row of a job that holds its drives, and has their host told.
+async fn begin(
+    tx: &mut Writer<'_>,
+    job: JobId,
+    (from, into): (&DriveRow, &DriveRow),
+    (source_epoch, target_epoch): (Epoch, Epoch),
+    conversion: Conversion,
+    now: Timestamp,
+) -> Result<()> {
+    let row = JobRow {
+        job,
+        host: into.host,
+        source: from.drive,
+        source_epoch,
+        target: into.drive,
+        target_epoch,
+        conversion,
+        state: JobState::Running,
+        since: now,
+        generation: 1,
+        percent: None,
+    };
+    tx.save_job(&row).await?;
+    tx.queue(row.host, OutboxRow::Job(job), row.generation).await
 }
 
 /// Refuses a pair of drives that can't be imaged from one to the other.
@@ -105,6 +173,7 @@ fn fitting(from: &DriveRow, into: &DriveRow, conversion: Conversion) -> Result<(
     }
 }
 
+/// Claims a drive for a job. The caller saves the drive's row.
 async fn claim(
     tx: &mut Writer<'_>,
     drive: &mut DriveRow,
@@ -116,6 +185,16 @@ async fn claim(
     if !tolerated(&claims, access) {
         return Err(in_use(&claims, "imaged"));
     }
+    hold(tx, drive, job, access).await
+}
+
+/// Claims a drive that nobody else can hold. The caller has saved its row, and saves it again.
+async fn hold(
+    tx: &mut Writer<'_>,
+    drive: &mut DriveRow,
+    job: JobId,
+    access: Access,
+) -> Result<Epoch> {
     drive.epoch = drive.epoch.next();
     let row = ClaimRow { drive: drive.drive, holder: Holder::Job(job), epoch: drive.epoch, access };
     tx.insert_claim(&row).await?;

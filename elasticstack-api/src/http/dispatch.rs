@@ -32,6 +32,10 @@ pub(super) async fn dispatch(
     let image = async |conversion| -> Result<Record> {
         app.drive_image(caller, parameters.id(0)?, parameters.id(1)?, conversion).await
     };
+    let cloned = async |conversion| -> Result<Reply> {
+        let source = parameters.id(0)?;
+        Ok(Reply::One(Drive, app.drive_clone(caller, source, &record, conversion).await?))
+    };
     let imaged = |info| match image_answer {
         ImageAnswer::Info => Reply::One(Drive, info),
         ImageAnswer::Nothing => Reply::Nothing,
@@ -39,10 +43,17 @@ pub(super) async fn dispatch(
     let reply = match call {
         Call::DrivesList => Reply::Ids(texts(app.drive_ids(caller).await?)),
         Call::DrivesListStandard => Reply::Ids(texts(app.standard_ids().await?)),
-        Call::DrivesInfo => Reply::Many(Drive, app.drives_info(caller).await?),
+        Call::DrivesInfo | Call::DrivesInfoFull => {
+            Reply::Many(Drive, app.drives_info(caller).await?)
+        }
         Call::DrivesInfoStandard => Reply::Many(Drive, app.standard_info().await?),
         Call::DriveCreate => Reply::One(Drive, app.drive_create(caller, &record).await?),
-        Call::DriveInfo => Reply::One(Drive, app.drive_info(caller, parameters.id(0)?).await?),
+        Call::DriveInfo | Call::DriveInfoFull => {
+            Reply::One(Drive, app.drive_info(caller, parameters.id(0)?).await?)
+        }
+        Call::DriveClone => cloned(Conversion::None).await?,
+        Call::DriveCloneGunzip => cloned(Conversion::Gunzip).await?,
+        Call::DriveCloneGzip => cloned(Conversion::Gzip).await?,
         Call::DriveSet => {
             Reply::One(Drive, app.drive_set(caller, parameters.id(0)?, &record).await?)
         }

@@ -54,6 +54,7 @@ async fn what_belongs_to_others_is_missing() {
         app.drive_write(&other, drive, Bytes::ZERO, "x".into()).await.unwrap_err(),
         app.drive_image(&other, drive, own, Conversion::None).await.unwrap_err(),
         app.drive_image(&other, own, drive, Conversion::None).await.unwrap_err(),
+        app.drive_clone(&other, drive, &sized(8), Conversion::None).await.unwrap_err(),
         app.drive_create(&other, &sized(8).with("avoid", drive)).await.unwrap_err(),
         app.server_info(&other, server).await.unwrap_err(),
         app.server_set(&other, server, &name).await.unwrap_err(),

@@ -7,6 +7,12 @@ use crate::wire::parameters::{self, Parameter};
 /// What a call does, apart from how it is spelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Call {
+    /// Makes a drive that becomes what another holds.
+    DriveClone,
+    /// Clones, decompressing.
+    DriveCloneGunzip,
+    /// Clones, compressing.
+    DriveCloneGzip,
     /// Makes a drive.
     DriveCreate,
     /// Destroys a drive.
@@ -19,6 +25,8 @@ pub enum Call {
     DriveImageGzip,
     /// Tells about one drive.
     DriveInfo,
+    /// Tells about one drive, with all that is measured.
+    DriveInfoFull,
     /// Reads bytes of a drive.
     DriveRead,
     /// Changes a drive.
@@ -29,6 +37,8 @@ pub enum Call {
     DriveWriteAt,
     /// Tells about all own drives.
     DrivesInfo,
+    /// Tells about all own drives, with all that is measured.
+    DrivesInfoFull,
     /// Tells about all standard drives.
     DrivesInfoStandard,
     /// Names all own drives.
@@ -228,6 +238,12 @@ pub const CALLS: &[Route] = &[
     ),
     read(Call::DrivesInfo, "/drives/info", Many(Drive), "All your drives."),
     read(
+        Call::DrivesInfoFull,
+        "/drives/info/full",
+        Many(Drive),
+        "All your drives with all that is measured; today the same as info.",
+    ),
+    read(
         Call::DrivesInfoStandard,
         "/drives/info/standard",
         Many(Drive),
@@ -241,6 +257,12 @@ pub const CALLS: &[Route] = &[
         "Makes a drive of zeros.",
     ),
     read(Call::DriveInfo, "/drives/DRIVE/info", One(Drive), "One drive."),
+    read(
+        Call::DriveInfoFull,
+        "/drives/DRIVE/info/full",
+        One(Drive),
+        "One drive with all that is measured; today the same as info.",
+    ),
     change(
         Call::DriveSet,
         "/drives/DRIVE/set",
@@ -275,6 +297,27 @@ pub const CALLS: &[Route] = &[
         Ignored,
         One(Drive),
         "As image, compressing on the way.",
+    ),
+    change(
+        Call::DriveClone,
+        "/drives/SOURCE/clone",
+        Record(Drive),
+        One(Drive),
+        "Makes a drive and begins to copy the source's bytes into it; the answer is the new drive.",
+    ),
+    change(
+        Call::DriveCloneGunzip,
+        "/drives/SOURCE/clone/gunzip",
+        Record(Drive),
+        One(Drive),
+        "As clone, decompressing on the way.",
+    ),
+    change(
+        Call::DriveCloneGzip,
+        "/drives/SOURCE/clone/gzip",
+        Record(Drive),
+        One(Drive),
+        "As clone, compressing on the way.",
     ),
     read(
         Call::DriveRead,

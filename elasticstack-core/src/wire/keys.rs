@@ -58,9 +58,9 @@ pub const KEYS: &[Key] = &[
     key(
         "claim:type",
         DRIVE,
-        Input::Create,
+        Input::Always,
         Takes::OneOf(&["exclusive", "shared"]),
-        "Whether one server or several may use the drive at a time.",
+        "Whether one server or several may use the drive at a time; set while none does.",
     ),
     key(
         "claimed",
@@ -122,6 +122,14 @@ pub const KEYS: &[Key] = &[
         Takes::Nothing,
         "How far imaging is, or queued; absent if none goes on.",
     ),
+    key(
+        "licenses",
+        DRIVE,
+        Input::Create,
+        Takes::Words(1_000),
+        "Products on the drive that are charged for.",
+    )
+    .refused_but(&[]),
     key("media", DRIVE, Input::Never, Takes::Nothing, "disk or cdrom, for a standard drive."),
     key("mem", SERVER, Input::Stopped, Takes::Range(128, 1_048_576), "Memory in MiB.")
         .number_of("MiB")
@@ -216,7 +224,14 @@ pub const KEYS: &[Key] = &[
         "What it is: active, stopped, paused and so on.",
     ),
     key("tags", BOTH, Input::Always, Takes::Words(1_000), "Words of yours to find it by."),
-    key("tier", DRIVE, Input::Create, Takes::OneOf(&["disk"]), "The kind of array: disk."),
+    key(
+        "tier",
+        DRIVE,
+        Input::Create,
+        Takes::OneOf(&["disk", "ssd"]),
+        "The kind of array to lie on; disk if unset. Arrays do not tell their kind yet.",
+    )
+    .kept(),
     key("type", SERVER, Input::Create, Takes::OneOf(&["vm"]), "vm."),
     key("user", BOTH, Input::Never, Takes::Nothing, "The owner's UUID."),
     key("user:*", BOTH, Input::Always, Takes::Text(4_000), "Anything you want to note."),
@@ -339,7 +354,9 @@ mod tests {
             (Drive, Create, "size", "G", InvalidValue),
             (Drive, Create, "claimed", "x", InvalidValue),
             (Drive, Create, "encryption:cipher", "aes-xts-plain", NotOffered),
-            (Drive, SetStopped, "claim:type", "shared", InvalidValue),
+            (Drive, SetStopped, "claim:type", "both", InvalidValue),
+            (Drive, SetStopped, "tier", "ssd", InvalidValue),
+            (Drive, Create, "licenses", "msft_p73_04837", NotOffered),
             (Drive, Create, "cpu", "2000", UnknownKey),
             (Server, Create, "cpu", "2GHz", InvalidValue),
             (Server, Create, "cpu", "499", InvalidValue),

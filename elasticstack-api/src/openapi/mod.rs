@@ -129,8 +129,8 @@ fn request_body(route: &Route) -> Option<Value> {
         Body::Ignored => return None,
         Body::Bytes => {
             return Some(json!({
-                "required": true,
-                "description": "The bytes, or gzip of them under Content-Encoding: gzip.",
+                "required": false,
+                "description": "The bytes, or gzip of them under Content-Encoding: gzip; nothing writes nothing.",
                 "content": { "application/octet-stream": { "schema": binary() } },
             }));
         }

@@ -230,7 +230,8 @@ fn responses(route: &Route) -> Value {
 }
 
 fn told(description: &str, content: Value) -> Value {
-    json!({ "description": description, "content": content })
+    let described = ("description".to_owned(), description.into());
+    Map::from_iter([described, ("content".to_owned(), content)]).into()
 }
 
 fn schemas_of(route: &Route) -> Vec<(String, Value)> {

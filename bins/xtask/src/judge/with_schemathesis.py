@@ -60,9 +60,10 @@ def api(path, record=None):
 
 
 def owned(kind):
-    """Ids of this kind: after making up what is missing and destroying what is too much."""
+    """Ids of this kind: after making what is missing and destroying what is too much."""
     with lock:
-        ids = [item["uuid"] for item in api(f"{kind}s/list") or []]
+        infos = api(f"{kind}s/info") or []
+        ids = [info[kind] for info in infos]
         for surplus in ids[MOST.get(kind, len(ids)):]:
             api(f"{kind}s/{surplus}/destroy", {})
         ids = ids[:MOST.get(kind, len(ids))]
@@ -70,6 +71,8 @@ def owned(kind):
             path, record = NEW[kind][number % len(NEW[kind])]
             made = api(path, record)
             ids += [made[kind]] if made else []
+        if kind == "server" and ids and all(info["status"] == "stopped" for info in infos):
+            api(f"servers/{ids[0]}/start", {})
         dice.shuffle(ids)
         return ids
 

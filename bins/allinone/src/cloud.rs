@@ -14,7 +14,7 @@ use elasticstack_api::hosts::MemoryDial;
 use elasticstack_core::biller::{Biller, OpenBiller};
 use elasticstack_core::prelude::*;
 use elasticstack_host::agent::{Agent, HostDescription};
-use elasticstack_host::qemu::{Accelerator, Qemu, QemuConfig};
+use elasticstack_host::qemu::{Accelerator, Qemu, QemuConfig, Scope};
 use elasticstack_host::store::{ArrayCapacity, DirectoryArray, DirectoryStore};
 use elasticstack_host::sys;
 use serde::Deserialize;
@@ -97,6 +97,8 @@ impl Cloud {
             runtime_dir: data_dir.join("servers"),
             program: PathBuf::from("qemu-system-x86_64"),
             accelerator,
+            // This is no service: there is no unit of it that a guest could be outside of.
+            scope: Scope::Session,
         })
         .await?;
         let agent = Agent::builder()

@@ -31,7 +31,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let scope = Scope::detect();
     let guests = scope.describe();
     tracing::info!(accelerator = reason, guests, listen = %config.listen, "serving");
-    let store = DirectoryStore::open(config.arrays)?;
+    let store = DirectoryStore::open(config.known, config.arrays)?;
     let description = HostDescription {
         cpu_mhz: capacity.cpu.0,
         memory_mib: capacity.memory.0,

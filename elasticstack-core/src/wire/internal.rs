@@ -19,6 +19,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::block::ArrayState;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind};
 use crate::generation::{Epoch, Generation, Run};
@@ -60,6 +61,9 @@ pub struct ArrayStatus {
     pub capacity: u64,
     /// Σ sizes of the drives on it.
     pub promised: u64,
+    /// Whether it can be used.
+    #[serde(default)]
+    pub state: ArrayState,
 }
 
 /// Desired documents, pushed down.

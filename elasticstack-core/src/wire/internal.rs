@@ -23,6 +23,7 @@ use crate::block::ArrayState;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind};
 use crate::generation::{Epoch, Generation, Run};
+pub use crate::hypervisor::Access;
 use crate::hypervisor::{Device, EndCause, Media, Nic};
 use crate::id::{AccountId, ArrayId, DriveId, JobId, ServerId};
 use crate::secret::Secret;
@@ -195,16 +196,6 @@ pub struct ClaimedDrive {
     pub device: Device,
     /// As what.
     pub media: Media,
-}
-
-/// Whom a claim tolerates beside it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Access {
-    /// Nobody.
-    Exclusive,
-    /// Other shared claims.
-    Shared,
 }
 
 /// Asks for the statuses that changed after a cursor.

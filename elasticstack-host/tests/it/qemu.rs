@@ -9,7 +9,7 @@ use elasticstack_core::block::Attachment;
 use elasticstack_core::error::ErrorKind;
 use elasticstack_core::generation::Run;
 use elasticstack_core::hypervisor::{
-    Console, DriveSlot, EndCause, Hypervisor, Media, Nic, NicModel, Phase, Signal,
+    Access, Console, DriveSlot, EndCause, Hypervisor, Media, Nic, NicModel, Phase, Signal,
 };
 use elasticstack_core::secret::Secret;
 use elasticstack_core::units::{MegaHertz, VcpuCount};
@@ -59,6 +59,7 @@ async fn a_guest_with_every_bus_and_card_starts() {
         spec.drives.push(DriveSlot {
             device: device.parse().unwrap(),
             media: media.next().unwrap(),
+            access: Access::Exclusive,
             attachment: Attachment::File(file),
         });
     }
@@ -81,7 +82,8 @@ async fn a_guest_tries_its_devices_to_boot_from_in_their_order() {
         fs::write(&blank, vec![0; 1 << 20]).unwrap();
         let bootable = std::mem::replace(&mut spec.drives[0].attachment, Attachment::File(blank));
         let device = device.parse().unwrap();
-        spec.drives.push(DriveSlot { device, media: Media::Disk, attachment: bootable });
+        let (media, access) = (Media::Disk, Access::Exclusive);
+        spec.drives.push(DriveSlot { device, media, access, attachment: bootable });
         spec.boot = vec![device];
         rig.qemu.ensure(&spec, Run(1)).await.unwrap();
         rig.until_serial(&spec, b"hello\r\n").await;
@@ -357,6 +359,31 @@ impl Drop for ControlGroup {
         // Leaves what a failed test left a process in: the machine's end kills that later.
         let _ = fs::remove_dir(&self.0);
     }
+}
+
+#[tokio::test]
+#[ignore = "needs QEMU: cargo xtask test"]
+async fn guests_share_a_drive_that_is_not_exclusive() {
+    let rig = Rig::open().await;
+    let mut specs = [rig.machine.spec("1"), rig.machine.spec("2"), rig.machine.spec("3")];
+    let shared = rig.machine.disk("shared");
+    guest_code::make_disk(&shared).unwrap();
+    let slots = [("ide:0:1", Media::Disk), ("block:0", Media::Disk), ("ide:1:0", Media::Cdrom)];
+    for (spec, (device, media)) in specs.iter_mut().zip(slots) {
+        spec.drives.push(DriveSlot {
+            device: device.parse().unwrap(),
+            media,
+            access: Access::Shared,
+            attachment: Attachment::File(shared.clone()),
+        });
+        rig.qemu.ensure(spec, Run(1)).await.unwrap();
+        rig.until_serial(spec, b"hello\r\n").await;
+    }
+    // Whoever takes it for his own is refused by QEMU too.
+    let mut alone = rig.machine.spec("4");
+    alone.drives[0].attachment = Attachment::File(shared);
+    let failure = rig.qemu.ensure(&alone, Run(1)).await.unwrap_err();
+    assert_eq!(failure.to_string(), "one of its drives is in use by another server");
 }
 
 #[tokio::test]

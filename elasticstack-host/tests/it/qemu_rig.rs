@@ -11,7 +11,7 @@ use std::time::Duration;
 use elasticstack_core::block::Attachment;
 use elasticstack_core::generation::Run;
 use elasticstack_core::hypervisor::{
-    Console, DriveSlot, Hypervisor, Media, Observed, Phase, ServerSpec,
+    Access, Console, DriveSlot, Hypervisor, Media, Observed, Phase, ServerSpec,
 };
 use elasticstack_core::id::ServerId;
 use elasticstack_core::units::{MebiBytes, MegaHertz, VcpuCount};
@@ -76,6 +76,7 @@ impl Machine {
             drives: vec![DriveSlot {
                 device: "ide:0:0".parse().unwrap(),
                 media: Media::Disk,
+                access: Access::Exclusive,
                 attachment: Attachment::File(path),
             }],
             boot: vec![],

@@ -11,10 +11,11 @@ use anyhow::{Context as _, bail};
 use elasticstack_api::app::{App, StandardImage};
 use elasticstack_api::hosts::MemoryDial;
 use elasticstack_core::biller::{Biller, OpenBiller};
+use elasticstack_core::block::{ArrayState, BlockStore as _};
 use elasticstack_core::prelude::*;
 use elasticstack_host::agent::{Agent, HostDescription};
-use elasticstack_host::qemu::{Accelerator, Qemu, QemuConfig};
-use elasticstack_host::store::{ArrayCapacity, DirectoryArray, DirectoryStore};
+use elasticstack_host::qemu::{Accelerator, Qemu, QemuConfig, Scope};
+use elasticstack_host::store::{ArrayCapacity, DirectoryArray, DirectoryStore, KnownArrays};
 use elasticstack_host::sys;
 use serde::Deserialize;
 use tokio::net::TcpListener;
@@ -87,16 +88,25 @@ impl Cloud {
         let (identity, operator) = (Identity::of(data_dir)?, Operator::of(data_dir)?);
         let (accelerator, accelerator_text) = Accelerator::detect();
         let capacity = sys::host::capacity().context("asking this machine what it has")?;
-        let store = DirectoryStore::open(vec![DirectoryArray {
+        let array = DirectoryArray {
             array: identity.array,
             name: "local".to_owned(),
             path: data_dir.join("array"),
             capacity: options.capacity,
-        }])?;
+        };
+        let store = DirectoryStore::open(KnownArrays::read(data_dir)?, vec![array])?;
+        if store.capacity().await?.iter().any(|report| report.state == ArrayState::Failed) {
+            bail!(
+                "{} can't be used, and there is no other array: the log says why",
+                data_dir.join("array").display()
+            );
+        }
         let qemu = Qemu::open(QemuConfig {
             runtime_dir: data_dir.join("servers"),
             program: PathBuf::from("qemu-system-x86_64"),
             accelerator,
+            // This is no service: there is no unit of it that a guest could be outside of.
+            scope: Scope::Session,
         })
         .await?;
         let agent = Agent::builder()

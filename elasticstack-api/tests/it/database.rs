@@ -141,8 +141,8 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         // At once, without a word to who is connected, and without a trace.
-        let pid = self.server.id().to_string();
-        let _ = Command::new("kill").args(["-QUIT", &pid]).status();
+        let end = format!("kill -QUIT {}", self.server.id());
+        let _ = Command::new("sh").args(["-c", &end]).status();
         let _ = self.server.wait();
     }
 }

@@ -142,6 +142,14 @@ impl App {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).insert(host, now);
     }
 
+    /// The hosts that have documents to be sent.
+    ///
+    /// # Errors
+    /// `Unavailable`; `Internal`.
+    pub async fn hosts_to_tell(&self) -> Result<Vec<HostId>> {
+        self.db.read().await?.hosts_to_tell().await
+    }
+
     /// The documents that the host has not confirmed, oldest wish first, at most `limit`, each as
     /// it stands now.
     ///

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use elasticstack_core::prelude::*;
-use elasticstack_core::scheduler::{ArrayRoom, HostRoom, Inventory};
+use elasticstack_core::scheduler::{ArrayRoom, HostRoom, Inventory, Tier};
 use elasticstack_core::state::{DriveState, HostState, ServerState};
 use elasticstack_core::wire::internal::Cursor;
 
@@ -106,6 +106,8 @@ impl Reader {
             inventory.hosts.push(HostRoom {
                 host: row.host,
                 accepts: row.state == HostState::Active,
+                // No host lends yet: a server runs where its drives are.
+                lends: false,
                 cpu: MegaHertz(row.cpu.0.saturating_sub(cpu)),
                 memory: MebiBytes(row.memory.0.saturating_sub(memory)),
                 arrays: arrays.remove(&row.host).unwrap_or_default(),
@@ -129,7 +131,8 @@ impl Reader {
             let array = parsed(row, "array_id")?;
             let promised = promised.get(&array).copied().unwrap_or_default();
             let free = bytes(row, "capacity")?.saturating_sub(promised);
-            rooms.entry(parsed(row, "host")?).or_default().push(ArrayRoom { array, free });
+            let room = ArrayRoom { array, accepts: true, tier: Tier::Disk, free };
+            rooms.entry(parsed(row, "host")?).or_default().push(room);
         }
         Ok(rooms)
     }

@@ -1,9 +1,10 @@
-//! Measures a running product from outside and judges it by its goals. Started by
-//! `cargo xtask bench NAME`, which brings the product up; this file owns the command line alone.
+//! Measures the product, or a part of it, and judges it by its goals. Started by
+//! `cargo xtask bench NAME`, which brings up what is to be up; this file owns the command line alone.
 
 mod by_hand;
 mod customer;
 mod footprint;
+mod place;
 mod qmp;
 mod start;
 mod table;
@@ -11,7 +12,7 @@ mod table;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(about = "What ElasticStack costs beside doing the same by hand")]
+#[command(about = "What ElasticStack costs, judged by its goals")]
 struct Cli {
     #[command(subcommand)]
     bench: Bench,
@@ -21,6 +22,8 @@ struct Cli {
 enum Bench {
     /// Starting a server, creating a drive, doing nothing
     Start(start::Args),
+    /// Deciding where drives and servers go
+    Place,
 }
 
 /// On worker threads, so that what blocks here does not hold up the client's connection.
@@ -28,5 +31,6 @@ enum Bench {
 async fn main() -> anyhow::Result<()> {
     match Cli::parse().bench {
         Bench::Start(args) => start::run(&args).await,
+        Bench::Place => place::run(),
     }
 }

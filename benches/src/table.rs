@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use anyhow::{Result, bail};
+
 /// Timings of two ways to the same end, taken in turns, so that whatever else the machine does
 /// weighs on both.
 #[derive(Default)]
@@ -84,6 +86,11 @@ pub(crate) enum Verdict {
 }
 
 impl Verdict {
+    /// Of a value that is to be at least `limit`.
+    pub(crate) fn at_least(value: f64, limit: f64) -> Self {
+        if value >= limit { Self::Met } else { Self::Missed }
+    }
+
     /// Of a value that is to be at most `limit`.
     pub(crate) fn at_most(value: f64, limit: f64) -> Self {
         if value <= limit { Self::Met } else { Self::Missed }
@@ -92,7 +99,7 @@ impl Verdict {
 
 /// One line of the report.
 pub(crate) struct Row {
-    pub(crate) what: &'static str,
+    pub(crate) what: String,
     pub(crate) ours: String,
     pub(crate) peers: String,
     pub(crate) compared: String,
@@ -100,14 +107,39 @@ pub(crate) struct Row {
     pub(crate) verdict: Verdict,
 }
 
+impl Row {
+    /// A line of what has no peer.
+    pub(crate) fn alone(
+        what: impl Into<String>,
+        ours: String,
+        goal: String,
+        verdict: Verdict,
+    ) -> Self {
+        let [peers, compared] = Default::default();
+        Self { what: what.into(), ours, peers, compared, goal, verdict }
+    }
+}
+
 /// The report.
 pub(crate) struct Table(pub(crate) Vec<Row>);
 
 impl Table {
+    /// Prints it.
+    ///
+    /// # Errors
+    /// A goal was missed.
+    pub(crate) fn judge(&self) -> Result<()> {
+        print!("\n{self}");
+        match self.missed().as_slice() {
+            [] => Ok(()),
+            missed => bail!("not met: {}", missed.join("; ")),
+        }
+    }
+
     /// What was missed.
-    pub(crate) fn missed(&self) -> Vec<&'static str> {
+    fn missed(&self) -> Vec<&str> {
         let missed = self.0.iter().filter(|row| row.verdict == Verdict::Missed);
-        missed.map(|row| row.what).collect()
+        missed.map(|row| row.what.as_str()).collect()
     }
 }
 
@@ -158,6 +190,9 @@ mod tests {
     fn a_goal_is_met_up_to_its_limit_and_never_by_nothing() {
         assert_eq!(Verdict::at_most(1.0, 1.0), Verdict::Met);
         assert_eq!(Verdict::at_most(1.1, 1.0), Verdict::Missed);
+        assert_eq!(Verdict::at_least(1.0, 1.0), Verdict::Met);
+        assert_eq!(Verdict::at_least(0.9, 1.0), Verdict::Missed);
+        assert_eq!(Verdict::at_least(f64::NAN, 1.0), Verdict::Missed);
         assert_eq!(Verdict::at_most(Pairs::default().ratio(), 1.0), Verdict::Missed);
     }
 }

@@ -57,9 +57,13 @@ impl Server {
         http::serve(listener, self.router(), shutdown).await
     }
 
-    /// Ends the tasks for hosts and waits until they have ended.
+    /// Ends the tasks for hosts, waits until they have ended, and gives the hosts free for other
+    /// servers on the same database.
     pub async fn close(self) {
         self.fleet.close().await;
+        if let Err(error) = self.app.release_hosts().await {
+            tracing::warn!(error = %Chain(&error), "others wait for the leases of hosts to end");
+        }
     }
 }
 
@@ -90,7 +94,12 @@ pub struct ServerBuilder {
 }
 
 impl ServerBuilder {
-    /// Where all state is: `sqlite:PATH` or `postgres://…`.
+    /// Where all state is: `sqlite:PATH`, which is made if there is none and is for one server at
+    /// a time, or `postgres://USER:PASSWORD@HOST/DATABASE`, which must exist and is for any number
+    /// of servers. Any other URL is refused when the server is built. The URL is never shown.
+    ///
+    /// PostgreSQL 15 is what the tests run on. What else speaks its protocol, such as CockroachDB,
+    /// is untested.
     pub fn database(mut self, url: impl Into<String>) -> Self {
         self.database = Some(url.into());
         self

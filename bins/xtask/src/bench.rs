@@ -1,5 +1,6 @@
-//! `cargo xtask bench NAME`: a table of ours beside a peer's, from one run on this machine. Owns the
-//! names and the building of what is measured, which is what users run: the release profile.
+//! `cargo xtask bench NAME`: a table of what was measured, beside a peer where there is one, from one
+//! run on this machine. Owns the names and the building of what is measured, which is what users
+//! run: the release profile.
 //!
 //! No part of the tests: a time depends on what else the machine does. The exit status says whether
 //! the goals were met.
@@ -19,12 +20,15 @@ pub(crate) struct Args {
 enum Bench {
     /// Starting a server beside QEMU by hand, creating drives, and doing nothing
     Start,
+    /// Deciding where drives and servers go, on fleets of 10, 100 and 1,000 hosts
+    Place,
 }
 
-/// Starts the product and measures it; the table is the measuring program's own output.
+/// Starts the product, where one is measured, and measures; the table is the measuring program's own output.
 pub(crate) fn run(args: &Args) -> Result<()> {
     match args.name {
         Bench::Start => start(),
+        Bench::Place => process::run(benches("run")?.args(["--", "place"])),
     }
 }
 

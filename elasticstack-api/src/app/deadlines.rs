@@ -119,11 +119,15 @@ impl App {
         if !hosts.iter().any(|row| row.state == state && is_overdue(row.host)) {
             return Ok(());
         }
+        let (owner, now) = (self.db.owner(), self.now());
         self.db
             .write(|tx| {
                 Box::pin(async move {
+                    // Who follows a host is who hears of it.
+                    let of_others = tx.hosts_of_others(owner, now).await?;
                     for mut row in tx.hosts().await? {
-                        if row.state == state && is_overdue(row.host) {
+                        let ours = !of_others.contains(&row.host);
+                        if ours && row.state == state && is_overdue(row.host) {
                             tracing::warn!(host = %row.host, "a host has fallen silent");
                             row.state = row.state.step(HostEvent::FellSilent).after(row.state);
                             tx.save_host(&row).await?;

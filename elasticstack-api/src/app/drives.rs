@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use elasticstack_core::biller::{ChangeKind, Meter};
 use elasticstack_core::prelude::*;
-use elasticstack_core::scheduler::{Constraint, DriveDemand, Refusal, Request};
+use elasticstack_core::scheduler::{Constraint, DriveDemand, Refusal, Request, Tier};
 use elasticstack_core::state::{DriveEvent, DriveState};
 use elasticstack_core::wire::internal::{Access, Fault};
 use elasticstack_core::wire::keys::{self, Moment, Object};
@@ -129,7 +129,8 @@ impl App {
                         let avoided = permitted(new.account, tx.drive(*id).await?, Wish::Own);
                         avoid.insert(avoided.map_err(|error| error.field("avoid"))?.array);
                     }
-                    let demand = DriveDemand { size: new.size, avoid: avoid.into_iter().collect() };
+                    let avoid = avoid.into_iter().collect();
+                    let demand = DriveDemand { size: new.size, tier: Tier::Disk, avoid };
                     let inventory = tx.inventory().await?;
                     let placement = self
                         .scheduler

@@ -23,13 +23,14 @@ mod fleet;
 mod hosts;
 mod imaging;
 mod ingest;
+mod leases;
 mod metering;
 mod power;
 mod server_record;
 mod servers;
 mod standard;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -50,6 +51,7 @@ use crate::authority::Authority;
 use crate::db::{Database, Reader};
 
 pub use accounts::{OPERATOR, secret_key};
+pub use leases::LEASE;
 
 /// Who asks, once authenticated.
 #[derive(Debug, Clone)]
@@ -160,6 +162,8 @@ pub struct App {
     /// When this process began to listen: a host not heard of since counts as heard of then.
     opened: Timestamp,
     heard: Mutex<BTreeMap<HostId, Timestamp>>,
+    /// The hosts whose leases we last knew to be ours.
+    held: Mutex<BTreeSet<HostId>>,
     stale: AtomicU64,
 }
 
@@ -187,11 +191,12 @@ impl App {
         Self::open_with(AppConfig::default(), url, scheduler, biller, clock, data).await
     }
 
-    /// Opens the database at `url` (`sqlite:PATH`), making it or bringing its schema up to date.
+    /// Opens the database at `url` (`sqlite:PATH` or `postgres://…`), making the file if there is
+    /// none and bringing the schema up to date.
     ///
     /// # Errors
-    /// `InvalidValue` for another kind of URL; `Internal` if it can't be opened or is newer than
-    /// this program.
+    /// `InvalidValue` for another kind of URL; `Unavailable` if it does not answer; `Internal` if
+    /// it can't be opened or is newer than this program.
     pub async fn open_with(
         config: AppConfig,
         url: &str,
@@ -211,12 +216,13 @@ impl App {
             config,
             opened,
             heard: Mutex::default(),
+            held: Mutex::default(),
             stale: AtomicU64::new(0),
         }))
     }
 
     /// One number that grows with every committed change of this process; waiters and pushers
-    /// watch it.
+    /// watch it. They are woken by changes of other servers too, and now and then for nothing.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.db.changes()

@@ -5,8 +5,6 @@
 //! the run number in one transaction, or does nothing; a run ends once, by a report; until then
 //! its claims and its room are held.
 
-use std::collections::BTreeSet;
-
 use elasticstack_core::biller::{ChangeKind, Meter};
 use elasticstack_core::hypervisor::Media;
 use elasticstack_core::prelude::*;
@@ -242,18 +240,19 @@ pub(super) async fn power_on(
 ) -> Result<()> {
     let Step::To(state) = row.state.step(ServerEvent::Start)? else { return Ok(()) };
     let parsed = ServerConfig::parse(&row.config)?;
-    let mut hosts = BTreeSet::new();
+    let mut hosts = Vec::new();
     let mut drives = Vec::new();
     for plug in &parsed.plugs {
         let (claimed, host) =
             plug_in(tx, row, *plug).await.map_err(|error| error.field(plug.device.to_string()))?;
-        hosts.insert(host);
+        hosts.push(host);
         drives.push(claimed);
     }
     let demand = ServerDemand {
         cpu: parsed.cpu,
         memory: parsed.memory,
-        drives_on: hosts.into_iter().collect(),
+        drives_on: hosts,
+        avoid: Vec::new(),
     };
     let inventory = tx.inventory().await?;
     let placement = scheduler.place(&inventory, &Request::Server(demand)).map_err(no_room)?;

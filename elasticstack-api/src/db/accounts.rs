@@ -20,12 +20,12 @@ pub(crate) struct AccountRow {
 impl Reader {
     /// The account of this id.
     pub(crate) async fn account(&mut self, account: AccountId) -> Result<Option<AccountRow>> {
-        let row =
-            sqlx::query("SELECT name, email, scope, key_hash FROM accounts WHERE account = $1")
-                .bind(account.to_string())
-                .fetch_optional(self.connection())
-                .await
-                .map_err(failed("reading an account"))?;
+        let row = self
+            .statement("SELECT name, email, scope, key_hash FROM accounts WHERE account = $1")
+            .bind(account.to_string())
+            .fetch_optional()
+            .await
+            .map_err(failed("reading an account"))?;
         row.map(|row| {
             Ok(AccountRow {
                 account,
@@ -43,7 +43,7 @@ impl Writer<'_> {
     /// Adds an account.
     pub(crate) async fn insert_account(&mut self, row: &AccountRow) -> Result<()> {
         let AccountRow { account, name, email, scope, key_hash } = row;
-        sqlx::query(
+        self.change(
             "INSERT INTO accounts (account, name, email, scope, key_hash) VALUES ($1, $2, $3, $4, $5)",
         )
         .bind(account.to_string())
@@ -51,7 +51,7 @@ impl Writer<'_> {
         .bind(email)
         .bind(scope.as_str())
         .bind(key_hash)
-        .execute(self.changing())
+        .execute()
         .await
         .map_err(failed("adding an account"))?;
         Ok(())

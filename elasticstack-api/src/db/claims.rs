@@ -4,8 +4,8 @@ use std::fmt;
 
 use elasticstack_core::prelude::*;
 use elasticstack_core::wire::internal::Access;
-use sqlx::sqlite::SqliteRow;
 
+use super::dialect::Row;
 use super::row::{column, failed, number, parsed, stored, word};
 use super::{Reader, Writer};
 
@@ -59,7 +59,7 @@ pub(super) fn access_from_word(word: &str) -> Option<Access> {
     [Access::Exclusive, Access::Shared].into_iter().find(|access| access_word(*access) == word)
 }
 
-fn claim(row: &SqliteRow) -> Result<ClaimRow> {
+fn claim(row: &Row) -> Result<ClaimRow> {
     let kind: &str = column(row, "holder_kind")?;
     Ok(ClaimRow {
         drive: parsed(row, "drive")?,
@@ -75,9 +75,10 @@ fn claim(row: &SqliteRow) -> Result<ClaimRow> {
 impl Reader {
     /// The claims on a drive, ordered by holder.
     pub(crate) async fn claims_on(&mut self, drive: DriveId) -> Result<Vec<ClaimRow>> {
-        let rows = sqlx::query("SELECT * FROM claims WHERE drive = $1 ORDER BY holder")
+        let rows = self
+            .statement("SELECT * FROM claims WHERE drive = $1 ORDER BY holder")
             .bind(drive.to_string())
-            .fetch_all(self.connection())
+            .fetch_all()
             .await
             .map_err(failed("reading the claims on a drive"))?;
         rows.iter().map(claim).collect()
@@ -88,7 +89,7 @@ impl Writer<'_> {
     /// Adds a claim. A second exclusive one on a drive fails.
     pub(crate) async fn insert_claim(&mut self, row: &ClaimRow) -> Result<()> {
         let ClaimRow { drive, holder, epoch, access } = row;
-        sqlx::query(
+        self.change(
             "INSERT INTO claims (drive, holder, holder_kind, epoch, access) \
              VALUES ($1, $2, $3, $4, $5)",
         )
@@ -97,7 +98,7 @@ impl Writer<'_> {
         .bind(holder.kind())
         .bind(stored(epoch.0))
         .bind(access_word(*access))
-        .execute(self.changing())
+        .execute()
         .await
         .map_err(failed("adding a claim"))?;
         Ok(())
@@ -105,9 +106,9 @@ impl Writer<'_> {
 
     /// Takes all claims of a server or job away.
     pub(crate) async fn delete_claims_of(&mut self, holder: Holder) -> Result<()> {
-        sqlx::query("DELETE FROM claims WHERE holder = $1")
+        self.change("DELETE FROM claims WHERE holder = $1")
             .bind(holder.to_string())
-            .execute(self.changing())
+            .execute()
             .await
             .map_err(failed("releasing claims"))?;
         Ok(())

@@ -4,9 +4,9 @@ use elasticstack_core::prelude::*;
 use elasticstack_core::state::DriveState;
 use elasticstack_core::wire::internal::Access;
 use elasticstack_core::wire::record::Record;
-use sqlx::sqlite::SqliteRow;
 
 use super::claims::{access_from_word, access_word};
+use super::dialect::Row;
 use super::row::{
     bytes, column, failed, from_record, instant, number, parsed, record, stored, word,
 };
@@ -51,7 +51,7 @@ pub(crate) struct Standard {
     pub(crate) sha256: String,
 }
 
-fn drive(row: &SqliteRow) -> Result<DriveRow> {
+fn drive(row: &Row) -> Result<DriveRow> {
     let media: Option<String> = column(row, "media")?;
     let rawsize: Option<i64> = column(row, "rawsize")?;
     let standard = match media {
@@ -87,9 +87,10 @@ fn drive(row: &SqliteRow) -> Result<DriveRow> {
 impl Reader {
     /// The drive of this id, in whatever state.
     pub(crate) async fn drive(&mut self, id: DriveId) -> Result<Option<DriveRow>> {
-        let row = sqlx::query("SELECT * FROM drives WHERE drive = $1")
+        let row = self
+            .statement("SELECT * FROM drives WHERE drive = $1")
             .bind(id.to_string())
-            .fetch_optional(self.connection())
+            .fetch_optional()
             .await
             .map_err(failed("reading a drive"))?;
         row.as_ref().map(drive).transpose()
@@ -97,27 +98,27 @@ impl Reader {
 
     /// The drives of an account that it may see, oldest id first.
     pub(crate) async fn drives_of(&mut self, account: AccountId) -> Result<Vec<DriveRow>> {
-        let rows = sqlx::query(
-            "SELECT * FROM drives WHERE account = $1 AND state IN ($2, $3) ORDER BY drive",
-        )
-        .bind(account.to_string())
-        .bind(DriveState::Creating.as_str())
-        .bind(DriveState::Ready.as_str())
-        .fetch_all(self.connection())
-        .await
-        .map_err(failed("reading the drives of an account"))?;
+        let rows = self
+            .statement(
+                "SELECT * FROM drives WHERE account = $1 AND state IN ($2, $3) ORDER BY drive",
+            )
+            .bind(account.to_string())
+            .bind(DriveState::Creating.as_str())
+            .bind(DriveState::Ready.as_str())
+            .fetch_all()
+            .await
+            .map_err(failed("reading the drives of an account"))?;
         rows.iter().map(drive).collect()
     }
 
     /// The published standard drives.
     pub(crate) async fn standard_drives(&mut self) -> Result<Vec<DriveRow>> {
-        let rows = sqlx::query(
-            "SELECT * FROM drives WHERE media IS NOT NULL AND state = $1 ORDER BY drive",
-        )
-        .bind(DriveState::Ready.as_str())
-        .fetch_all(self.connection())
-        .await
-        .map_err(failed("reading the standard drives"))?;
+        let rows = self
+            .statement("SELECT * FROM drives WHERE media IS NOT NULL AND state = $1 ORDER BY drive")
+            .bind(DriveState::Ready.as_str())
+            .fetch_all()
+            .await
+            .map_err(failed("reading the standard drives"))?;
         rows.iter().map(drive).collect()
     }
 
@@ -127,10 +128,11 @@ impl Reader {
         state: DriveState,
         before: Timestamp,
     ) -> Result<Vec<DriveRow>> {
-        let rows = sqlx::query("SELECT * FROM drives WHERE state = $1 AND since_us <= $2")
+        let rows = self
+            .statement("SELECT * FROM drives WHERE state = $1 AND since_us <= $2")
             .bind(state.as_str())
             .bind(before.as_micros())
-            .fetch_all(self.connection())
+            .fetch_all()
             .await
             .map_err(failed("reading overdue drives"))?;
         rows.iter().map(drive).collect()
@@ -160,7 +162,7 @@ impl Writer<'_> {
             standard,
         } = row;
         let standard = standard.as_ref();
-        sqlx::query(
+        self.change(
             "INSERT INTO drives (drive, account, host, array_id, size, state, since_us, \
              generation, epoch, access, config, seen_generation, seen_size, fault_generation, \
              fault_code, failed, media, format, rawsize, sha256) \
@@ -195,7 +197,7 @@ impl Writer<'_> {
         .bind(standard.and_then(|standard| standard.format.as_deref()))
         .bind(standard.and_then(|standard| standard.rawsize).map(Bytes::to_i64))
         .bind(standard.map(|standard| standard.sha256.as_str()))
-        .execute(self.changing())
+        .execute()
         .await
         .map_err(failed("saving a drive"))?;
         Ok(())

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use elasticstack_core::prelude::*;
-use elasticstack_core::scheduler::{ArrayRoom, HostRoom, Inventory};
+use elasticstack_core::scheduler::{ArrayRoom, HostRoom, Inventory, Tier};
 use elasticstack_core::state::{DriveState, HostState, ServerState};
 use elasticstack_core::wire::internal::Cursor;
-use sqlx::sqlite::SqliteRow;
 
+use super::dialect::Row;
 use super::row::{bytes, column, failed, number, parsed, small, stored, word};
 use super::{Reader, Writer};
 
@@ -32,11 +32,12 @@ pub(crate) struct HostRow {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ArrayRow {
     pub(crate) name: String,
-    /// The most that drives on it may sum up to; zero once its host no longer tells of it.
+    /// The most that drives on it may sum up to; zero while it has failed and once its host no
+    /// longer tells of it.
     pub(crate) capacity: Bytes,
 }
 
-fn host(row: &SqliteRow) -> Result<HostRow> {
+fn host(row: &Row) -> Result<HostRow> {
     let life: Option<String> = column(row, "cursor_life")?;
     let cursor = match life {
         None => None,
@@ -58,8 +59,9 @@ fn host(row: &SqliteRow) -> Result<HostRow> {
 impl Reader {
     /// Every host, ordered by id.
     pub(crate) async fn hosts(&mut self) -> Result<Vec<HostRow>> {
-        let rows = sqlx::query("SELECT * FROM hosts ORDER BY host")
-            .fetch_all(self.connection())
+        let rows = self
+            .statement("SELECT * FROM hosts ORDER BY host")
+            .fetch_all()
             .await
             .map_err(failed("reading the hosts"))?;
         rows.iter().map(host).collect()
@@ -67,9 +69,10 @@ impl Reader {
 
     /// The host of this id.
     pub(crate) async fn host(&mut self, id: HostId) -> Result<Option<HostRow>> {
-        let row = sqlx::query("SELECT * FROM hosts WHERE host = $1")
+        let row = self
+            .statement("SELECT * FROM hosts WHERE host = $1")
             .bind(id.to_string())
-            .fetch_optional(self.connection())
+            .fetch_optional()
             .await
             .map_err(failed("reading a host"))?;
         row.as_ref().map(host).transpose()
@@ -77,9 +80,10 @@ impl Reader {
 
     /// The arrays of a host.
     pub(crate) async fn arrays_of(&mut self, host: HostId) -> Result<BTreeMap<ArrayId, ArrayRow>> {
-        let rows = sqlx::query("SELECT array_id, name, capacity FROM arrays WHERE host = $1")
+        let rows = self
+            .statement("SELECT array_id, name, capacity FROM arrays WHERE host = $1")
             .bind(host.to_string())
-            .fetch_all(self.connection())
+            .fetch_all()
             .await
             .map_err(failed("reading the arrays of a host"))?;
         rows.iter()
@@ -96,33 +100,54 @@ impl Reader {
         let held = self.held_by_servers().await?;
         let promised = self.promised_to_drives().await?;
         let mut inventory = Inventory::default();
+        let mut arrays = self.array_rooms(&promised).await?;
         for row in self.hosts().await? {
             let (cpu, memory) = held.get(&row.host).copied().unwrap_or_default();
-            let arrays = self.arrays_of(row.host).await?.into_iter().map(|(array, row)| {
-                let promised = promised.get(&array).copied().unwrap_or_default();
-                ArrayRoom { array, free: row.capacity.saturating_sub(promised) }
-            });
             inventory.hosts.push(HostRoom {
                 host: row.host,
                 accepts: row.state == HostState::Active,
+                // No host lends yet: a server runs where its drives are.
+                lends: false,
                 cpu: MegaHertz(row.cpu.0.saturating_sub(cpu)),
                 memory: MebiBytes(row.memory.0.saturating_sub(memory)),
-                arrays: arrays.collect(),
+                arrays: arrays.remove(&row.host).unwrap_or_default(),
             });
         }
         Ok(inventory)
     }
 
+    /// The arrays of every host, each in the order of their ids.
+    async fn array_rooms(
+        &mut self,
+        promised: &BTreeMap<ArrayId, Bytes>,
+    ) -> Result<BTreeMap<HostId, Vec<ArrayRoom>>> {
+        let rows = self
+            .statement("SELECT host, array_id, capacity FROM arrays ORDER BY array_id")
+            .fetch_all()
+            .await
+            .map_err(failed("reading all arrays"))?;
+        let mut rooms = BTreeMap::<HostId, Vec<ArrayRoom>>::new();
+        for row in &rows {
+            let array = parsed(row, "array_id")?;
+            let promised = promised.get(&array).copied().unwrap_or_default();
+            let free = bytes(row, "capacity")?.saturating_sub(promised);
+            let room = ArrayRoom { array, accepts: true, tier: Tier::Disk, free };
+            rooms.entry(parsed(row, "host")?).or_default().push(room);
+        }
+        Ok(rooms)
+    }
+
     async fn held_by_servers(&mut self) -> Result<BTreeMap<HostId, (u32, u32)>> {
-        let rows = sqlx::query(
-            "SELECT host, state, CAST(SUM(cpu_mhz) AS BIGINT) AS cpu, \
+        let rows = self
+            .statement(
+                "SELECT host, state, CAST(SUM(cpu_mhz) AS BIGINT) AS cpu, \
              CAST(SUM(memory_mib) AS BIGINT) AS memory FROM servers \
              WHERE host IS NOT NULL AND state <> $1 GROUP BY host, state",
-        )
-        .bind(ServerState::Gone.as_str())
-        .fetch_all(self.connection())
-        .await
-        .map_err(failed("summing what servers hold"))?;
+            )
+            .bind(ServerState::Gone.as_str())
+            .fetch_all()
+            .await
+            .map_err(failed("summing what servers hold"))?;
         let mut held = BTreeMap::<HostId, (u32, u32)>::new();
         for row in &rows {
             let state = word(row, "state", ServerState::from_word)?;
@@ -137,15 +162,16 @@ impl Reader {
 
     /// A drive that is to shrink holds its old size until its host has made it smaller.
     pub(crate) async fn promised_to_drives(&mut self) -> Result<BTreeMap<ArrayId, Bytes>> {
-        let rows = sqlx::query(
-            "SELECT array_id, state, CAST(SUM(CASE WHEN seen_size > size THEN seen_size \
+        let rows = self
+            .statement(
+                "SELECT array_id, state, CAST(SUM(CASE WHEN seen_size > size THEN seen_size \
              ELSE size END) AS BIGINT) AS promised FROM drives \
              WHERE state <> $1 GROUP BY array_id, state",
-        )
-        .bind(DriveState::Gone.as_str())
-        .fetch_all(self.connection())
-        .await
-        .map_err(failed("summing what drives are promised"))?;
+            )
+            .bind(DriveState::Gone.as_str())
+            .fetch_all()
+            .await
+            .map_err(failed("summing what drives are promised"))?;
         let mut promised = BTreeMap::<ArrayId, Bytes>::new();
         for row in &rows {
             let state = word(row, "state", DriveState::from_word)?;
@@ -165,7 +191,7 @@ impl Writer<'_> {
     pub(crate) async fn save_host(&mut self, row: &HostRow) -> Result<()> {
         let HostRow { host, name, address, state, cpu, memory, accelerator, cpu_limits, cursor } =
             row;
-        sqlx::query(
+        self.change(
             "INSERT INTO hosts (host, name, address, state, cpu_mhz, memory_mib, cursor_life, \
              cursor_sequence, accelerator, cpu_limits) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
@@ -185,7 +211,7 @@ impl Writer<'_> {
         .bind(cursor.as_ref().map(|cursor| stored(cursor.sequence)))
         .bind(accelerator)
         .bind(cpu_limits)
-        .execute(self.changing())
+        .execute()
         .await
         .map_err(failed("saving a host"))?;
         Ok(())
@@ -198,7 +224,7 @@ impl Writer<'_> {
         array: ArrayId,
         ArrayRow { name, capacity }: &ArrayRow,
     ) -> Result<()> {
-        sqlx::query(
+        self.change(
             "INSERT INTO arrays (array_id, host, name, capacity) VALUES ($1, $2, $3, $4) \
              ON CONFLICT (array_id) DO UPDATE SET name = excluded.name, \
              capacity = excluded.capacity \
@@ -208,7 +234,7 @@ impl Writer<'_> {
         .bind(host.to_string())
         .bind(name)
         .bind(capacity.to_i64())
-        .execute(self.changing())
+        .execute()
         .await
         .map_err(failed("saving an array"))?;
         Ok(())

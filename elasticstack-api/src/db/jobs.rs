@@ -3,8 +3,8 @@
 use elasticstack_core::prelude::*;
 use elasticstack_core::state::JobState;
 use elasticstack_core::wire::internal::Conversion;
-use sqlx::sqlite::SqliteRow;
 
+use super::dialect::Row;
 use super::row::{column, failed, instant, number, parsed, stored, word};
 use super::{Reader, Writer};
 
@@ -40,7 +40,7 @@ fn conversion_from_word(word: &str) -> Option<Conversion> {
         .find(|conversion| conversion_word(*conversion) == word)
 }
 
-fn job(row: &SqliteRow) -> Result<JobRow> {
+fn job(row: &Row) -> Result<JobRow> {
     let percent: Option<i64> = column(row, "percent")?;
     Ok(JobRow {
         job: parsed(row, "job")?,
@@ -60,9 +60,10 @@ fn job(row: &SqliteRow) -> Result<JobRow> {
 impl Reader {
     /// The job of this id.
     pub(crate) async fn job(&mut self, id: JobId) -> Result<Option<JobRow>> {
-        let row = sqlx::query("SELECT * FROM jobs WHERE job = $1")
+        let row = self
+            .statement("SELECT * FROM jobs WHERE job = $1")
             .bind(id.to_string())
-            .fetch_optional(self.connection())
+            .fetch_optional()
             .await
             .map_err(failed("reading a job"))?;
         row.as_ref().map(job).transpose()
@@ -70,10 +71,11 @@ impl Reader {
 
     /// The jobs at work on a host that read or write `drive`.
     pub(crate) async fn running_job_on(&mut self, drive: DriveId) -> Result<Option<JobRow>> {
-        let row = sqlx::query("SELECT * FROM jobs WHERE target = $1 AND state = $2")
+        let row = self
+            .statement("SELECT * FROM jobs WHERE target = $1 AND state = $2")
             .bind(drive.to_string())
             .bind(JobState::Running.as_str())
-            .fetch_optional(self.connection())
+            .fetch_optional()
             .await
             .map_err(failed("reading the job of a drive"))?;
         row.as_ref().map(job).transpose()
@@ -85,10 +87,11 @@ impl Reader {
         state: JobState,
         before: Timestamp,
     ) -> Result<Vec<JobRow>> {
-        let rows = sqlx::query("SELECT * FROM jobs WHERE state = $1 AND since_us <= $2")
+        let rows = self
+            .statement("SELECT * FROM jobs WHERE state = $1 AND since_us <= $2")
             .bind(state.as_str())
             .bind(before.as_micros())
-            .fetch_all(self.connection())
+            .fetch_all()
             .await
             .map_err(failed("reading overdue jobs"))?;
         rows.iter().map(job).collect()
@@ -111,7 +114,7 @@ impl Writer<'_> {
             generation,
             percent,
         } = row;
-        sqlx::query(
+        self.change(
             "INSERT INTO jobs (job, host, source, source_epoch, target, target_epoch, conversion, \
              state, since_us, generation, percent) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
@@ -130,7 +133,7 @@ impl Writer<'_> {
         .bind(since.as_micros())
         .bind(stored(*generation))
         .bind(percent.map(i64::from))
-        .execute(self.changing())
+        .execute()
         .await
         .map_err(failed("saving a job"))?;
         Ok(())
@@ -138,9 +141,9 @@ impl Writer<'_> {
 
     /// Forgets a job.
     pub(crate) async fn delete_job(&mut self, job: JobId) -> Result<()> {
-        sqlx::query("DELETE FROM jobs WHERE job = $1")
+        self.change("DELETE FROM jobs WHERE job = $1")
             .bind(job.to_string())
-            .execute(self.changing())
+            .execute()
             .await
             .map_err(failed("forgetting a job"))?;
         Ok(())

@@ -1,17 +1,21 @@
 //! The database: opening it, reading a snapshot of it, and changing it in one transaction.
 //!
 //! Owns every line of SQL in this crate; what a row means is decided in `app`. The SQL keeps to
-//! what SQLite and PostgreSQL both take, and this file is all that knows which of them it is.
+//! what SQLite and PostgreSQL both take; `dialect` is all that knows which of them it is.
 //!
-//! Invariants: there is one writer at a time, whose transaction is all or nothing and durable
-//! (`synchronous=FULL`) before anybody hears of it; a snapshot never sees half of one; the change
-//! number grows after each commit that changed something, and only then.
+//! Invariants: a transaction that writes is serializable, all or nothing, and durable before
+//! anybody hears of it; a snapshot never sees half of one. The change number grows after each
+//! commit of this process that changed something, and only then; after a commit of another server
+//! its watchers are woken too, a tenth of a second later at most.
 
 mod accounts;
 mod claims;
+mod dialect;
 mod drives;
 mod hosts;
 mod jobs;
+mod leases;
+mod numbers;
 mod outbox;
 mod row;
 mod servers;
@@ -20,16 +24,16 @@ mod usage;
 use std::error::Error as StdError;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 use std::time::Duration;
 
 use elasticstack_core::prelude::*;
 use futures_util::future::BoxFuture;
-use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
-use sqlx::{Sqlite, SqliteConnection, Transaction};
-use tokio::sync::watch;
+use sqlx::migrate::MigrateError;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+use uuid::Uuid;
 
 pub(crate) use accounts::AccountRow;
 pub(crate) use claims::{ClaimRow, Holder};
@@ -40,71 +44,59 @@ pub(crate) use outbox::OutboxRow;
 pub(crate) use servers::ServerRow;
 pub(crate) use usage::Breakpoint;
 
+use dialect::{Pools, Purpose, Statement, Transaction};
 use row::{failed, number};
 
-static MIGRATIONS: Migrator = sqlx::migrate!();
+/// How long a transaction is begun again before the caller is told to come back.
+const PERSEVERANCE: Duration = Duration::from_secs(20);
 
-/// How long one attempt waits for another process that writes.
-const BUSY_WAIT: Duration = Duration::from_secs(5);
+/// The longest pause before a transaction is begun again.
+const LONGEST_PAUSE_MS: u32 = 64;
 
-/// How often a transaction is begun again before the caller is told to come back.
-const ATTEMPTS: u32 = 5;
-
-/// How many snapshots are read at a time.
-const READERS: u32 = 4;
+/// How often commits of other servers are looked for while anybody watches.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// An open database at the program's schema.
 #[derive(Debug)]
 pub(crate) struct Database {
-    writer: SqlitePool,
-    readers: SqlitePool,
+    pools: Arc<Pools>,
+    /// One for each transaction that writes; who was disturbed takes all of them.
+    turns: Semaphore,
     era: Era,
+    owner: String,
     changes: watch::Sender<u64>,
+    _lookout: Option<AbortOnDropHandle<()>>,
 }
 
 impl Database {
-    /// Opens the database at `url` (`sqlite:PATH`), makes it if there is none, and brings its
-    /// schema up to date.
+    /// Opens the database at `url` (`sqlite:PATH` or `postgres://…`), makes the file if there is
+    /// none, and brings the schema up to date.
     ///
     /// # Errors
-    /// `InvalidValue` for another kind of URL; `Internal` if it can't be opened or its schema is
-    /// newer than this program.
+    /// `InvalidValue` for another kind of URL; `Unavailable` if it does not answer; `Internal` if
+    /// it can't be opened or its schema is newer than this program.
     pub(crate) async fn open(url: &str) -> Result<Self> {
-        let path = url.strip_prefix("sqlite:").ok_or_else(|| {
-            Error::new(
-                ErrorKind::InvalidValue,
-                "the database's URL is not one that this program opens: give sqlite:PATH",
-            )
-            .field("database")
-        })?;
-        let options = SqliteConnectOptions::new()
-            .filename(path.strip_prefix("//").unwrap_or(path))
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(BUSY_WAIT)
-            .foreign_keys(true);
-        let writer = SqlitePoolOptions::new()
-            .max_connections(1)
-            .connect_with(options.clone())
-            .await
-            .map_err(failed("opening the database"))?;
-        MIGRATIONS.run(&writer).await.map_err(|error| {
+        let pools = Arc::new(Pools::open(url).await?);
+        pools.migrate().await.map_err(|error| {
             let doing = match error {
                 MigrateError::VersionMissing(_) => "the database is newer than this program",
                 _ => "bringing the database's schema up to date",
             };
             Error::internal(doing).source(error)
         })?;
-        let readers = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            .connect_with(options.pragma("query_only", "on"))
-            .await
-            .map_err(failed("opening the database for reading"))?;
-        let mut database = Self { writer, readers, era: Era(0), changes: watch::Sender::new(0) };
+        let changes = watch::Sender::new(0);
+        let (owner, lookout) = if pools.are_shared() {
+            let task = tokio::spawn(look_out(Arc::clone(&pools), changes.clone()));
+            (Uuid::new_v4().to_string(), Some(AbortOnDropHandle::new(task)))
+        } else {
+            ("only".to_owned(), None)
+        };
+        let turns = Semaphore::new(usize::try_from(pools.width).unwrap_or(1));
+        let mut database = Self { pools, turns, era: Era(0), owner, changes, _lookout: lookout };
         let mut reader = database.read().await?;
-        let row = sqlx::query("SELECT era FROM control WHERE one = 1")
-            .fetch_one(reader.connection())
+        let row = reader
+            .statement("SELECT era FROM control WHERE one = 1")
+            .fetch_one()
             .await
             .map_err(failed("reading the era"))?;
         let era = number(&row, "era")?;
@@ -120,7 +112,14 @@ impl Database {
         self.era
     }
 
-    /// One number that grows with every commit of this process that changed something.
+    /// Under which name this process holds leases: another one each time where there may be
+    /// others, and always the same where it can be the only one.
+    pub(crate) fn owner(&self) -> &str {
+        &self.owner
+    }
+
+    /// One number that grows with every commit of this process that changed something. Watchers
+    /// are woken by commits of other servers too, and now and then for nothing.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
@@ -128,17 +127,18 @@ impl Database {
     /// A snapshot of now.
     ///
     /// # Errors
-    /// `Internal`.
+    /// `Unavailable` if the database does not answer; `Internal`.
     pub(crate) async fn read(&self) -> Result<Reader> {
-        let transaction = self.readers.begin().await.map_err(failed("beginning a snapshot"))?;
-        Ok(Reader { transaction })
+        let transaction = self.pools.readers.begin(Purpose::Snapshot).await;
+        Ok(Reader { transaction: transaction.map_err(failed("beginning a snapshot"))? })
     }
 
     /// Runs `work` as one transaction and commits it, or nothing of it if it fails. `work` is run
-    /// again if the database was busy, so it has no effect but on the database.
+    /// again if another transaction got in its way, so it has no effect but on the database.
     ///
     /// # Errors
-    /// Those of `work`; `Unavailable` if the database stays busy; `Internal`.
+    /// Those of `work`; `Unavailable` if others get in its way for too long, or the database does
+    /// not answer; `Internal`.
     ///
     /// # Cancel safety
     /// Cancelled before the commit has begun, nothing has happened; after that, all of it does,
@@ -147,27 +147,44 @@ impl Database {
         &self,
         mut work: impl for<'tx> FnMut(&'tx mut Writer<'env>) -> BoxFuture<'tx, Result<T>>,
     ) -> Result<T> {
-        for _ in 0..ATTEMPTS {
-            match self.attempt(&mut work).await {
-                Err(error) if is_busy(&error) => {
-                    tracing::warn!(error = %Chain(&error), "the database was busy");
+        let begun = Instant::now();
+        let (mut turns, mut pause_ms) = (1, 1);
+        loop {
+            match self.attempt(turns, &mut work).await {
+                Err(error) if is_conflict(&error) => {
+                    tracing::debug!(error = %Chain(&error), "another transaction got in the way");
+                    if begun.elapsed() > PERSEVERANCE {
+                        return Err(Error::new(
+                            ErrorKind::Unavailable,
+                            "the control plane is busy, and nothing was changed: repeat the call",
+                        )
+                        .source(error));
+                    }
                 }
                 outcome => return outcome,
             }
+            // In this process nobody gets in its way again; other servers are given way to.
+            turns = self.pools.width;
+            let random = getrandom::u32().unwrap_or_default();
+            tokio::time::sleep(Duration::from_millis((random % pause_ms).into())).await;
+            pause_ms = LONGEST_PAUSE_MS.min(pause_ms * 2);
         }
-        Err(Error::new(
-            ErrorKind::Unavailable,
-            "the control plane is busy, and nothing was changed: repeat the call",
-        ))
     }
 
     async fn attempt<'env, T>(
         &self,
+        turns: u32,
         work: &mut impl for<'tx> FnMut(&'tx mut Writer<'env>) -> BoxFuture<'tx, Result<T>>,
     ) -> Result<T> {
+        let _turns = self
+            .turns
+            .acquire_many(turns)
+            .await
+            .map_err(|error| Error::internal("waiting for a turn to write").source(error))?;
         let transaction = self
-            .writer
-            .begin_with("BEGIN IMMEDIATE")
+            .pools
+            .writers
+            .begin(Purpose::Change)
             .await
             .map_err(failed("beginning a transaction"))?;
         let mut writer =
@@ -190,26 +207,40 @@ impl Database {
     }
 }
 
-fn is_busy(error: &Error) -> bool {
-    /// SQLite's code for a lock that another process holds; the low byte of its extended codes.
-    const SQLITE_BUSY: u32 = 5;
-    error
-        .source()
-        .and_then(|source| source.downcast_ref::<sqlx::Error>())
-        .and_then(sqlx::Error::as_database_error)
-        .and_then(sqlx::error::DatabaseError::code)
-        .and_then(|code| code.parse::<u32>().ok())
-        .is_some_and(|code| code & 0xff == SQLITE_BUSY)
+fn is_conflict(error: &Error) -> bool {
+    error.source().and_then(|source| source.downcast_ref()).is_some_and(dialect::is_conflict)
+}
+
+/// Wakes the watchers of `changes` after commits of other servers, for as long as it is run. What
+/// was committed while nobody watched is made up for at the first look.
+async fn look_out(pools: Arc<Pools>, changes: watch::Sender<u64>) {
+    let mut seen = None;
+    loop {
+        tokio::time::sleep(LOOK).await;
+        if changes.receiver_count() == 0 {
+            continue;
+        }
+        match pools.mark().await {
+            Ok(mark) if mark != seen => {
+                seen = mark;
+                changes.send_modify(|_| {});
+            }
+            Ok(_) => {}
+            // Who waits sees the outage by itself, or nothing happens that it could see.
+            Err(error) => tracing::debug!(%error, "looking for commits of other servers"),
+        }
+    }
 }
 
 /// A snapshot: all it reads is from one instant.
 pub(crate) struct Reader {
-    transaction: Transaction<'static, Sqlite>,
+    transaction: Transaction,
 }
 
 impl Reader {
-    fn connection(&mut self) -> &mut SqliteConnection {
-        &mut self.transaction
+    /// A statement that reads.
+    fn statement(&mut self, sql: &'static str) -> Statement<'_> {
+        self.transaction.statement(sql)
     }
 }
 
@@ -222,19 +253,10 @@ pub(crate) struct Writer<'env> {
 }
 
 impl Writer<'_> {
-    /// The connection, for a statement that changes something.
-    fn changing(&mut self) -> &mut SqliteConnection {
+    /// A statement that changes something.
+    fn change(&mut self, sql: &'static str) -> Statement<'_> {
         self.changed = true;
-        self.reader.connection()
-    }
-
-    /// The next number of the database's one sequence, which never gives one out twice.
-    async fn next_number(&mut self) -> Result<i64> {
-        let row = sqlx::query("UPDATE control SET sequence = sequence + 1 RETURNING sequence")
-            .fetch_one(self.changing())
-            .await
-            .map_err(failed("taking a number of the sequence"))?;
-        row::column(&row, "sequence")
+        self.reader.statement(sql)
     }
 }
 
@@ -256,15 +278,27 @@ impl DerefMut for Writer<'_> {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn a_database_newer_than_the_program_is_refused() {
+    async fn scratch() -> (tempfile::TempDir, String, Database) {
         let directory = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}", directory.path().join("control.db").display());
         let database = Database::open(&url).await.unwrap();
+        (directory, url, database)
+    }
+
+    #[tokio::test]
+    async fn a_database_newer_than_the_program_is_refused() {
+        let (_directory, url, database) = scratch().await;
         let insert = "INSERT INTO _sqlx_migrations \
              (version, description, installed_on, success, checksum, execution_time) \
              VALUES (9999, 'from the future', '2030-01-01', TRUE, X'00', 0)";
-        sqlx::query(insert).execute(&database.writer).await.unwrap();
+        database
+            .write(|tx| {
+                Box::pin(
+                    async move { tx.change(insert).execute().await.map_err(failed("inserting")) },
+                )
+            })
+            .await
+            .unwrap();
         drop(database);
         let refused = Database::open(&url).await.unwrap_err();
         assert!(Chain(&refused).to_string().contains("newer than this program"), "{refused:?}");
@@ -272,14 +306,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_transaction_that_fails_or_changes_nothing_is_not_heard_of() {
-        let directory = tempfile::tempdir().unwrap();
-        let url = format!("sqlite:{}", directory.path().join("control.db").display());
-        let database = Database::open(&url).await.unwrap();
+        let (_directory, _, database) = scratch().await;
         let before = *database.changes().borrow();
+        let next_era = "UPDATE control SET era = era + 1";
         let refused: Result<()> = database
             .write(|tx| {
                 Box::pin(async move {
-                    tx.next_number().await?;
+                    tx.change(next_era).execute().await.map_err(failed("changing the era"))?;
                     Err(Error::new(ErrorKind::NotFound, "no"))
                 })
             })
@@ -287,10 +320,16 @@ mod tests {
         assert_eq!(refused.unwrap_err().kind(), ErrorKind::NotFound);
         database.write(|_| Box::pin(async move { Ok(()) })).await.unwrap();
         assert_eq!(*database.changes().borrow(), before);
-        assert_eq!(
-            database.write(|tx| Box::pin(async move { tx.next_number().await })).await.unwrap(),
-            1
-        );
+        let era = "UPDATE control SET era = era + 1 RETURNING era";
+        let row = database
+            .write(|tx| {
+                Box::pin(async move {
+                    tx.change(era).fetch_one().await.map_err(failed("changing the era"))
+                })
+            })
+            .await
+            .unwrap();
+        assert_eq!(number(&row, "era").unwrap(), u64::from(database.era().0) + 1);
         assert!(*database.changes().borrow() > before);
     }
 }

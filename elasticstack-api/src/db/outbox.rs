@@ -1,10 +1,10 @@
 //! Rows of the outbox: which objects' current documents a host has not confirmed.
 
 use elasticstack_core::prelude::*;
-use sqlx::sqlite::SqliteRow;
 
+use super::dialect::Row;
 use super::row::{failed, parsed, stored, word};
-use super::{Reader, Writer};
+use super::{Reader, Writer, numbers};
 
 /// An object that a host is to be told of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +45,7 @@ impl OutboxRow {
     }
 }
 
-fn outbox_row(row: &SqliteRow) -> Result<OutboxRow> {
+fn outbox_row(row: &Row) -> Result<OutboxRow> {
     Ok(match word(row, "kind", Kind::from_word)? {
         Kind::Drive => OutboxRow::Drive(parsed(row, "object")?),
         Kind::Job => OutboxRow::Job(parsed(row, "object")?),
@@ -54,16 +54,25 @@ fn outbox_row(row: &SqliteRow) -> Result<OutboxRow> {
 }
 
 impl Reader {
+    /// The hosts for which anything waits.
+    pub(crate) async fn hosts_to_tell(&mut self) -> Result<Vec<HostId>> {
+        let rows = self
+            .statement("SELECT DISTINCT host FROM outbox")
+            .fetch_all()
+            .await
+            .map_err(failed("reading for whom something waits"))?;
+        rows.iter().map(|row| parsed(row, "host")).collect()
+    }
+
     /// What waits for `host`, oldest first, at most `limit`.
     pub(crate) async fn outbox_of(&mut self, host: HostId, limit: u32) -> Result<Vec<OutboxRow>> {
-        let rows = sqlx::query(
-            "SELECT kind, object FROM outbox WHERE host = $1 ORDER BY position LIMIT $2",
-        )
-        .bind(host.to_string())
-        .bind(i64::from(limit))
-        .fetch_all(self.connection())
-        .await
-        .map_err(failed("reading the outbox"))?;
+        let rows = self
+            .statement("SELECT kind, object FROM outbox WHERE host = $1 ORDER BY position LIMIT $2")
+            .bind(host.to_string())
+            .bind(i64::from(limit))
+            .fetch_all()
+            .await
+            .map_err(failed("reading the outbox"))?;
         rows.iter().map(outbox_row).collect()
     }
 }
@@ -76,9 +85,9 @@ impl Writer<'_> {
         object: OutboxRow,
         generation: u64,
     ) -> Result<()> {
-        let position = self.next_number().await?;
+        let position = numbers::draw()?;
         let (kind, id) = object.key();
-        sqlx::query(
+        self.change(
             "INSERT INTO outbox (host, kind, object, generation, position) \
              VALUES ($1, $2, $3, $4, $5) \
              ON CONFLICT (host, kind, object) DO UPDATE SET generation = excluded.generation",
@@ -88,7 +97,7 @@ impl Writer<'_> {
         .bind(id)
         .bind(stored(generation))
         .bind(position)
-        .execute(self.changing())
+        .execute()
         .await
         .map_err(failed("filling the outbox"))?;
         Ok(())
@@ -102,7 +111,7 @@ impl Writer<'_> {
         generation: u64,
     ) -> Result<()> {
         let (kind, id) = object.key();
-        sqlx::query(
+        self.change(
             "DELETE FROM outbox \
              WHERE host = $1 AND kind = $2 AND object = $3 AND generation <= $4",
         )
@@ -110,7 +119,7 @@ impl Writer<'_> {
         .bind(kind)
         .bind(id)
         .bind(stored(generation))
-        .execute(self.changing())
+        .execute()
         .await
         .map_err(failed("emptying the outbox"))?;
         Ok(())

@@ -8,61 +8,69 @@ use std::str::FromStr;
 
 use elasticstack_core::prelude::*;
 use elasticstack_core::wire::record::Record;
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
+
+use super::dialect::{Column, Row, is_outage};
 
 /// Turns the database's error into ours, saying what was being done.
 pub(super) fn failed(doing: &'static str) -> impl Fn(sqlx::Error) -> Error {
-    move |error| Error::internal(doing).source(error)
+    move |error| {
+        let ours = if is_outage(&error) {
+            Error::new(
+                ErrorKind::Unavailable,
+                "the control plane's database does not answer: repeat the call in a moment",
+            )
+            .context(doing)
+        } else {
+            Error::internal(doing)
+        };
+        ours.source(error)
+    }
 }
 
 /// A column as the database has it.
-pub(super) fn column<'r, T>(row: &'r SqliteRow, name: &str) -> Result<T>
-where
-    T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
-{
-    row.try_get(name)
+pub(super) fn column<'r, T: Column<'r>>(row: &'r Row, name: &str) -> Result<T> {
+    row.column(name)
         .map_err(|error| Error::internal(format!("reading column {name}")).source(error))
 }
 
 /// A column that is a number and never negative.
-pub(super) fn number(row: &SqliteRow, name: &str) -> Result<u64> {
+pub(super) fn number(row: &Row, name: &str) -> Result<u64> {
     let value: i64 = column(row, name)?;
     u64::try_from(value).map_err(|_| unexpected(name, &value.to_string()))
 }
 
 /// A column that is a small number.
-pub(super) fn small(row: &SqliteRow, name: &str) -> Result<u32> {
+pub(super) fn small(row: &Row, name: &str) -> Result<u32> {
     let value = number(row, name)?;
     u32::try_from(value).map_err(|_| unexpected(name, &value.to_string()))
 }
 
 /// A column that is a number of bytes.
-pub(super) fn bytes(row: &SqliteRow, name: &str) -> Result<Bytes> {
+pub(super) fn bytes(row: &Row, name: &str) -> Result<Bytes> {
     let value = number(row, name)?;
     Bytes::try_from(value).map_err(|_| unexpected(name, &value.to_string()))
 }
 
 /// A column that is an instant.
-pub(super) fn instant(row: &SqliteRow, name: &str) -> Result<Timestamp> {
+pub(super) fn instant(row: &Row, name: &str) -> Result<Timestamp> {
     column(row, name).map(Timestamp::from_micros)
 }
 
 /// A column that is text of a form.
-pub(super) fn parsed<T: FromStr>(row: &SqliteRow, name: &str) -> Result<T> {
+pub(super) fn parsed<T: FromStr>(row: &Row, name: &str) -> Result<T> {
     let text: &str = column(row, name)?;
     text.parse().map_err(|_| unexpected(name, text))
 }
 
 /// A column that is text of a form, or null.
-pub(super) fn parsed_if_any<T: FromStr>(row: &SqliteRow, name: &str) -> Result<Option<T>> {
+pub(super) fn parsed_if_any<T: FromStr>(row: &Row, name: &str) -> Result<Option<T>> {
     let text: Option<&str> = column(row, name)?;
     text.map(|text| text.parse().map_err(|_| unexpected(name, text))).transpose()
 }
 
 /// A column that is one word of a list.
 pub(super) fn word<T>(
-    row: &SqliteRow,
+    row: &Row,
     name: &str,
     from_word: impl FnOnce(&str) -> Option<T>,
 ) -> Result<T> {
@@ -71,7 +79,7 @@ pub(super) fn word<T>(
 }
 
 /// A column that keeps a record.
-pub(super) fn record(row: &SqliteRow, name: &str) -> Result<Record> {
+pub(super) fn record(row: &Row, name: &str) -> Result<Record> {
     let text: &str = column(row, name)?;
     let keys: BTreeMap<String, String> = serde_json::from_str(text)
         .map_err(|error| Error::internal(format!("reading column {name}")).source(error))?;

@@ -6,8 +6,8 @@ use elasticstack_core::prelude::*;
 use elasticstack_core::state::ServerState;
 use elasticstack_core::wire::internal::Hardware;
 use elasticstack_core::wire::record::Record;
-use sqlx::sqlite::SqliteRow;
 
+use super::dialect::Row;
 use super::row::{
     column, failed, from_record, instant, number, parsed, parsed_if_any, record, small, stored,
     word,
@@ -52,7 +52,7 @@ pub(crate) struct ServerRow {
     pub(crate) failed: Option<String>,
 }
 
-fn server(row: &SqliteRow) -> Result<ServerRow> {
+fn server(row: &Row) -> Result<ServerRow> {
     let hardware: Option<&str> = column(row, "hardware")?;
     let hardware = hardware
         .map(serde_json::from_str)
@@ -88,9 +88,10 @@ fn server(row: &SqliteRow) -> Result<ServerRow> {
 impl Reader {
     /// The server of this id, in whatever state.
     pub(crate) async fn server(&mut self, id: ServerId) -> Result<Option<ServerRow>> {
-        let row = sqlx::query("SELECT * FROM servers WHERE server = $1")
+        let row = self
+            .statement("SELECT * FROM servers WHERE server = $1")
             .bind(id.to_string())
-            .fetch_optional(self.connection())
+            .fetch_optional()
             .await
             .map_err(failed("reading a server"))?;
         row.as_ref().map(server).transpose()
@@ -98,13 +99,13 @@ impl Reader {
 
     /// The servers of an account that it may see, oldest id first.
     pub(crate) async fn servers_of(&mut self, account: AccountId) -> Result<Vec<ServerRow>> {
-        let rows = sqlx::query(
+        let rows = self.statement(
             "SELECT * FROM servers WHERE account = $1 AND state NOT IN ($2, $3) ORDER BY server",
         )
         .bind(account.to_string())
         .bind(ServerState::Destroying.as_str())
         .bind(ServerState::Gone.as_str())
-        .fetch_all(self.connection())
+        .fetch_all()
         .await
         .map_err(failed("reading the servers of an account"))?;
         rows.iter().map(server).collect()
@@ -116,10 +117,11 @@ impl Reader {
         state: ServerState,
         before: Timestamp,
     ) -> Result<Vec<ServerRow>> {
-        let rows = sqlx::query("SELECT * FROM servers WHERE state = $1 AND since_us <= $2")
+        let rows = self
+            .statement("SELECT * FROM servers WHERE state = $1 AND since_us <= $2")
             .bind(state.as_str())
             .bind(before.as_micros())
-            .fetch_all(self.connection())
+            .fetch_all()
             .await
             .map_err(failed("reading overdue servers"))?;
         rows.iter().map(server).collect()
@@ -158,7 +160,7 @@ impl Writer<'_> {
             .map(serde_json::to_string)
             .transpose()
             .map_err(|error| Error::internal("writing a server's hardware").source(error))?;
-        sqlx::query(
+        self.change(
             "INSERT INTO servers (server, account, host, state, since_us, generation, run, \
              powered, reset, shutdown, config, hardware, cpu_mhz, memory_mib, change_id, \
              seen_generation, seen_reset, ended_run, started_us, screen, failed_run, failed) \
@@ -197,7 +199,7 @@ impl Writer<'_> {
         .bind(screen.map(|screen| screen.to_string()))
         .bind(stored(failed_run.0))
         .bind(failure)
-        .execute(self.changing())
+        .execute()
         .await
         .map_err(failed("saving a server"))?;
         Ok(())

@@ -2,10 +2,10 @@
 
 use elasticstack_core::biller::{Meter, Usage, UsageId};
 use elasticstack_core::prelude::*;
-use sqlx::sqlite::SqliteRow;
 
+use super::dialect::Row;
 use super::row::{column, failed, instant, number, parsed, parsed_if_any, stored, word};
-use super::{Reader, Writer};
+use super::{Reader, Writer, numbers};
 
 /// One end of an interval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +20,7 @@ fn meter_from_word(word: &str) -> Option<Meter> {
     [Meter::Cpu, Meter::Memory, Meter::Drive].into_iter().find(|meter| meter.as_str() == word)
 }
 
-fn usage(row: &SqliteRow) -> Result<Usage> {
+fn usage(row: &Row) -> Result<Usage> {
     let to: Option<i64> = column(row, "to_us")?;
     Ok(Usage {
         id: UsageId(column(row, "id")?),
@@ -41,15 +41,16 @@ impl Reader {
         resource: &str,
         meter: Meter,
     ) -> Result<Option<Usage>> {
-        let row = sqlx::query(
-            "SELECT * FROM usage_intervals \
+        let row = self
+            .statement(
+                "SELECT * FROM usage_intervals \
              WHERE resource = $1 AND meter = $2 AND to_us IS NULL",
-        )
-        .bind(resource)
-        .bind(meter.as_str())
-        .fetch_optional(self.connection())
-        .await
-        .map_err(failed("reading the open usage of a resource"))?;
+            )
+            .bind(resource)
+            .bind(meter.as_str())
+            .fetch_optional()
+            .await
+            .map_err(failed("reading the open usage of a resource"))?;
         row.as_ref().map(usage).transpose()
     }
 
@@ -59,29 +60,31 @@ impl Reader {
         resource: &str,
         meter: Meter,
     ) -> Result<Option<Timestamp>> {
-        let row = sqlx::query(
-            "SELECT CAST(MAX(to_us) AS BIGINT) AS to_us FROM usage_intervals \
+        let row = self
+            .statement(
+                "SELECT CAST(MAX(to_us) AS BIGINT) AS to_us FROM usage_intervals \
              WHERE resource = $1 AND meter = $2",
-        )
-        .bind(resource)
-        .bind(meter.as_str())
-        .fetch_one(self.connection())
-        .await
-        .map_err(failed("reading the last usage of a resource"))?;
+            )
+            .bind(resource)
+            .bind(meter.as_str())
+            .fetch_one()
+            .await
+            .map_err(failed("reading the last usage of a resource"))?;
         let end: Option<i64> = column(&row, "to_us")?;
         Ok(end.map(Timestamp::from_micros))
     }
 
     /// Usage that was not delivered, or not with its end, in order, at most `limit`.
     pub(crate) async fn undelivered_usage(&mut self, limit: u32) -> Result<Vec<Usage>> {
-        let rows = sqlx::query(
-            "SELECT * FROM usage_intervals \
+        let rows = self
+            .statement(
+                "SELECT * FROM usage_intervals \
              WHERE delivered = 0 OR (delivered = 1 AND to_us IS NOT NULL) ORDER BY id LIMIT $1",
-        )
-        .bind(i64::from(limit))
-        .fetch_all(self.connection())
-        .await
-        .map_err(failed("reading undelivered usage"))?;
+            )
+            .bind(i64::from(limit))
+            .fetch_all()
+            .await
+            .map_err(failed("reading undelivered usage"))?;
         rows.iter().map(usage).collect()
     }
 }
@@ -96,35 +99,40 @@ impl Writer<'_> {
         from: Breakpoint,
         change: Option<ChangeId>,
     ) -> Result<()> {
-        let id = self.next_number().await?;
-        sqlx::query(
-            "INSERT INTO usage_intervals (id, account, resource, meter, quantity, from_us, \
-             stamped_from_us, change_id, delivered) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0)",
-        )
-        .bind(id)
-        .bind(account.to_string())
-        .bind(resource)
-        .bind(meter.as_str())
-        .bind(stored(quantity))
-        .bind(from.at.as_micros())
-        .bind(from.stamped.map(Timestamp::as_micros))
-        .bind(change.map(|change| change.to_string()))
-        .execute(self.changing())
-        .await
-        .map_err(failed("opening a usage interval"))?;
-        Ok(())
+        loop {
+            let inserted = self
+                .change(
+                    "INSERT INTO usage_intervals (id, account, resource, meter, quantity, \
+                     from_us, stamped_from_us, change_id, delivered) \
+                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0) ON CONFLICT (id) DO NOTHING",
+                )
+                .bind(numbers::draw()?)
+                .bind(account.to_string())
+                .bind(resource)
+                .bind(meter.as_str())
+                .bind(stored(quantity))
+                .bind(from.at.as_micros())
+                .bind(from.stamped.map(Timestamp::as_micros))
+                .bind(change.map(|change| change.to_string()))
+                .execute()
+                .await
+                .map_err(failed("opening a usage interval"))?;
+            if inserted > 0 {
+                return Ok(());
+            }
+        }
     }
 
     /// Ends an interval that goes on.
     pub(crate) async fn end_usage(&mut self, id: UsageId, to: Breakpoint) -> Result<()> {
-        sqlx::query(
+        self.change(
             "UPDATE usage_intervals SET to_us = $2, stamped_to_us = $3 \
              WHERE id = $1 AND to_us IS NULL",
         )
         .bind(id.0)
         .bind(to.at.as_micros())
         .bind(to.stamped.map(Timestamp::as_micros))
-        .execute(self.changing())
+        .execute()
         .await
         .map_err(failed("ending a usage interval"))?;
         Ok(())
@@ -133,10 +141,10 @@ impl Writer<'_> {
     /// The biller has taken `item` as it stands there.
     pub(crate) async fn mark_usage_delivered(&mut self, item: &Usage) -> Result<()> {
         let delivered = if item.to.is_some() { 2_i64 } else { 1 };
-        sqlx::query("UPDATE usage_intervals SET delivered = $2 WHERE id = $1 AND delivered < $2")
+        self.change("UPDATE usage_intervals SET delivered = $2 WHERE id = $1 AND delivered < $2")
             .bind(item.id.0)
             .bind(delivered)
-            .execute(self.changing())
+            .execute()
             .await
             .map_err(failed("marking usage delivered"))?;
         Ok(())

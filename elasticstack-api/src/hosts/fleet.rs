@@ -1,6 +1,6 @@
 //! All hosts of a cloud, and the tasks that keep them and the intent for them together.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -8,15 +8,20 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes as Data;
 use elasticstack_core::prelude::*;
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::client::{HostClient, Patience};
 use super::dial::Dial;
 use super::follow::{Outages, follow, push};
 use super::tasks::Tasks;
-use crate::app::{App, DataPath, HostRecord};
+use crate::app::{App, DataPath, HostRecord, LEASE};
 
 /// How often deadlines are applied and usage is handed over.
 const TICK: Duration = Duration::from_secs(1);
+
+/// The least time from one look for new hosts to the next, however much changes.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// The way to every host. It exists before the use cases, which read and write drives through it,
 /// and works for them once [`Fleet::spawn`] gives it them. Its tasks keep both alive until it is
@@ -24,15 +29,23 @@ const TICK: Duration = Duration::from_secs(1);
 pub struct Fleet {
     dial: Arc<dyn Dial>,
     patience: Patience,
-    clients: Mutex<HashMap<HostId, Arc<HostClient>>>,
+    hosts: Mutex<HashMap<HostId, Host>>,
     tasks: Tasks,
+}
+
+struct Host {
+    client: Arc<HostClient>,
+    /// Rings when there is something to be sent.
+    call: Arc<Notify>,
+    /// The tasks that send and follow, while its lease is ours.
+    work: Option<Tasks>,
 }
 
 impl Fleet {
     /// A fleet of no hosts yet.
     #[must_use]
     pub fn new(dial: Arc<dyn Dial>, patience: Patience) -> Self {
-        Self { dial, patience, clients: Mutex::default(), tasks: Tasks::default() }
+        Self { dial, patience, hosts: Mutex::default(), tasks: Tasks::default() }
     }
 
     /// Takes up the hosts that `app` knows and begins to serve them, and those added later.
@@ -40,10 +53,9 @@ impl Fleet {
     /// # Errors
     /// What [`App::hosts`] fails with; nothing runs then.
     pub async fn spawn(self: &Arc<Self>, app: &Arc<App>) -> Result<()> {
-        for host in app.hosts().await? {
-            self.enlist(app, host);
-        }
-        self.tasks.spawn(enlist_newcomers(Arc::clone(self), Arc::clone(app)));
+        self.enlist(app.hosts().await?);
+        self.tasks.spawn(keep_leases(Arc::clone(self), Arc::clone(app)));
+        self.tasks.spawn(call_pushers(Arc::clone(self), Arc::clone(app)));
         self.tasks.spawn(tick(Arc::clone(app)));
         Ok(())
     }
@@ -59,23 +71,40 @@ impl Fleet {
         self.lock().clear();
     }
 
-    fn enlist(&self, app: &Arc<App>, host: HostRecord) {
-        let mut clients = self.lock();
-        if clients.contains_key(&host.host) {
-            return;
+    /// Makes the ways to hosts that have none, and says whether there were any.
+    fn enlist(&self, known: Vec<HostRecord>) -> Newcomers {
+        let mut hosts = self.lock();
+        let before = hosts.len();
+        for record in known {
+            hosts.entry(record.host).or_insert_with(|| {
+                let (dial, tasks) = (Arc::clone(&self.dial), self.tasks.clone());
+                let client = Arc::new(HostClient::new(record, dial, tasks, self.patience));
+                Host { client, call: Arc::default(), work: None }
+            });
         }
-        let id = host.host;
-        let client =
-            HostClient::new(host, Arc::clone(&self.dial), self.tasks.clone(), self.patience);
-        let client = Arc::new(client);
-        clients.insert(id, Arc::clone(&client));
-        drop(clients);
-        self.tasks.spawn(push(Arc::clone(app), Arc::clone(&client)));
-        self.tasks.spawn(follow(Arc::clone(app), client));
+        if hosts.len() > before { Newcomers::Some } else { Newcomers::None }
+    }
+
+    /// Works for the hosts in `held` and for no others.
+    fn work_for(&self, app: &Arc<App>, held: &BTreeSet<HostId>) {
+        for (id, host) in self.lock().iter_mut() {
+            if !held.contains(id) {
+                if let Some(work) = host.work.take() {
+                    tracing::warn!(host_id = %id, "another server works for the host now");
+                    work.stop();
+                }
+            } else if host.work.is_none() {
+                let work = self.tasks.branch();
+                let (client, call) = (Arc::clone(&host.client), Arc::clone(&host.call));
+                work.spawn(push(Arc::clone(app), Arc::clone(&client), call));
+                work.spawn(follow(Arc::clone(app), client));
+                host.work = Some(work);
+            }
+        }
     }
 
     fn client(&self, host: HostId) -> Result<Arc<HostClient>> {
-        self.lock().get(&host).cloned().ok_or_else(|| {
+        self.lock().get(&host).map(|host| Arc::clone(&host.client)).ok_or_else(|| {
             Error::new(
                 ErrorKind::Unavailable,
                 "the host of this object is not connected yet: try again, nothing is lost",
@@ -84,9 +113,9 @@ impl Fleet {
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<HostId, Arc<HostClient>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<HostId, Host>> {
         // No code that could panic runs under this lock.
-        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -117,20 +146,65 @@ impl DataPath for Fleet {
     }
 }
 
-async fn enlist_newcomers(fleet: Arc<Fleet>, app: Arc<App>) {
+/// Whether hosts were added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Newcomers {
+    None,
+    Some,
+}
+
+/// Takes up hosts that were added, and works for those whose leases it can have.
+async fn keep_leases(fleet: Arc<Fleet>, app: Arc<App>) {
     let mut changes = app.changes();
-    let mut outages = Outages::new("taking up hosts that were added");
+    let mut outages = Outages::new("leasing hosts");
+    let mut renewal = Instant::now();
     loop {
         changes.borrow_and_update();
-        match app.hosts().await {
-            Ok(hosts) => {
-                outages.over();
-                hosts.into_iter().for_each(|host| fleet.enlist(&app, host));
-                if changes.changed().await.is_err() {
-                    return;
-                }
+        match look_after(&fleet, &app, &mut renewal).await {
+            Ok(()) => outages.over(),
+            Err(error) => {
+                outages.wait_after(&error).await;
+                continue;
             }
-            Err(error) => outages.wait_after(&error).await,
+        }
+        tokio::time::sleep(LOOK).await;
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep_until(renewal) => {}
+        }
+    }
+}
+
+async fn look_after(fleet: &Fleet, app: &Arc<App>, renewal: &mut Instant) -> Result<()> {
+    let newcomers = fleet.enlist(app.hosts().await?);
+    if newcomers == Newcomers::Some || *renewal <= Instant::now() {
+        fleet.work_for(app, &app.lease_hosts().await?);
+        *renewal = Instant::now() + LEASE / 3;
+    }
+    Ok(())
+}
+
+/// Has whatever was written down for a host sent: one question for all hosts at each change.
+async fn call_pushers(fleet: Arc<Fleet>, app: Arc<App>) {
+    let mut changes = app.changes();
+    let mut outages = Outages::new("looking for what is to be sent");
+    loop {
+        changes.borrow_and_update();
+        match app.hosts_to_tell().await {
+            Ok(waiting) => {
+                outages.over();
+                let hosts = fleet.lock();
+                waiting.iter().filter_map(|id| hosts.get(id)).for_each(|host| {
+                    host.call.notify_one();
+                });
+            }
+            Err(error) => {
+                outages.wait_after(&error).await;
+                continue;
+            }
+        }
+        if changes.changed().await.is_err() {
+            return;
         }
     }
 }

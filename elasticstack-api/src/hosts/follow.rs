@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use elasticstack_core::error::{Chain, Error, Result};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::client::HostClient;
@@ -21,19 +22,14 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 /// The least time from one report without news to the next question, should a host not wait.
 const NO_NEWS: Duration = Duration::from_millis(100);
 
-/// Sends the host its documents, whenever there are any.
-pub(super) async fn push(app: Arc<App>, client: Arc<HostClient>) {
-    let mut changes = app.changes();
+/// Sends the host its documents, now and whenever `call` says that there are any.
+pub(super) async fn push(app: Arc<App>, client: Arc<HostClient>, call: Arc<Notify>) {
     let mut outages = Outages::new("sending intent to a host");
     loop {
-        // Marked as seen before the outbox is read: a change after that wakes us again.
-        changes.borrow_and_update();
         match push_all(&app, &client).await {
             Ok(()) => {
                 outages.over();
-                if changes.changed().await.is_err() {
-                    return;
-                }
+                call.notified().await;
             }
             Err(error) => outages.wait_after(&error).await,
         }

@@ -2,12 +2,15 @@
 //! reports, and reads and writes bytes of drives. Hosts dial nobody.
 //!
 //! ```text
-//! Fleet ─ per host ─ pusher    outbox → POST documents → delivered
-//!       │          ├ follower  long-poll reports → ingest
+//! Fleet ─ per host ─ pusher    outbox → POST documents → delivered     ┐ while its
+//!       │          ├ follower  long-poll reports → ingest              ┘ lease is ours
 //!       │          └ HostClient, one HTTP/2 connection ─ Dial ─ TLS, or memory in the all-in-one
-//!       ├ enlister  takes up hosts that were added
+//!       ├ keeper    takes up hosts that were added; takes and renews leases
+//!       ├ caller    wakes the pushers of hosts for which something waits
 //!       └ ticker    deadlines and usage, each second
 //! ```
+//! Of several servers on one database one works for a host, by a lease; any of them reads and
+//! writes its drives.
 //! It decides nothing: what an answer means is the use cases' business. Repeating anything here
 //! is harmless, so every failure is answered with patience and another try.
 

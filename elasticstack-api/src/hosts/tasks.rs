@@ -13,6 +13,11 @@ pub(super) struct Tasks {
 }
 
 impl Tasks {
+    /// A set of its own within this one, which ends with it or before it.
+    pub(super) fn branch(&self) -> Self {
+        Self { tracker: self.tracker.clone(), stop: self.stop.child_token() }
+    }
+
     /// Runs `future` until it completes or the set is closed, at whichever await that finds it.
     ///
     /// Once the set is closed it is not polled again: it shall not see another of the set, such as

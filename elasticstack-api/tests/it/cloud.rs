@@ -15,10 +15,11 @@ use http_body_util::BodyExt as _;
 use tower::ServiceExt as _;
 use uuid::Uuid;
 
+use super::database::TestDatabase;
 use super::fake_agent::FakeAgent;
 
 /// Longer than anything here takes on the slowest machine.
-const GUARD: Duration = Duration::from_secs(120);
+pub(crate) const GUARD: Duration = Duration::from_secs(120);
 
 /// One drive of the size that everything is rounded up to.
 pub(crate) const SMALL: &str = "name small\nsize 4M\n";
@@ -30,6 +31,7 @@ pub(crate) struct Cloud {
     pub(crate) host: HostId,
     pub(crate) basic: String,
     directory: tempfile::TempDir,
+    database: TestDatabase,
 }
 
 /// What came back.
@@ -74,29 +76,43 @@ impl Answer {
 impl Cloud {
     /// A cloud whose host answers and has room.
     pub(crate) async fn new() -> Self {
-        Self::with(|builder| builder).await
+        Self::on(TestDatabase::new()).await
     }
 
     /// A cloud that answers `image` as old ones did.
     pub(crate) async fn legacy() -> Self {
-        Self::with(|builder| builder.image_answer(ImageAnswer::Nothing)).await
+        let choose = |builder: ServerBuilder| builder.image_answer(ImageAnswer::Nothing);
+        Self::with(TestDatabase::new(), choose).await
     }
 
-    async fn with(choose: impl FnOnce(ServerBuilder) -> ServerBuilder) -> Self {
+    /// A cloud that keeps its state there.
+    pub(crate) async fn on(database: TestDatabase) -> Self {
+        Self::with(database, |builder| builder).await
+    }
+
+    async fn with(
+        database: TestDatabase,
+        choose: impl FnOnce(ServerBuilder) -> ServerBuilder,
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let url = format!("sqlite:{}/cloud.db", directory.path().display());
         let (dial, agent) = (Arc::new(MemoryDial::new()), FakeAgent::new());
-        let builder = Server::builder().database(url).dial(dial.clone());
+        let builder = Server::builder().database(database.url()).dial(dial.clone());
         let server = choose(builder).build().await.unwrap();
         let host = HostId::from_uuid(Uuid::new_v4());
         dial.insert(host, agent.router());
         server.app().host_create(host, &"h1".parse().unwrap(), "memory").await.unwrap();
         let basic = account(&server, "customer").await;
-        let cloud = Self { server, agent, dial, host, basic, directory };
+        let cloud = Self { server, agent, dial, host, basic, directory, database };
         // The first host is known to have room once it has answered.
         let drive = cloud.drive_once_there_is_room(SMALL).await;
         cloud.post(&format!("/drives/{drive}/destroy"), "").await.expect(204);
         cloud
+    }
+
+    /// Another server on the same database, with the same hosts.
+    pub(crate) async fn another_server(&self) -> Server {
+        let builder = Server::builder().database(self.database.url()).dial(self.dial.clone());
+        builder.build().await.unwrap()
     }
 
     /// Another customer's credentials.
@@ -126,9 +142,7 @@ impl Cloud {
 
     /// Sends a request as it is.
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
-        let response = self.server.router().oneshot(request);
-        let response = tokio::time::timeout(GUARD, response).await.expect("no answer").unwrap();
-        Answer::of(response).await
+        send(&self.server, request).await
     }
 
     /// A request by the customer.
@@ -188,6 +202,13 @@ impl Cloud {
         let made = self.post("/servers/create/stopped", &body).await.expect(200);
         made.value("server").unwrap().to_owned()
     }
+}
+
+/// Sends a request to a server as it is.
+pub(crate) async fn send(server: &Server, request: Request<Body>) -> Answer {
+    let response = server.router().oneshot(request);
+    let response = tokio::time::timeout(GUARD, response).await.expect("no answer").unwrap();
+    Answer::of(response).await
 }
 
 async fn account(server: &Server, name: &str) -> String {

@@ -11,6 +11,7 @@ use elasticstack_api::app::{App, AppConfig, Caller, DataPath, OnCreate};
 use elasticstack_core::biller::{
     Ack, Biller, Change, ChangeKind, OpenBiller, Period, Statement, Usage, UsageId, Verdict,
 };
+use elasticstack_core::block::ArrayState;
 use elasticstack_core::hypervisor::EndCause;
 use elasticstack_core::prelude::*;
 use elasticstack_core::scheduler::ReferenceScheduler;
@@ -20,9 +21,10 @@ use elasticstack_core::wire::internal::{
     ObjectStatus, PROTOCOL, Reports, ServerStatus, Stamp,
 };
 use elasticstack_core::wire::record::Record;
-use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
+
+use crate::database::TestDatabase;
 
 /// How long a test waits for something that must come before it is called broken.
 pub(crate) const GUARD: Duration = Duration::from_secs(120);
@@ -39,7 +41,7 @@ pub(crate) fn array_id() -> ArrayId {
 
 /// Everything that outlives a restart of the control plane.
 pub(crate) struct World {
-    directory: TempDir,
+    database: TestDatabase,
     pub(crate) clock: Arc<AtomicI64>,
     pub(crate) bytes: Arc<FakeBytes>,
     pub(crate) biller: Arc<Ledger>,
@@ -62,9 +64,13 @@ impl Drop for Plane {
 
 impl World {
     pub(crate) fn new() -> Self {
+        Self::on(TestDatabase::new())
+    }
+
+    pub(crate) fn on(database: TestDatabase) -> Self {
         let clock = Arc::new(AtomicI64::new(1_000_000_000));
         Self {
-            directory: tempfile::tempdir().unwrap(),
+            database,
             bytes: Arc::default(),
             biller: Arc::default(),
             host: Arc::new(FakeHost::new(clock.clone())),
@@ -75,10 +81,9 @@ impl World {
     /// Opens the control plane, answering within `answer_within`, and tells it of the host.
     pub(crate) async fn open(&self, answer_within: Duration) -> Arc<App> {
         let clock = self.clock.clone();
-        let url = format!("sqlite:{}", self.directory.path().join("control.db").display());
         let app = App::open_with(
             AppConfig { answer_within, ..AppConfig::default() },
-            &url,
+            &self.database.url(),
             Arc::new(ReferenceScheduler),
             self.biller.clone(),
             Arc::new(move || Timestamp::from_micros(clock.load(Ordering::SeqCst))),
@@ -199,6 +204,8 @@ pub(crate) enum Mishap {
 pub(crate) struct FakeHost {
     clock: Arc<AtomicI64>,
     inner: Mutex<Inner>,
+    /// Held while something is sent, so that who comes after finds it taken in.
+    sending: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -214,7 +221,7 @@ struct Inner {
 
 impl FakeHost {
     fn new(clock: Arc<AtomicI64>) -> Self {
-        Self { clock, inner: Mutex::default() }
+        Self { clock, inner: Mutex::default(), sending: tokio::sync::Mutex::default() }
     }
 
     pub(crate) fn report(&self) -> HostReport {
@@ -230,6 +237,7 @@ impl FakeHost {
                 name: "a1".to_owned(),
                 capacity: 1_024 * MIB,
                 promised: 0,
+                state: ArrayState::Online,
             }],
         }
     }
@@ -275,6 +283,7 @@ impl FakeHost {
 
     /// Sends all statuses that changed, and keeps them for the next life of the control plane.
     pub(crate) async fn send(&self, app: &App) {
+        let _sending = self.sending.lock().await;
         let reports = {
             let mut inner = self.inner.lock().unwrap();
             let dirty = std::mem::take(&mut inner.dirty);

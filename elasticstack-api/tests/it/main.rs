@@ -1,10 +1,11 @@
 //! The control plane from outside: its use cases over a real database with hosts played by the
-//! test, and its public API as clients see it.
+//! test, and its public API as clients see it. `database` says how all of it runs on both.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod authorization;
 mod cloud;
 mod compatibility;
+mod database;
 mod documents;
 mod errors;
 mod fake_agent;
@@ -15,4 +16,5 @@ mod lives;
 mod races;
 mod refusals;
 mod restarts;
+mod several;
 mod usage;

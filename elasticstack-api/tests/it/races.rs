@@ -40,7 +40,7 @@ async fn room_is_never_promised_twice() {
     let caller = customer(&plane.app, 1).await;
     let mut drives = JoinSet::new();
     let mut servers = JoinSet::new();
-    for _ in 0..16 {
+    for _ in 0..32 {
         let (app, owner) = (plane.app.clone(), caller.clone());
         drives.spawn(async move { app.drive_create(&owner, &sized(100)).await });
         let (app, owner) = (plane.app.clone(), caller.clone());

@@ -15,7 +15,11 @@ pub struct Clause {
 /// Every clause that a kit tests, in the order of the documentation.
 #[must_use]
 pub fn clauses() -> Vec<Clause> {
-    let sources = [include_str!("../block/mod.rs"), include_str!("../hypervisor/mod.rs")];
+    let sources = [
+        include_str!("../block/mod.rs"),
+        include_str!("../hypervisor/mod.rs"),
+        include_str!("../scheduler/mod.rs"),
+    ];
     sources.into_iter().flat_map(parse).collect()
 }
 
@@ -43,7 +47,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::conformance::{blockstore_checks, hypervisor_checks};
+    use crate::conformance::report::every_check;
 
     #[test]
     fn a_clause_is_a_list_item_with_a_bold_name_and_its_indented_lines() {
@@ -57,9 +61,7 @@ mod tests {
         let ids: Vec<_> = clauses().iter().map(|clause| clause.id.to_owned()).collect();
         let clauses: BTreeSet<_> = ids.iter().cloned().collect();
         assert_eq!(clauses.len(), ids.len(), "a clause is named twice: {ids:?}");
-        let store = blockstore_checks().iter().map(|check| (check.name(), check.clause()));
-        let hypervisor = hypervisor_checks().iter().map(|check| (check.name(), check.clause()));
-        let checks: Vec<_> = store.chain(hypervisor).collect();
+        let checks: Vec<_> = every_check().collect();
         for (name, clause) in &checks {
             assert!(clauses.contains(clause), "the check {name} names no clause of a trait");
         }

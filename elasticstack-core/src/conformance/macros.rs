@@ -29,6 +29,19 @@ macro_rules! hypervisor_conformance {
     };
 }
 
+/// Makes a module of one test for each check of the scheduler kit.
+///
+/// `scheduler_conformance! { my_scheduler, || MyScheduler }`: the second is called for each test
+/// and gives it a [`Scheduler`](crate::scheduler::Scheduler) of its own.
+#[macro_export]
+macro_rules! scheduler_conformance {
+    ($(#[$attribute:meta])* $module:ident, $fixture:expr $(,)?) => {
+        $crate::__scheduler_checks! {
+            __conformance_tests, scheduler, $module, $fixture, [$(#[$attribute])*]
+        }
+    };
+}
+
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __conformance_tests {

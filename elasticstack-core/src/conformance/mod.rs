@@ -1,9 +1,10 @@
-//! Conformance kits: what a [`BlockStore`](crate::block::BlockStore) or a
-//! [`Hypervisor`](crate::hypervisor::Hypervisor) owes, as tests that run on any implementation.
+//! Conformance kits: what a [`BlockStore`](crate::block::BlockStore), a
+//! [`Hypervisor`](crate::hypervisor::Hypervisor) or a [`Scheduler`](crate::scheduler::Scheduler)
+//! owes, as tests that run on any implementation.
 //!
 //! Every numbered clause of a trait's contract has at least one check, which names the clause it
-//! tests. A backend shows how to be set up, crashed and poked through a fixture; one macro call
-//! then makes one `#[test]` of each check:
+//! tests. A backend shows how to be set up, crashed and poked through a fixture, which a scheduler
+//! is itself; one macro call then makes one `#[test]` of each check:
 //!
 //! ```
 //! use elasticstack_core::prelude::Bytes;
@@ -35,6 +36,8 @@ mod clause;
 mod hypervisor;
 mod macros;
 mod report;
+mod scheduler;
+mod scheduler_worlds;
 mod simulated;
 mod volume;
 
@@ -49,12 +52,13 @@ pub use clause::{Clause, clauses};
 pub use hypervisor::{GuestAct, HypervisorFixture};
 pub use report::{
     Verdict, blockstore_checks, blockstore_verdicts, collect, hypervisor_checks,
-    hypervisor_verdicts, table,
+    hypervisor_verdicts, scheduler_checks, scheduler_verdicts, table,
 };
 
 use report::told;
 
 use crate::error::{Chain, Error, ErrorKind, Result};
+use crate::scheduler::Scheduler;
 
 /// How a check went that found no violation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,6 +161,11 @@ pub mod __private {
     pub fn hypervisor(module: &str, name: &str, fixture: &(dyn HypervisorFixture + 'static)) {
         let check = hypervisor_checks().iter().find(|check| check.name == name);
         settle(module, name, check.map(|check| check.run(fixture)));
+    }
+
+    pub fn scheduler(module: &str, name: &str, scheduler: &(dyn Scheduler + 'static)) {
+        let check = scheduler_checks().iter().find(|check| check.name == name);
+        settle(module, name, check.map(|check| check.run(scheduler)));
     }
 
     fn settle(module: &str, name: &str, outcome: Option<Result<Outcome, Violation>>) {

@@ -7,6 +7,8 @@ use std::borrow::Cow;
 
 use super::{BlockStoreFixture, Check, Clause, HypervisorFixture, Outcome, Violation, clauses};
 use crate::error::Result;
+use crate::scheduler::Scheduler;
+use crate::sim;
 
 /// Every check of a block store.
 #[must_use]
@@ -22,6 +24,21 @@ pub fn hypervisor_checks() -> &'static [Check<dyn HypervisorFixture>] {
     const CHECKS: &[Check<dyn HypervisorFixture>] =
         crate::__hypervisor_checks!(__conformance_table,);
     CHECKS
+}
+
+/// Every check of a scheduler.
+#[must_use]
+pub fn scheduler_checks() -> &'static [Check<dyn Scheduler>] {
+    const CHECKS: &[Check<dyn Scheduler>] = crate::__scheduler_checks!(__conformance_table,);
+    CHECKS
+}
+
+/// The name and the clause of every check of every kit.
+pub(super) fn every_check() -> impl Iterator<Item = (&'static str, String)> {
+    let store = blockstore_checks().iter().map(|check| (check.name(), check.clause()));
+    let hypervisor = hypervisor_checks().iter().map(|check| (check.name(), check.clause()));
+    let scheduler = scheduler_checks().iter().map(|check| (check.name(), check.clause()));
+    store.chain(hypervisor).chain(scheduler)
 }
 
 impl Check<dyn BlockStoreFixture> {
@@ -41,6 +58,16 @@ impl Check<dyn HypervisorFixture> {
     /// The violation it found.
     pub fn run(&self, fixture: &(dyn HypervisorFixture + 'static)) -> Result<Outcome, Violation> {
         fixture.block_on((self.test)(fixture))
+    }
+}
+
+impl Check<dyn Scheduler> {
+    /// Runs the check on a scheduler that was not asked before.
+    ///
+    /// # Errors
+    /// The violation it found.
+    pub fn run(&self, scheduler: &(dyn Scheduler + 'static)) -> Result<Outcome, Violation> {
+        sim::block_on((self.test)(scheduler))
     }
 }
 
@@ -73,6 +100,16 @@ pub fn hypervisor_verdicts<F: HypervisorFixture + 'static>(new: impl Fn() -> F) 
         outcome: check.run(&new()),
     };
     hypervisor_checks().iter().map(verdict).collect()
+}
+
+/// Runs the whole scheduler kit, each check on a scheduler of its own.
+pub fn scheduler_verdicts<S: Scheduler + 'static>(new: impl Fn() -> S) -> Vec<Verdict> {
+    let verdict = |check: &Check<dyn Scheduler>| Verdict {
+        check: check.name(),
+        clause: check.clause(),
+        outcome: check.run(&new()),
+    };
+    scheduler_checks().iter().map(verdict).collect()
 }
 
 const MARK: &str = "kit-verdict ";
@@ -109,9 +146,7 @@ fn heard(line: &str) -> Option<(&str, Verdict)> {
     let (_, line) = line.split_once(MARK)?;
     let (backend, line) = line.split_once(' ')?;
     let (check, verdict) = line.split_once(' ')?;
-    let store = blockstore_checks().iter().map(|known| (known.name(), known.clause()));
-    let hypervisor = hypervisor_checks().iter().map(|known| (known.name(), known.clause()));
-    let (check, clause) = store.chain(hypervisor).find(|(name, _)| *name == check)?;
+    let (check, clause) = every_check().find(|(name, _)| *name == check)?;
     let outcome = if verdict == "kept" {
         Ok(Outcome::Kept)
     } else if let Some(missing) = verdict.strip_prefix(SKIPPED) {

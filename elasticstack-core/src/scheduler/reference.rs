@@ -1,158 +1,103 @@
-//! The scheduler that ships: drives spread to the emptiest array, servers stay with their drives.
+//! The scheduler that ships. Owns the preference among what fits: few hosts that are well used
+//! before many that are half empty, so that the next large server still finds its room.
 
 use super::{
     ArrayRoom, Constraint, DriveDemand, HostRoom, Inventory, Placement, Refusal, Request,
     Scheduler, ServerDemand,
 };
-use crate::units::Bytes;
 
-/// Places a drive on the array with the most free bytes, and a server on the host that holds its
-/// drives, or without drives on the host with the most free memory. Ties go to the smaller id.
+/// Best fit, local first.
+///
+/// A server goes where the fewest of its drives are lent; of those hosts to the one where it
+/// strands least, as memory without processor time to go with it, or the reverse, is of no use to
+/// anybody; of those to the fullest.
+///
+/// A drive comes before its server, and most servers run where their drive is. So it goes to the
+/// fullest host that still has room for a server of the size to be expected: one that has of the
+/// fleet's free memory and processor time the share that the drive has of its free bytes. There it
+/// goes to the array with the least room.
+///
+/// A decision reads every host and array once and keeps nothing.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ReferenceScheduler;
 
 impl Scheduler for ReferenceScheduler {
     fn place(&self, inventory: &Inventory, request: &Request) -> Result<Placement, Refusal> {
-        let hosts = || inventory.hosts.iter().filter(|host| host.accepts);
-        if hosts().next().is_none() {
-            return Err(refusal(Constraint::AcceptingHosts, 1, 0));
-        }
         match request {
-            Request::Drive(demand) => place_drive(hosts(), demand),
-            Request::Server(demand) => place_server(hosts(), demand),
+            Request::Drive(demand) => place_drive(inventory, demand),
+            Request::Server(demand) => place_server(inventory, demand),
         }
     }
 }
 
-fn place_drive<'a>(
-    hosts: impl Iterator<Item = &'a HostRoom>,
-    demand: &DriveDemand,
-) -> Result<Placement, Refusal> {
-    let emptiest: Option<(&HostRoom, &ArrayRoom)> = hosts
-        .flat_map(|host| host.arrays.iter().map(move |array| (host, array)))
-        .filter(|(_, array)| !demand.avoid.contains(&array.array))
-        .min_by_key(|(host, array)| (std::cmp::Reverse(array.free), host.host, array.array));
-    match emptiest {
-        Some((host, array)) if array.free >= demand.size => {
-            Ok(Placement { host: host.host, array: Some(array.array) })
-        }
-        nearest => {
-            let free = nearest.map_or(Bytes::ZERO, |(_, array)| array.free);
-            Err(refusal(Constraint::ArrayBytes, demand.size.get(), free.get()))
-        }
-    }
-}
-
-fn place_server<'a>(
-    hosts: impl Iterator<Item = &'a HostRoom>,
-    demand: &ServerDemand,
-) -> Result<Placement, Refusal> {
-    let home = match demand.drives_on.as_slice() {
-        [] => None,
-        [home] => Some(*home),
-        several => {
-            let wanted = u64::try_from(several.len()).unwrap_or(u64::MAX);
-            return Err(refusal(Constraint::DrivesTogether, wanted, 1));
-        }
+fn place_drive(inventory: &Inventory, demand: &DriveDemand) -> Result<Placement, Refusal> {
+    let fit = inventory.arrays_for(demand)?;
+    let expected = Free::of(inventory).server_with(demand);
+    let best = fit.into_iter().min_by_key(|(host, array)| {
+        let left = expected.left_on(host);
+        (demand.crowds(host), left.is_none(), left, array.free, host.host, array.array)
+    });
+    let found = |(host, array): (&HostRoom, &ArrayRoom)| Placement {
+        host: host.host,
+        array: Some(array.array),
     };
-    let roomiest =
-        hosts.filter(|host| home.is_none_or(|home| home == host.host)).min_by_key(|host| {
-            (shortage(host, demand).is_some(), std::cmp::Reverse(host.memory), host.host)
-        });
-    match roomiest {
-        None => Err(refusal(Constraint::AcceptingHosts, 1, 0)),
-        Some(host) => match shortage(host, demand) {
-            None => Ok(Placement { host: host.host, array: None }),
-            Some(short) => Err(short),
-        },
-    }
+    best.map(found).ok_or(Refusal::none(Constraint::AcceptingArrays))
 }
 
-fn shortage(host: &HostRoom, demand: &ServerDemand) -> Option<Refusal> {
-    if host.memory < demand.memory {
-        let (wanted, available) = (demand.memory.0, host.memory.0);
-        Some(refusal(Constraint::Memory, wanted.into(), available.into()))
-    } else if host.cpu < demand.cpu {
-        let (wanted, available) = (demand.cpu.0, host.cpu.0);
-        Some(refusal(Constraint::Cpu, wanted.into(), available.into()))
-    } else {
-        None
-    }
+fn place_server(inventory: &Inventory, demand: &ServerDemand) -> Result<Placement, Refusal> {
+    let fit = inventory.hosts_for(demand)?;
+    let free = Free::of(inventory);
+    let best = fit.into_iter().min_by_key(|host| {
+        (demand.lends(host.host), free.stranded(host, demand), host.memory, host.host)
+    });
+    let found = |host: &HostRoom| Placement { host: host.host, array: None };
+    best.map(found).ok_or(Refusal::none(Constraint::AcceptingHosts))
 }
 
-const fn refusal(constraint: Constraint, wanted: u64, available: u64) -> Refusal {
-    Refusal { constraint, wanted, available }
+/// What is free on all hosts that accept placements. The sums of 2³² hosts fit.
+struct Free {
+    memory: u128,
+    cpu: u128,
+    bytes: u128,
 }
 
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use uuid::Uuid;
-
-    use super::*;
-    use crate::id::{ArrayId, HostId};
-    use crate::units::{MebiBytes, MegaHertz};
-
-    fn host_id(n: u128) -> HostId {
-        HostId::from_uuid(Uuid::from_u128(n))
-    }
-
-    fn inventories() -> impl Strategy<Value = Inventory> {
-        let host =
-            (any::<bool>(), 0_u32..4_000, 0_u32..4_096, proptest::collection::vec(0_u32..64, 0..3));
-        proptest::collection::vec(host, 0..4).prop_map(|hosts| Inventory {
-            hosts: (0_u128..)
-                .zip(hosts)
-                .map(|(n, (accepts, cpu, memory, arrays))| HostRoom {
-                    host: host_id(n),
-                    accepts,
-                    cpu: MegaHertz(cpu),
-                    memory: MebiBytes(memory),
-                    arrays: (n * 8..)
-                        .zip(arrays)
-                        .map(|(id, gib)| ArrayRoom {
-                            array: ArrayId::from_uuid(Uuid::from_u128(id)),
-                            free: Bytes::from_gib(gib),
-                        })
-                        .collect(),
-                })
-                .collect(),
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn a_drive_is_placed_exactly_when_some_array_has_room(inventory in inventories(), gib in 1_u32..80) {
-            let size = Bytes::from_gib(gib);
-            let request = Request::Drive(DriveDemand { size, avoid: Vec::new() });
-            let fits = inventory.hosts.iter().any(|host| {
-                host.accepts && host.arrays.iter().any(|array| array.free >= size)
-            });
-            match ReferenceScheduler.place(&inventory, &request) {
-                Ok(placement) => {
-                    let host = inventory.hosts.iter().find(|host| host.host == placement.host).unwrap();
-                    let array = host.arrays.iter().find(|array| Some(array.array) == placement.array).unwrap();
-                    prop_assert!(host.accepts && array.free >= size);
-                }
-                Err(refusal) => prop_assert!(!fits && refusal.available < refusal.wanted, "{refusal}"),
-            }
+impl Free {
+    fn of(inventory: &Inventory) -> Self {
+        let mut free = Self { memory: 0, cpu: 0, bytes: 0 };
+        for host in inventory.hosts.iter().filter(|host| host.accepts) {
+            free.memory += u128::from(host.memory.0);
+            free.cpu += u128::from(host.cpu.0);
+            let arrays = host.arrays.iter().filter(|array| array.accepts);
+            free.bytes += arrays.map(|array| u128::from(array.free.get())).sum::<u128>();
         }
+        free
+    }
 
-        #[test]
-        fn a_server_is_placed_exactly_when_its_host_has_room(
-            inventory in inventories(), cpu in 0_u32..5_000, memory in 0_u32..5_000, home in proptest::option::of(0_u128..4),
-        ) {
-            let demand = ServerDemand {
-                cpu: MegaHertz(cpu), memory: MebiBytes(memory), drives_on: home.map(host_id).into_iter().collect(),
-            };
-            let fits = |host: &HostRoom| {
-                host.accepts && host.cpu.0 >= cpu && host.memory.0 >= memory
-                    && home.is_none_or(|home| host_id(home) == host.host)
-            };
-            match ReferenceScheduler.place(&inventory, &Request::Server(demand)) {
-                Ok(placement) => prop_assert!(inventory.hosts.iter().any(|host| host.host == placement.host && fits(host))),
-                Err(refusal) => prop_assert!(!inventory.hosts.iter().any(fits), "{refusal}"),
-            }
-        }
+    /// The server to be expected with a drive.
+    fn server_with(&self, drive: &DriveDemand) -> Expected {
+        let size = u128::from(drive.size.get());
+        let share = |all: u128| (size * all).checked_div(self.bytes).unwrap_or(0);
+        Expected { memory: share(self.memory), cpu: share(self.cpu) }
+    }
+
+    /// How far apart the shares of the fleet's free memory and processor time are that are left on
+    /// `host` beside the server, in a unit that is the same for every host.
+    fn stranded(&self, host: &HostRoom, server: &ServerDemand) -> u128 {
+        let memory = u128::from(host.memory.0.saturating_sub(server.memory.0));
+        let cpu = u128::from(host.cpu.0.saturating_sub(server.cpu.0));
+        (memory * self.cpu).abs_diff(cpu * self.memory)
+    }
+}
+
+struct Expected {
+    memory: u128,
+    cpu: u128,
+}
+
+impl Expected {
+    /// The memory left on `host` beside the server, if it fits there.
+    fn left_on(&self, host: &HostRoom) -> Option<u128> {
+        let _cpu = u128::from(host.cpu.0).checked_sub(self.cpu)?;
+        u128::from(host.memory.0).checked_sub(self.memory)
     }
 }

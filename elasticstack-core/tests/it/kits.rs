@@ -1,4 +1,5 @@
-//! The simulated backends keep their contracts, bare and wrapped in a [`Faulty`] with no faults.
+//! The simulated backends keep their contracts, bare and wrapped in a [`Faulty`] with no faults, and
+//! the reference scheduler its own.
 
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use elasticstack_core::conformance::{BlockStoreFixture, GuestAct, HypervisorFixt
 use elasticstack_core::error::Result;
 use elasticstack_core::hypervisor::{Hypervisor, ServerSpec};
 use elasticstack_core::id::ServerId;
+use elasticstack_core::scheduler::ReferenceScheduler;
 use elasticstack_core::sim::{Faulty, Plan, SimHypervisor, SimStore};
 use elasticstack_core::units::{Bytes, MebiBytes};
 
@@ -67,3 +69,4 @@ elasticstack_core::blockstore_conformance! { sim_store, store }
 elasticstack_core::blockstore_conformance! { faulty_sim_store, || Wrapped(store()) }
 elasticstack_core::hypervisor_conformance! { sim_hypervisor, hypervisor }
 elasticstack_core::hypervisor_conformance! { faulty_sim_hypervisor, || Wrapped(hypervisor()) }
+elasticstack_core::scheduler_conformance! { reference_scheduler, || ReferenceScheduler }

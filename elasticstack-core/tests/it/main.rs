@@ -1,9 +1,11 @@
 //! The crate from outside: its golden files, and the kits on the simulated backends and on every
-//! mutant of them.
+//! mutant of them, and how well the reference scheduler places.
 #![expect(clippy::unwrap_used, reason = "mutants are tests, whose panic is their failure")]
 
 mod golden;
 mod hypervisor_mutants;
 mod kits;
 mod mutants;
+mod scheduler_mutants;
+mod scheduler_quality;
 mod store_mutants;

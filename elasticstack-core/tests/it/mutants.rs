@@ -5,10 +5,11 @@ use std::fmt::Debug;
 
 use elasticstack_core::conformance::{
     Verdict, blockstore_checks, blockstore_verdicts, clauses, hypervisor_checks,
-    hypervisor_verdicts,
+    hypervisor_verdicts, scheduler_checks, scheduler_verdicts,
 };
 
 use crate::hypervisor_mutants::{self, MutantHypervisor};
+use crate::scheduler_mutants::{self, MutantScheduler};
 use crate::store_mutants::{self, MutantStore};
 
 /// One way to break a contract, and what the kit says to it.
@@ -50,18 +51,28 @@ fn every_hypervisor_mutant_fails_exactly_what_it_declares() {
 }
 
 #[test]
+fn every_scheduler_mutant_fails_exactly_what_it_declares() {
+    fail_as_declared(scheduler_mutants::MUTANTS, |defect| {
+        scheduler_verdicts(|| MutantScheduler::new(defect))
+    });
+}
+
+#[test]
 fn every_clause_and_every_check_has_a_mutant() {
     let stores = store_mutants::MUTANTS.iter().map(|mutant| (mutant.breaks, mutant.fails));
     let hypervisors =
         hypervisor_mutants::MUTANTS.iter().map(|mutant| (mutant.breaks, mutant.fails));
-    let mutants: Vec<_> = stores.chain(hypervisors).collect();
+    let schedulers = scheduler_mutants::MUTANTS.iter().map(|mutant| (mutant.breaks, mutant.fails));
+    let mutants: Vec<_> = stores.chain(hypervisors).chain(schedulers).collect();
     let broken: BTreeSet<_> = mutants.iter().map(|(clause, _)| *clause).collect();
     let unbroken: Vec<_> = clauses().into_iter().filter(|it| !broken.contains(it.id)).collect();
     assert!(unbroken.is_empty(), "no mutant breaks {unbroken:#?}");
 
     let failed: BTreeSet<_> = mutants.iter().flat_map(|(_, fails)| *fails).copied().collect();
     let stores = blockstore_checks().iter().map(|check| check.name());
-    let checks = stores.chain(hypervisor_checks().iter().map(|check| check.name()));
+    let hypervisors = hypervisor_checks().iter().map(|check| check.name());
+    let schedulers = scheduler_checks().iter().map(|check| check.name());
+    let checks = stores.chain(hypervisors).chain(schedulers);
     let idle: Vec<_> = checks.filter(|name| !failed.contains(name)).collect();
     assert!(idle.is_empty(), "no mutant fails {idle:#?}");
 }

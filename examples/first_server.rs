@@ -9,7 +9,8 @@ use std::future::poll_fn;
 
 use elasticstack_core::block::{BlockStore, DriveSpec};
 use elasticstack_core::hypervisor::{
-    Device, DriveSlot, EndCause, Hypervisor, InvalidDevice, Media, Phase, ServerSpec, Signal,
+    Access, Device, DriveSlot, EndCause, Hypervisor, InvalidDevice, Media, Phase, ServerSpec,
+    Signal,
 };
 use elasticstack_core::prelude::*;
 use elasticstack_core::sim::{SimHypervisor, SimRng, SimStore, block_on};
@@ -58,7 +59,12 @@ async fn first_server(
         cpu,
         vcpus: VcpuCount::for_cpu(cpu),
         memory: MebiBytes(1024),
-        drives: vec![DriveSlot { device: first, media: Media::Disk, attachment }],
+        drives: vec![DriveSlot {
+            device: first,
+            media: Media::Disk,
+            access: Access::Exclusive,
+            attachment,
+        }],
         boot: vec![first],
         nics: Vec::new(),
         screen: None,

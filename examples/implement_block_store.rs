@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use elasticstack_core::block::{
-    ArrayReport, Attachment, BlockStore, DriveReport, DriveSpec, Volume,
+    ArrayReport, ArrayState, Attachment, BlockStore, DriveReport, DriveSpec, Volume,
 };
 use elasticstack_core::prelude::*;
 use elasticstack_core::sim::{SimRng, block_on};
@@ -32,7 +32,13 @@ struct Drive {
 impl RamStore {
     fn new(capacity: Bytes) -> Self {
         let (array, promised) = (SimRng::new(1).id(), Bytes::ZERO);
-        let array = ArrayReport { array, name: "ram".to_owned(), capacity, promised };
+        let array = ArrayReport {
+            array,
+            name: "ram".to_owned(),
+            capacity,
+            promised,
+            state: ArrayState::Online,
+        };
         Self { array, drives: Arc::default() }
     }
 }

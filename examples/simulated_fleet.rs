@@ -1,5 +1,5 @@
-//! A fleet of simulated hosts behind one API server: drives and servers are spread over it, one
-//! host goes silent while its guests run on, and comes back.
+//! A fleet of simulated hosts behind one API server: drives and servers fill one host after the
+//! other, one goes silent while its guests run on, and comes back.
 //!
 //! `cargo run -p elasticstack-examples --bin simulated_fleet`; it needs no privileges. Only the
 //! hardware is simulated: agents, control plane and public API are the real ones.
@@ -21,6 +21,8 @@ use control_plane::{ControlPlane, until};
 
 const HOSTS: u64 = 3;
 const SERVERS: usize = 9;
+/// Of one host: what three of the servers take.
+const MEMORY: MebiBytes = MebiBytes(768);
 
 /// The hardware of one host, and where its agent keeps its records: what outlives an agent.
 struct Machine {
@@ -39,7 +41,7 @@ impl Machine {
             .hypervisor(Arc::new(self.hypervisor.clone()))
             .description(HostDescription {
                 cpu_mhz: 8_000,
-                memory_mib: 4_096,
+                memory_mib: MEMORY.0,
                 accelerator: "simulated".to_owned(),
                 cpu_limits: "none".to_owned(),
             })
@@ -69,7 +71,7 @@ async fn simulated_fleet() -> anyhow::Result<()> {
         let machine = Machine {
             host: rng.id(),
             store: SimStore::new(number, &[Bytes::from_gib(50), Bytes::from_gib(50)]),
-            hypervisor: SimHypervisor::new(MebiBytes(4096)),
+            hypervisor: SimHypervisor::new(MEMORY),
             state_dir: directory.path().join(&name),
             name,
         };

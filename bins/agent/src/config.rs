@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use elasticstack_core::prelude::*;
-use elasticstack_host::store::{ArrayCapacity, DirectoryArray};
+use elasticstack_host::store::{ArrayCapacity, DirectoryArray, KnownArrays};
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -50,6 +50,8 @@ pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
     /// The arrays of this host.
     pub(crate) arrays: Vec<DirectoryArray>,
+    /// Those that it has had so far.
+    pub(crate) known: KnownArrays,
 }
 
 impl Config {
@@ -62,6 +64,7 @@ impl Config {
 
     fn parse(text: &str) -> anyhow::Result<Self> {
         let RawConfig { state_dir, listen, array } = toml::from_str(text)?;
+        let known = KnownArrays::read(&state_dir)?;
         let mut arrays = Vec::with_capacity(array.len());
         for RawArray { name, path, reserve_bytes, capacity_bytes } in array {
             let capacity = match (reserve_bytes, capacity_bytes) {
@@ -72,7 +75,7 @@ impl Config {
                 ),
             };
             // A new directory gets an id; from then on its label says which array it is.
-            let array = match DirectoryArray::label(&path)? {
+            let array = match known.identify(&path)? {
                 Some(array) => array,
                 None => ArrayId::from_uuid(Uuid::now_v7()),
             };
@@ -81,7 +84,7 @@ impl Config {
         if arrays.is_empty() {
             bail!("there is no [[array]]: a host without one can keep no drive");
         }
-        Ok(Self { state_dir, listen, arrays })
+        Ok(Self { state_dir, listen, arrays, known })
     }
 }
 

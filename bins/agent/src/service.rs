@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use elasticstack_host::agent::{Agent, Certificate, HostDescription};
-use elasticstack_host::qemu::{Accelerator, Qemu, QemuConfig};
+use elasticstack_host::qemu::{Accelerator, Qemu, QemuConfig, Scope};
 use elasticstack_host::store::DirectoryStore;
 use elasticstack_host::sys;
 use tokio::net::TcpListener;
@@ -28,8 +28,10 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let certificate = Certificate::kept(&config.state_dir)?;
     let (accelerator, reason) = Accelerator::detect();
     let capacity = sys::host::capacity().context("asking this machine what it has")?;
-    tracing::info!(accelerator = reason, listen = %config.listen, "serving");
-    let store = DirectoryStore::open(config.arrays)?;
+    let scope = Scope::detect();
+    let guests = scope.describe();
+    tracing::info!(accelerator = reason, guests, listen = %config.listen, "serving");
+    let store = DirectoryStore::open(config.known, config.arrays)?;
     let description = HostDescription {
         cpu_mhz: capacity.cpu.0,
         memory_mib: capacity.memory.0,
@@ -40,6 +42,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         runtime_dir: config.state_dir.join("servers"),
         program: PathBuf::from("qemu-system-x86_64"),
         accelerator,
+        scope,
     };
     let agent = Agent::builder()
         .state_dir(config.state_dir.join("agent"))

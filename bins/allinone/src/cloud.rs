@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::fs::{self, DirBuilder, File};
-use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,15 +11,16 @@ use anyhow::{Context as _, bail};
 use elasticstack_api::app::{App, StandardImage};
 use elasticstack_api::hosts::MemoryDial;
 use elasticstack_core::biller::{Biller, OpenBiller};
+use elasticstack_core::block::{ArrayState, BlockStore as _};
 use elasticstack_core::prelude::*;
 use elasticstack_host::agent::{Agent, HostDescription};
-use elasticstack_host::qemu::{Accelerator, Qemu, QemuConfig};
-use elasticstack_host::store::{ArrayCapacity, DirectoryArray, DirectoryStore};
+use elasticstack_host::qemu::{Accelerator, Qemu, QemuConfig, Scope};
+use elasticstack_host::store::{ArrayCapacity, DirectoryArray, DirectoryStore, KnownArrays};
 use elasticstack_host::sys;
 use serde::Deserialize;
 use tokio::net::TcpListener;
 
-use crate::identity::Identity;
+use crate::identity::{Identity, Operator};
 
 /// What drives may sum up to: more than any disk here, so that large drives can be tried. `up`
 /// says so.
@@ -35,6 +35,7 @@ pub struct Cloud {
     server: elasticstack_api::Server,
     agent: Agent,
     identity: Identity,
+    operator: Operator,
     accelerator: String,
     _lock: File,
 }
@@ -84,19 +85,28 @@ impl Cloud {
     /// If another all-in-one uses `data_dir`, or a part can't start.
     pub async fn start_with(data_dir: &Path, options: Options) -> anyhow::Result<Self> {
         let lock = lock(data_dir)?;
-        let identity = Identity::of(data_dir)?;
+        let (identity, operator) = (Identity::of(data_dir)?, Operator::of(data_dir)?);
         let (accelerator, accelerator_text) = Accelerator::detect();
         let capacity = sys::host::capacity().context("asking this machine what it has")?;
-        let store = DirectoryStore::open(vec![DirectoryArray {
+        let array = DirectoryArray {
             array: identity.array,
             name: "local".to_owned(),
             path: data_dir.join("array"),
             capacity: options.capacity,
-        }])?;
+        };
+        let store = DirectoryStore::open(KnownArrays::read(data_dir)?, vec![array])?;
+        if store.capacity().await?.iter().any(|report| report.state == ArrayState::Failed) {
+            bail!(
+                "{} can't be used, and there is no other array: the log says why",
+                data_dir.join("array").display()
+            );
+        }
         let qemu = Qemu::open(QemuConfig {
             runtime_dir: data_dir.join("servers"),
             program: PathBuf::from("qemu-system-x86_64"),
             accelerator,
+            // This is no service: there is no unit of it that a guest could be outside of.
+            scope: Scope::Session,
         })
         .await?;
         let agent = Agent::builder()
@@ -125,14 +135,21 @@ impl Cloud {
         app.host_create(identity.host, &"local".parse()?, "memory").await?;
         app.account_create(identity.account, &"demo".parse()?, "demo@localhost", &identity.key)
             .await?;
+        app.operator_create(operator.account, &"operator".parse()?, &operator.key).await?;
         joined(app, identity.host).await?;
-        Ok(Self { server, agent, identity, accelerator: accelerator_text, _lock: lock })
+        Ok(Self { server, agent, identity, operator, accelerator: accelerator_text, _lock: lock })
     }
 
     /// Who this is.
     #[must_use]
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// Who may command its host.
+    #[must_use]
+    pub fn operator(&self) -> &Operator {
+        &self.operator
     }
 
     /// The control plane's use cases, for what the public API has no call for: more accounts.
@@ -238,7 +255,3 @@ fn lock(data_dir: &Path) -> anyhow::Result<File> {
         }
     }
 }
-
-/// The address to listen on when none is given.
-pub const DEFAULT_API: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8440);

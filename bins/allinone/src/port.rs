@@ -1,21 +1,28 @@
 //! Finding a port to listen on, and saying who holds the one that was wanted.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 
 use crate::demo::say;
 
+/// Where the public API listens unless told otherwise.
+pub const DEFAULT_API: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8440);
+
+/// Where the panel listens unless told otherwise.
+pub const DEFAULT_PANEL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8441);
+
 /// How many ports above the wanted one are tried.
 const TRIES: u16 = 20;
 
-/// Listens on `wanted`, or on the next free port above it, and says so.
+/// Listens on `wanted`, or on the next free port above it, and says so. `flag` is where another
+/// can be given.
 ///
 /// # Errors
 /// If none of the next ports is free, or the address is none of this machine's.
-pub async fn listen(wanted: SocketAddr) -> anyhow::Result<TcpListener> {
+pub async fn listen(wanted: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
     for step in 0..TRIES {
         let Some(port) = wanted.port().checked_add(step) else { break };
         let address = SocketAddr::new(wanted.ip(), port);
@@ -28,7 +35,7 @@ pub async fn listen(wanted: SocketAddr) -> anyhow::Result<TcpListener> {
             Err(error) => return Err(error).with_context(|| format!("listening on {address}")),
         }
     }
-    anyhow::bail!("no free port from {} on: free one, or give another with --api", wanted.port())
+    anyhow::bail!("no free port from {} on: free one, or give another with {flag}", wanted.port())
 }
 
 /// The program and pid that listen on a TCP port, as far as this user may see.
@@ -72,9 +79,9 @@ mod tests {
 
     #[tokio::test]
     async fn the_next_port_is_taken_and_the_holder_of_the_first_is_known() {
-        let first = listen("127.0.0.1:28440".parse().unwrap()).await.unwrap();
+        let first = listen("127.0.0.1:28440".parse().unwrap(), "--api").await.unwrap();
         let held = first.local_addr().unwrap();
-        let second = listen(held).await.unwrap().local_addr().unwrap();
+        let second = listen(held, "--api").await.unwrap().local_addr().unwrap();
         assert!(second.port() > held.port());
         let holder = holder(held.port()).unwrap();
         assert!(holder.contains(&std::process::id().to_string()), "{holder}");

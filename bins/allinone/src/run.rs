@@ -3,14 +3,18 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use elasticstack_core::client::{Client, HyperTransport};
+use elasticstack_panel::{Brand, Panel};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::cloud::{Cloud, DEFAULT_API, Guests};
+use crate::cloud::{Cloud, Guests};
+use crate::demo::Demo;
+use crate::port::{DEFAULT_API, DEFAULT_PANEL};
 use crate::{demo, port, smoke};
 
 /// All of ElasticStack in one process.
@@ -24,6 +28,9 @@ pub struct Arguments {
     /// Where the public API listens; the next free port if that one is held.
     #[arg(long, default_value_t = DEFAULT_API)]
     api: SocketAddr,
+    /// Where the panel listens; the next free port if that one is held. Not with --smoke.
+    #[arg(long, default_value_t = DEFAULT_PANEL)]
+    panel: SocketAddr,
     /// The manifest of the standard drive `tiny`.
     #[arg(long)]
     image: PathBuf,
@@ -62,9 +69,10 @@ impl Arguments {
         outcome.and(stopped)
     }
 
-    /// Serves the API while there is something to do; if it can't be served, there is nothing.
+    /// Serves the API while there is something to do; if it can't be served, there is nothing. The
+    /// panel is a client of it, and ends before it.
     async fn serve(&self, cloud: &Cloud, data_dir: &Path, stop: &mut Stop) -> anyhow::Result<()> {
-        let listener = port::listen(self.api).await?;
+        let listener = port::listen(self.api, "--api").await?;
         let api = listener.local_addr()?;
         let (working, worked) = oneshot::channel::<()>();
         let serving = cloud.serve(listener, async move { drop(worked.await) });
@@ -86,16 +94,21 @@ impl Arguments {
             published = cloud.publish(&self.image) => published?,
             early = stop.told() => return if self.smoke { Err(early.into()) } else { Ok(()) },
         }
+        let transport = HyperTransport::new(&format!("http://{api}"))?;
         if self.smoke {
             let identity = cloud.identity();
-            let transport = HyperTransport::new(&format!("http://{api}"))?;
             let client = Client::new(transport, identity.account, &identity.key)?;
             return smoke::run(&client, stop.told()).await;
         }
-        demo::write_env(data_dir, api, cloud.identity())?;
-        demo::say(demo::ready(data_dir, api, cloud.accelerator()));
-        stop.told().await;
-        Ok(())
+        let panel = Panel::builder(Arc::new(transport)).brand(Brand::embedded()).build()?;
+        let listener = port::listen(self.panel, "--panel").await?;
+        let demo = Demo { cloud, data_dir, api, panel: listener.local_addr()? };
+        demo.write_env()?;
+        demo::say(demo.ready());
+        let told = async {
+            stop.told().await;
+        };
+        Ok(panel.serve(listener, told).await?)
     }
 }
 

@@ -12,6 +12,7 @@ use elasticstack_core::wire::calls::Call;
 use elasticstack_core::wire::keys::Object;
 use elasticstack_core::wire::record::Record;
 
+use crate::ask::Ask;
 use crate::command::about;
 use crate::failure::Result;
 use crate::screen::Screen;
@@ -111,29 +112,21 @@ impl Command {
         client: &Client<T>,
         screen: &mut Screen<'_>,
     ) -> Result<()> {
+        let ask = Ask { object: Object::Drive, client, screen };
         match self {
-            Self::List => {
-                let drives = client.many(Call::DrivesInfo).await?;
-                screen.records(Object::Drive, COLUMNS, &drives)
-            }
-            Self::Standard => {
-                let drives = client.many(Call::DrivesInfoStandard).await?;
-                screen.records(Object::Drive, STANDARD_COLUMNS, &drives)
-            }
+            Self::List => ask.many(Call::DrivesInfo, COLUMNS).await,
+            Self::Standard => ask.many(Call::DrivesInfoStandard, STANDARD_COLUMNS).await,
             Self::Info { drive } => {
-                one(client, screen, Call::DriveInfo, &[&drive.to_string()], &Record::new()).await
+                ask.one(Call::DriveInfo, &[&drive.to_string()], &Record::new()).await
             }
-            Self::Create(options) => {
-                one(client, screen, Call::DriveCreate, &[], &options.into_record()).await
-            }
+            Self::Create(options) => ask.one(Call::DriveCreate, &[], &options.into_record()).await,
             Self::Set { drive, options } => {
                 let change = options.into_record();
-                one(client, screen, Call::DriveSet, &[&drive.to_string()], &change).await
+                ask.one(Call::DriveSet, &[&drive.to_string()], &change).await
             }
             Self::Destroy { drive } => {
-                let id = drive.to_string();
-                client.act(Call::DriveDestroy, &[&id]).await?;
-                screen.done("drive", &id, "destroyed")
+                let drive = ("drive", &*drive.to_string());
+                ask.act(Call::DriveDestroy, drive, "destroyed").await
             }
             Self::Image { drive, source, gunzip, gzip, wait } => {
                 let call = match (gunzip, gzip) {
@@ -144,29 +137,18 @@ impl Command {
                 let parameters = [&*drive.to_string(), &*source.to_string()];
                 let mut record = client.one(call, &parameters, &Record::new()).await?;
                 if wait {
-                    record = imaging::wait(client, screen, drive).await?;
+                    record = imaging::wait(client, ask.screen, drive).await?;
                 }
-                screen.record(Object::Drive, &record)
+                ask.screen.record(Object::Drive, &record)
             }
             Self::Read { drive, file, offset, length } => {
-                transfer::download(client, screen, drive, &file, offset, length).await
+                transfer::download(client, ask.screen, drive, &file, offset, length).await
             }
             Self::Write { drive, file, offset } => {
-                transfer::upload(client, screen, drive, &file, offset).await
+                transfer::upload(client, ask.screen, drive, &file, offset).await
             }
         }
     }
-}
-
-async fn one<T: Transport>(
-    client: &Client<T>,
-    screen: &mut Screen<'_>,
-    call: Call,
-    parameters: &[&str],
-    record: &Record,
-) -> Result<()> {
-    let drive = client.one(call, parameters, record).await?;
-    screen.record(Object::Drive, &drive)
 }
 
 impl Options {

@@ -2,10 +2,13 @@
 
 use clap::Subcommand;
 use elasticstack_core::client::{Client, Transport};
+use elasticstack_core::id::HostId;
+use elasticstack_core::name::Name;
 use elasticstack_core::wire::calls::Call;
 use elasticstack_core::wire::keys::Object;
 use elasticstack_core::wire::record::Record;
 
+use crate::ask::Ask;
 use crate::command::about;
 use crate::failure::Result;
 use crate::screen::Screen;
@@ -22,13 +25,13 @@ pub enum Command {
     #[expect(missing_docs, reason = "the API's table says it")]
     Info {
         /// The host's UUID
-        host: String,
+        host: HostId,
     },
     /// Make a host known, and print the command to run on it: it joins with the certificates and
     /// the key in that command's input
     Add {
         /// What to call it
-        name: String,
+        name: Name,
         /// Where its agent listens, as NAME_OR_IP:PORT
         address: String,
     },
@@ -44,19 +47,17 @@ impl Command {
         client: &Client<T>,
         screen: &mut Screen<'_>,
     ) -> Result<()> {
+        let ask = Ask { object: Object::Host, client, screen };
         match self {
-            Self::List => {
-                screen.records(Object::Host, COLUMNS, &client.many(Call::HostsInfo).await?)
-            }
+            Self::List => ask.many(Call::HostsInfo, COLUMNS).await,
             Self::Info { host } => {
-                let record = client.one(Call::HostInfo, &[&host], &Record::new()).await?;
-                screen.record(Object::Host, &record)
+                ask.one(Call::HostInfo, &[&host.to_string()], &Record::new()).await
             }
             Self::Add { name, address } => {
                 let wish = Record::new().with("name", name).with("address", address);
-                let host = client.one(Call::HostCreate, &[], &wish).await?;
+                let host = ask.client.one(Call::HostCreate, &[], &wish).await?;
                 let bundle = host.value("bundle").unwrap_or_default().trim_end();
-                screen.bytes(
+                ask.screen.bytes(
                     format!("elasticstack-agent join <<'END_OF_BUNDLE'\n{bundle}\nEND_OF_BUNDLE\n")
                         .as_bytes(),
                 )

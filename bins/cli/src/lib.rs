@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod account;
+mod ask;
 pub mod command;
 pub mod drive;
 pub mod failure;

@@ -5,6 +5,7 @@ use elasticstack_core::wire::calls::Call;
 use elasticstack_core::wire::keys::Object;
 use elasticstack_core::wire::record::Record;
 
+use crate::ask::Ask;
 use crate::failure::Result;
 use crate::screen::Screen;
 
@@ -13,6 +14,6 @@ use crate::screen::Screen;
 /// # Errors
 /// What the API says, or `Output`.
 pub async fn run<T: Transport>(client: &Client<T>, screen: &mut Screen<'_>) -> Result<()> {
-    let profile = client.one(Call::ProfileInfo, &[], &Record::new()).await?;
-    screen.record(Object::Profile, &profile)
+    let ask = Ask { object: Object::Profile, client, screen };
+    ask.one(Call::ProfileInfo, &[], &Record::new()).await
 }

@@ -11,6 +11,7 @@ use elasticstack_core::wire::calls::Call;
 use elasticstack_core::wire::keys::Object;
 use elasticstack_core::wire::record::Record;
 
+use crate::ask::Ask;
 use crate::command::about;
 use crate::failure::Result;
 use crate::screen::Screen;
@@ -98,59 +99,45 @@ impl Command {
         client: &Client<T>,
         screen: &mut Screen<'_>,
     ) -> Result<()> {
+        let ask = Ask { object: Object::Server, client, screen };
         match self {
-            Self::List => {
-                let servers = client.many(Call::ServersInfo).await?;
-                screen.records(Object::Server, COLUMNS, &servers)
+            Self::List => ask.many(Call::ServersInfo, COLUMNS).await,
+            Self::Info { server } => {
+                ask.one(Call::ServerInfo, &[&server.to_string()], &Record::new()).await
             }
-            Self::Info { server } => one(client, screen, Call::ServerInfo, server).await,
             Self::Create { mut options, stopped } => {
                 options.boot = options.boot.or(options.drives.first().map(|(device, _)| *device));
                 let call = if stopped { Call::ServerCreateStopped } else { Call::ServerCreate };
-                let server = client.one(call, &[], &options.into_record()).await?;
-                screen.record(Object::Server, &server)
+                ask.one(call, &[], &options.into_record()).await
             }
             Self::Set { server, options } => {
                 let change = options.into_record();
-                let server = client.one(Call::ServerSet, &[&server.to_string()], &change).await?;
-                screen.record(Object::Server, &server)
+                ask.one(Call::ServerSet, &[&server.to_string()], &change).await
             }
-            Self::Start { server } => one(client, screen, Call::ServerStart, server).await,
-            Self::Stop { server } => act(client, screen, Call::ServerStop, server, "stopped").await,
+            Self::Start { server } => {
+                ask.one(Call::ServerStart, &[&server.to_string()], &Record::new()).await
+            }
+            Self::Stop { server } => act(ask, Call::ServerStop, server, "stopped").await,
             Self::Shutdown { server } => {
-                act(client, screen, Call::ServerShutdown, server, "asked to shut down").await
+                act(ask, Call::ServerShutdown, server, "asked to shut down").await
             }
-            Self::Reset { server } => act(client, screen, Call::ServerReset, server, "reset").await,
-            Self::Destroy { server } => {
-                act(client, screen, Call::ServerDestroy, server, "destroyed").await
-            }
+            Self::Reset { server } => act(ask, Call::ServerReset, server, "reset").await,
+            Self::Destroy { server } => act(ask, Call::ServerDestroy, server, "destroyed").await,
             Self::Serial { server } => {
-                screen.log(&client.read(Call::ServerSerial, &[&server.to_string()]).await?)
+                let log = client.read(Call::ServerSerial, &[&server.to_string()]).await?;
+                ask.screen.log(&log)
             }
         }
     }
 }
 
-async fn one<T: Transport>(
-    client: &Client<T>,
-    screen: &mut Screen<'_>,
-    call: Call,
-    server: ServerId,
-) -> Result<()> {
-    let server = client.one(call, &[&server.to_string()], &Record::new()).await?;
-    screen.record(Object::Server, &server)
-}
-
 async fn act<T: Transport>(
-    client: &Client<T>,
-    screen: &mut Screen<'_>,
+    ask: Ask<'_, '_, T>,
     call: Call,
     server: ServerId,
     what: &str,
 ) -> Result<()> {
-    let id = server.to_string();
-    client.act(call, &[&id]).await?;
-    screen.done("server", &id, what)
+    ask.act(call, ("server", &server.to_string()), what).await
 }
 
 impl Options {
@@ -235,6 +222,7 @@ mod tests {
     fn what_is_no_server_drive_or_amount_is_a_usage_error() {
         for line in [
             "server info ../profile",
+            "host info ../profile",
             "server create --cpu 2GiB",
             "server create --drive ide:0:0",
             "server create --drive floppy=5b0e3c52-0000-4000-8000-00000000d001",

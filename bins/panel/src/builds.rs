@@ -24,6 +24,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::account::Account;
 use crate::fault;
+use crate::sessions::Session;
 
 const IMAGE: &str = "user:panel:image";
 const CPU: &str = "user:panel:cpu";
@@ -98,6 +99,24 @@ pub(crate) struct Builds {
 }
 
 impl Builds {
+    /// Makes the drive that carries `wish`, once for each `form`, and begins with its server. Who
+    /// sends a form twice hangs up on the first answer, which is no reason to make half of it.
+    pub(crate) async fn order(
+        &self,
+        session: Arc<Session>,
+        form: String,
+        wish: Wish,
+    ) -> Result<DriveId> {
+        let account = Arc::clone(&session.account);
+        let making = self
+            .tasks
+            .spawn(async move { session.once(form, wish.record(&session.account)).await });
+        let made = making.await;
+        let drive = made.map_err(|error| Error::internal("making a drive").source(error))??;
+        self.begin(account, drive);
+        Ok(drive)
+    }
+
     /// Makes the server that `drive` is meant for, unless that goes on already.
     pub(crate) fn begin(&self, account: Arc<Account>, drive: DriveId) {
         if self.locked().insert(drive, Work::GoesOn) == Some(Work::GoesOn) {

@@ -12,7 +12,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
 use crate::Scheme;
@@ -64,8 +64,7 @@ impl Config {
     /// The file that the flags name, with the flags over it.
     ///
     /// # Errors
-    /// A file that can't be read or is no configuration, or one that would take keys in clear over
-    /// a network.
+    /// A file that can't be read or is no configuration.
     pub fn load(flags: Flags) -> Result<Self> {
         let raw = match &flags.config {
             Some(path) => {
@@ -74,26 +73,20 @@ impl Config {
             }
             None => RawConfig::default(),
         };
-        Self::of(flags, raw)
+        Ok(Self::of(flags, raw))
     }
 
-    fn of(flags: Flags, raw: RawConfig) -> Result<Self> {
+    fn of(flags: Flags, raw: RawConfig) -> Self {
         let default = SocketAddr::from((Ipv4Addr::LOCALHOST, 8441));
         let listen = flags.listen.or(raw.listen).unwrap_or(default);
         let scheme = if raw.https { Scheme::Https } else { Scheme::Http };
-        if scheme == Scheme::Http && !listen.ip().is_loopback() {
-            bail!(
-                "{listen} is not a loopback address, and the panel speaks no TLS: keys would be \
-                 sent in clear; put a proxy in front and set https = true"
-            );
-        }
-        Ok(Self {
+        Self {
             api: flags.api.or(raw.api).unwrap_or_else(|| "http://127.0.0.1:8440".to_owned()),
             listen,
             brand: flags.brand.or(raw.brand),
             scheme,
             proxies: raw.proxies,
-        })
+        }
     }
 }
 
@@ -104,19 +97,11 @@ mod tests {
     #[test]
     fn flags_win_over_the_file_and_the_file_over_the_defaults() {
         let raw = || toml::from_str("listen = \"127.0.0.1:1\"\nbrand = \"/b\"").unwrap();
-        let config = Config::of(Flags::default(), raw()).unwrap();
+        let config = Config::of(Flags::default(), raw());
         assert_eq!(config.listen.port(), 1);
         assert_eq!(config.api, "http://127.0.0.1:8440");
         let flags = Flags { listen: Some(([127, 0, 0, 1], 2).into()), ..Flags::default() };
-        assert_eq!(Config::of(flags, raw()).unwrap().listen.port(), 2);
+        assert_eq!(Config::of(flags, raw()).listen.port(), 2);
         assert!(toml::from_str::<RawConfig>("lissten = 1").is_err());
-    }
-
-    #[test]
-    fn keys_are_not_taken_in_clear_from_a_network() {
-        let raw = |https| toml::from_str(&format!("listen = \"0.0.0.0:1\"\nhttps = {https}"));
-        let refused = Config::of(Flags::default(), raw(false).unwrap()).unwrap_err().to_string();
-        assert!(refused.contains("set https = true"), "{refused}");
-        assert_eq!(Config::of(Flags::default(), raw(true).unwrap()).unwrap().scheme, Scheme::Https);
     }
 }

@@ -28,6 +28,7 @@ mod fault;
 mod guard;
 mod pages;
 mod request;
+mod serve;
 mod sessions;
 mod throttle;
 mod view;
@@ -39,6 +40,7 @@ use axum::Router;
 use elasticstack_core::client::Transport;
 
 pub use crate::brand::{Brand, InvalidBrand};
+pub use crate::serve::Unserved;
 
 use crate::account::Discreet;
 use crate::app::App;
@@ -75,8 +77,9 @@ impl Panel {
         }
     }
 
-    /// Its pages. Serve them with `into_make_service_with_connect_info::<SocketAddr>()`, so that
-    /// logins are throttled by the address they come from.
+    /// Its pages, for a server of your own; [`Panel::serve`] has one. Serve them with
+    /// `into_make_service_with_connect_info::<SocketAddr>()`, so that logins are throttled by the
+    /// address they come from.
     pub fn router(&self) -> Router {
         pages::router(Arc::clone(&self.app))
     }

@@ -1,6 +1,5 @@
 //! The process around [`elasticstack_panel`]: flags, log, socket, signals.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
@@ -33,16 +32,11 @@ async fn main() -> Result<()> {
         .with_context(|| format!("listening on {}", config.listen))?;
     let mut terminate = signal(SignalKind::terminate()).context("watching for SIGTERM")?;
     println!("READY http://{}", listener.local_addr().context("reading our address")?);
-    let pages = panel.router().into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, pages)
-        .with_graceful_shutdown(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = tokio::signal::ctrl_c() => {}
-            }
-        })
-        .await
-        .context("serving")?;
-    panel.close().await;
-    Ok(())
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+    };
+    Ok(panel.serve(listener, stop).await?)
 }

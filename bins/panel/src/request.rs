@@ -22,6 +22,13 @@ use crate::sessions::{Session, Token};
 /// The session of a request; who is logged out is sent to log in.
 pub(crate) struct LoggedIn(Arc<Session>);
 
+impl LoggedIn {
+    /// The session, for work that outlives the request.
+    pub(crate) fn shared(&self) -> Arc<Session> {
+        Arc::clone(&self.0)
+    }
+}
+
 impl Deref for LoggedIn {
     type Target = Session;
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use elasticstack_core::error::{Error, Result};
+use elasticstack_core::id::DriveId;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
@@ -23,7 +24,7 @@ const PER_ACCOUNT: usize = 16;
 pub(crate) struct Token(String);
 
 impl Token {
-    fn random() -> Result<Self> {
+    pub(crate) fn random() -> Result<Self> {
         let mut bits = [0; 32];
         getrandom::fill(&mut bits).map_err(|error| {
             Error::internal("drawing a token from the system").context(error.to_string())
@@ -65,9 +66,27 @@ pub(crate) struct Session {
     /// Every form carries it: who can't read our pages can't send our forms.
     pub(crate) form_token: Token,
     notice: Mutex<Option<Notice>>,
+    made: tokio::sync::Mutex<Option<(String, DriveId)>>,
 }
 
 impl Session {
+    /// Does what `form` asks for, once: sent again, it waits for the first and answers the same.
+    pub(crate) async fn once(
+        &self,
+        form: String,
+        make: impl Future<Output = Result<DriveId>>,
+    ) -> Result<DriveId> {
+        let mut made = self.made.lock().await;
+        if let Some((known, drive)) = &*made
+            && *known == form
+        {
+            return Ok(*drive);
+        }
+        let drive = make.await?;
+        *made = Some((form, drive));
+        Ok(drive)
+    }
+
     pub(crate) fn tell(&self, tone: &'static str, text: impl Into<String>) {
         *unpoisoned(&self.notice) = Some(Notice { tone, text: text.into() });
     }
@@ -106,6 +125,7 @@ impl Sessions {
             account: Arc::new(account),
             form_token: Token::random()?,
             notice: Mutex::default(),
+            made: tokio::sync::Mutex::default(),
         });
         let mut entries = unpoisoned(&self.entries);
         entries.retain(|_, entry| !entry.is_over(now));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use crate::product::{Product, Program};
+use crate::product::Product;
 use crate::up::Profile;
 use crate::{image, process, tools};
 
@@ -15,7 +15,7 @@ const PLAYWRIGHT: &str = "playwright-core@1.65.1";
 const NODE: &str = "node@22.23.3";
 const OLDEST_NODE: u32 = 20;
 
-/// Starts the product and the panel, and lets a browser do the main job.
+/// Starts the product and lets a browser do the main job in its panel.
 pub(crate) fn run() -> Result<()> {
     tools::ensure_packages()?;
     tools::ensure_browser()?;
@@ -23,24 +23,11 @@ pub(crate) fn run() -> Result<()> {
     let node = node()?;
     let playwright = npm_package(PLAYWRIGHT)?;
     let product = Product::start(&image, Profile::Dev)?;
-    let environment = product.environment()?;
-    let api = environment.iter().find(|(name, _)| name == "EHURI").map(|(_, value)| value);
-    let panel = panel(api.context("the product names no EHURI")?)?;
-    let (_, url) = panel.ready().split_once(' ').context("the panel names no address")?;
-
     let mut browser = process::command(node)?;
-    browser.arg(SCRIPT).envs(environment.iter().cloned());
-    browser.env("PANEL_URL", url).env("PLAYWRIGHT", playwright);
+    browser.arg(SCRIPT).envs(product.environment()?).env("PLAYWRIGHT", playwright);
     let verdict = process::run(&mut browser).context("the panel does not do its job");
-    let stopped = panel.stop();
     product.stop()?;
-    verdict.and(stopped)
-}
-
-/// The panel for the API at `api`, on a free port.
-fn panel(api: &str) -> Result<Program> {
-    let mut command = process::cargo(["run", "--quiet", "-p", "elasticstack-bin-panel", "--"])?;
-    Program::start(command.args(["--api", api, "--listen", "127.0.0.1:0"]))
+    verdict
 }
 
 /// A node that is new enough: the system's, or one of npm's.

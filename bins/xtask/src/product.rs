@@ -1,5 +1,5 @@
 //! The running product, for whatever judges or measures it from outside: the all-in-one on a data
-//! directory of its own, on a free port, stopped and gone at the end whatever came of it.
+//! directory of its own, on free ports, stopped and gone at the end whatever came of it.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -17,7 +17,6 @@ use crate::up::{self, Profile};
 /// A program of ours that is up: one that prints a line beginning with `READY` once it serves.
 pub(crate) struct Program {
     child: Child,
-    ready: String,
 }
 
 impl Program {
@@ -28,20 +27,14 @@ impl Program {
     pub(crate) fn start(command: &mut Command) -> Result<Self> {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
         let output = child.stdout.take().context("the program has no output")?;
-        let mut program = Self { child, ready: String::new() };
+        let mut program = Self { child };
         let mut lines = BufReader::new(output).lines().map_while(std::result::Result::ok);
-        match lines.find(|line| line.starts_with("READY")) {
-            Some(line) => program.ready = line,
-            None => bail!("the program ended before it was ready: {}", program.child.wait()?),
+        if !lines.any(|line| line.starts_with("READY")) {
+            bail!("the program ended before it was ready: {}", program.child.wait()?);
         }
         // Whatever else it says is read to the end, or it could not go on saying it.
         thread::spawn(move || lines.for_each(drop));
         Ok(program)
-    }
-
-    /// The line that said so.
-    pub(crate) fn ready(&self) -> &str {
-        &self.ready
     }
 
     /// Asks it to stop, and waits.
@@ -84,10 +77,12 @@ impl Product {
     /// It ends before it is ready.
     pub(crate) fn start(image: &Path, profile: Profile) -> Result<Self> {
         let data_dir = tempfile::Builder::new().prefix("elasticstack-").tempdir()?;
+        // Port 0: the system picks a free one, and the product says which.
+        let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let args = up::Args {
             data_dir: Some(data_dir.path().to_owned()),
-            // Port 0: the system picks a free one, and the product says which.
-            api: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
+            api: Some(free),
+            panel: Some(free),
             ..up::Args::default()
         };
         let program = Program::start(&mut up::allinone(&args, profile, image)?)?;

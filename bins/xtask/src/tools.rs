@@ -25,6 +25,7 @@ const PACKAGES: Packages = &[
 ];
 
 const TESTS: Packages = &[
+    ("postgresql-15", "the second database of the control plane's tests"),
     ("sqlite3", "looks at the usage of a storm from outside"),
     ("xfsprogs", "a file system with reflinks, to clone drives on"),
 ];

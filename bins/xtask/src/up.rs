@@ -23,6 +23,9 @@ pub(crate) struct Args {
     /// The address the public API listens on
     #[arg(long, value_name = "ADDR")]
     pub(crate) api: Option<SocketAddr>,
+    /// The address the panel listens on
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) panel: Option<SocketAddr>,
     /// How long the smoke may take in all
     #[arg(long, value_name = "N")]
     pub(crate) seconds: Option<NonZeroU32>,
@@ -112,8 +115,10 @@ pub(crate) fn allinone(args: &Args, profile: Profile, image: &Path) -> Result<Co
     if let Some(dir) = &args.data_dir {
         command.arg("--data-dir").arg(std::path::absolute(dir)?);
     }
-    if let Some(api) = args.api {
-        command.arg("--api").arg(api.to_string());
+    for (flag, address) in [("--api", args.api), ("--panel", args.panel)] {
+        if let Some(address) = address {
+            command.arg(flag).arg(address.to_string());
+        }
     }
     if let Some(seconds) = args.seconds {
         command.arg("--seconds").arg(seconds.to_string());

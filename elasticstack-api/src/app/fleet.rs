@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
+use elasticstack_core::block::ArrayState;
 use elasticstack_core::prelude::*;
 use elasticstack_core::state::{HostEvent, HostState, JobState, ServerState};
 use elasticstack_core::units::TooManyBytes;
@@ -67,7 +68,7 @@ impl App {
     }
 
     /// Takes in what a host is and has: it is active, and its arrays have so much room. An array
-    /// that it no longer tells of takes nothing new.
+    /// that has failed, or that it no longer tells of, takes nothing new; its drives stay known.
     ///
     /// # Errors
     /// `NotFound` for a host that is not known; `Unavailable` for one that speaks a protocol which
@@ -89,7 +90,10 @@ impl App {
             .arrays
             .iter()
             .map(|array| {
-                let capacity = Bytes::try_from(array.capacity.min(most))?;
+                let capacity = match array.state {
+                    ArrayState::Online => Bytes::try_from(array.capacity.min(most))?,
+                    ArrayState::Failed => Bytes::ZERO,
+                };
                 Ok((array.array, ArrayRow { name: array.name.clone(), capacity }))
             })
             .collect::<Result<_, TooManyBytes>>()
@@ -109,7 +113,13 @@ impl App {
                     }
                     let known = tx.arrays_of(host).await?;
                     for (array, row) in arrays {
-                        if known.get(array) != Some(row) {
+                        let before = known.get(array);
+                        if row.capacity == Bytes::ZERO
+                            && before.is_some_and(|before| before.capacity > Bytes::ZERO)
+                        {
+                            tracing::warn!(%host, %array, "an array takes nothing new");
+                        }
+                        if before != Some(row) {
                             tx.save_array(host, *array, row).await?;
                         }
                     }

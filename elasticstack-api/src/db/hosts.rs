@@ -32,7 +32,8 @@ pub(crate) struct HostRow {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ArrayRow {
     pub(crate) name: String,
-    /// The most that drives on it may sum up to; zero once its host no longer tells of it.
+    /// The most that drives on it may sum up to; zero while it has failed and once its host no
+    /// longer tells of it.
     pub(crate) capacity: Bytes,
 }
 

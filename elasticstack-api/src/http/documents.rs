@@ -29,9 +29,10 @@ pub(super) enum Document {
 impl Document {
     /// The document at `path`.
     pub(super) fn at(path: &str) -> Option<Self> {
-        match path {
-            "/openapi.json" => Some(Self::Machines),
-            "/docs" | "/docs/" => Some(Self::People),
+        // Slashes are tolerated as in the paths of calls.
+        match path.trim_matches('/') {
+            "openapi.json" => Some(Self::Machines),
+            "docs" => Some(Self::People),
             _ => None,
         }
     }

@@ -129,8 +129,8 @@ fn request_body(route: &Route) -> Option<Value> {
         Body::Ignored => return None,
         Body::Bytes => {
             return Some(json!({
-                "required": true,
-                "description": "The bytes, or gzip of them under Content-Encoding: gzip.",
+                "required": false,
+                "description": "The bytes, or gzip of them under Content-Encoding: gzip; nothing writes nothing.",
                 "content": { "application/octet-stream": { "schema": binary() } },
             }));
         }
@@ -230,7 +230,8 @@ fn responses(route: &Route) -> Value {
 }
 
 fn told(description: &str, content: Value) -> Value {
-    json!({ "description": description, "content": content })
+    let described = ("description".to_owned(), description.into());
+    Map::from_iter([described, ("content".to_owned(), content)]).into()
 }
 
 fn schemas_of(route: &Route) -> Vec<(String, Value)> {

@@ -10,6 +10,7 @@ use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use elasticstack_core::block::ArrayState;
 use elasticstack_core::hypervisor::EndCause;
 use elasticstack_core::prelude::*;
 use elasticstack_core::state::RunPhase;
@@ -81,7 +82,13 @@ async fn host(State(agent): State<Arc<FakeAgent>>) -> Json<HostReport> {
         memory_mib: 8_192,
         accelerator: "none".to_owned(),
         cpu_limits: "none".to_owned(),
-        arrays: vec![ArrayStatus { array: agent.array, name, capacity: CAPACITY, promised }],
+        arrays: vec![ArrayStatus {
+            array: agent.array,
+            name,
+            capacity: CAPACITY,
+            promised,
+            state: ArrayState::Online,
+        }],
     })
 }
 

@@ -11,6 +11,7 @@ use elasticstack_api::app::{App, AppConfig, Caller, DataPath, OnCreate};
 use elasticstack_core::biller::{
     Ack, Biller, Change, ChangeKind, OpenBiller, Period, Statement, Usage, UsageId, Verdict,
 };
+use elasticstack_core::block::ArrayState;
 use elasticstack_core::hypervisor::EndCause;
 use elasticstack_core::prelude::*;
 use elasticstack_core::scheduler::ReferenceScheduler;
@@ -236,6 +237,7 @@ impl FakeHost {
                 name: "a1".to_owned(),
                 capacity: 1_024 * MIB,
                 promised: 0,
+                state: ArrayState::Online,
             }],
         }
     }

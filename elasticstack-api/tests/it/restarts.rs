@@ -1,11 +1,12 @@
 //! The control plane is killed and opened again, and reports come twice, late or from before.
 
 use elasticstack_api::app::OnCreate;
+use elasticstack_core::block::ArrayState;
 use elasticstack_core::prelude::*;
 use elasticstack_core::state::RunPhase;
 use elasticstack_core::wire::internal::{Conversion, Cursor, JobProgress, Reports};
 
-use crate::fake_host::{World, customer, host_id, id, sized, small_server};
+use crate::fake_host::{MIB, World, customer, host_id, id, sized, small_server};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_life_goes_on_over_a_restart_between_any_two_steps() {
@@ -105,4 +106,32 @@ async fn reports_about_older_runs_and_strangers_are_ignored_and_counted() {
     let next = Cursor { life: "x".to_owned(), sequence: 1 };
     let refused = app.ingest(unknown, &Reports { next, objects: Vec::new() }).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_array_that_fails_takes_nothing_new_and_its_drives_stay_known() {
+    let world = World::new();
+    let plane = world.still().await;
+    let app = &plane.app;
+    let caller = customer(app, 1).await;
+    let drive = plane.drive(&caller, 8).await;
+    world.host.exchange(app).await;
+    let before = app.drive_info(&caller, drive).await.unwrap();
+
+    let whole = world.host.report();
+    let mut failed = whole.clone();
+    failed.arrays[0].state = ArrayState::Failed;
+    app.host_answered(host_id(), &failed).await.unwrap();
+    let refused = app.drive_create(&caller, &sized(8)).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::NoCapacity);
+    let refused = app.drive_set(&caller, drive, &sized(12)).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::NoCapacity);
+    assert_eq!(app.drive_info(&caller, drive).await.unwrap(), before);
+    let host = app.host_info(host_id()).await.unwrap();
+    let room = |key| host.value(key).map(str::to_owned);
+    assert_eq!(room("array:a1:capacity").as_deref(), Some("0"));
+    assert_eq!(room("array:a1:promised"), Some((8 * MIB).to_string()));
+
+    app.host_answered(host_id(), &whole).await.unwrap();
+    plane.drive(&caller, 8).await;
 }

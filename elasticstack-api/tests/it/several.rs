@@ -73,7 +73,7 @@ async fn only_who_follows_a_host_finds_it_silent() {
         let info = two.host_info(host_id()).await.unwrap();
         info.value("status").unwrap().to_owned()
     };
-    for _ in 0..100 {
+    for _ in 0..30 {
         world.pass(LEASE / 2);
         one.lease_hosts().await.unwrap();
         one.host_answered(host_id(), &world.host.report()).await.unwrap();
@@ -84,7 +84,7 @@ async fn only_who_follows_a_host_finds_it_silent() {
     two.lease_hosts().await.unwrap();
     two.deadlines().await.unwrap();
     assert_eq!(status().await, "active", "it has only begun to listen");
-    for _ in 0..100 {
+    for _ in 0..30 {
         world.pass(LEASE / 2);
         two.lease_hosts().await.unwrap();
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-pub use types::{ArrayReport, Attachment, DriveReport, DriveSpec};
+pub use types::{ArrayReport, ArrayState, Attachment, DriveReport, DriveSpec};
 
 use crate::error::Result;
 use crate::generation::{Epoch, Generation};
@@ -14,6 +14,10 @@ use crate::id::DriveId;
 use crate::units::Bytes;
 
 /// Keeps drives on the arrays of one host.
+///
+/// Each array fails alone. While one is [`ArrayState::Failed`], its drives are not listed, nothing
+/// is made on it, and whatever is asked of a drive that may lie on it is `Unavailable`, never
+/// `NotFound` nor done; the drives of other arrays are as ever.
 ///
 /// # Contract
 /// - **BS-1** `create` is durable when it returns, and repeating it with the same spec succeeds
@@ -35,35 +39,38 @@ pub trait BlockStore: Send + Sync {
     /// Makes a drive of zeros.
     ///
     /// # Errors
-    /// `NoCapacity`; `ChangedMeanwhile` for another drive of this id; `NotFound` for the array.
+    /// `NoCapacity`; `ChangedMeanwhile` for another drive of this id; `NotFound` for the array;
+    /// `Unavailable` if it has failed.
     async fn create(&self, spec: &DriveSpec) -> Result<()>;
 
     /// Opens a drive under a claim's epoch. Cancelling may leave the epoch recorded, no more.
     ///
     /// # Errors
-    /// `NotFound`; `Fenced` for an old epoch.
+    /// `NotFound`; `Fenced` for an old epoch; `Unavailable` if its array has failed.
     async fn open(&self, drive: DriveId, epoch: Epoch) -> Result<Arc<dyn Volume>>;
 
     /// Ends all access below `epoch`. The caller first ends what opened the drive through an
     /// [`Attachment`] and so past this store, such as a hypervisor's process.
     ///
     /// # Errors
-    /// `NotFound`; `Unavailable` while old I/O does not drain: the fence stands, call again.
+    /// `NotFound`; `Unavailable` while old I/O does not drain: the fence stands, call again; and if
+    /// its array has failed.
     async fn fence(&self, drive: DriveId, epoch: Epoch) -> Result<()>;
 
-    /// Every drive here.
+    /// Every drive on the arrays that work.
     ///
     /// # Errors
-    /// `Internal` if an array cannot be read.
+    /// `Internal` if such an array cannot be read.
     async fn list(&self) -> Result<Vec<DriveReport>>;
 
     /// Destroys a drive, on a tombstone of this generation.
     ///
     /// # Errors
-    /// `Stale` for a generation below the drive's; `Unavailable` while I/O does not drain.
+    /// `Stale` for a generation below the drive's; `Unavailable` while I/O does not drain, or if
+    /// the drive may lie on an array that has failed.
     async fn destroy(&self, drive: DriveId, generation: Generation) -> Result<()>;
 
-    /// Every array here and the room on it.
+    /// Every array here, also one that has failed, and the room on it.
     ///
     /// # Errors
     /// `Internal` if an array cannot be asked.

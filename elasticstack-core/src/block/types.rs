@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use crate::generation::{Epoch, Generation};
 use crate::id::{AccountId, ArrayId, DriveId};
 use crate::units::Bytes;
@@ -42,6 +44,19 @@ pub struct ArrayReport {
     pub capacity: Bytes,
     /// Σ sizes of the drives on it.
     pub promised: Bytes,
+    /// Whether it can be used.
+    pub state: ArrayState,
+}
+
+/// Whether an array can be used. Exhaustive: whoever reads it decides about each.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ArrayState {
+    /// It works.
+    #[default]
+    Online,
+    /// It could not be opened. What it holds is not known and stays as it is; it has no room.
+    Failed,
 }
 
 /// How a hypervisor reaches a drive without going through the [`super::Volume`].

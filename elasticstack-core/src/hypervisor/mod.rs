@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use futures_core::stream::BoxStream;
 
 pub use types::{
-    Bus, Device, DriveSlot, EndCause, InvalidDevice, Media, Nic, NicModel, Observed, Phase,
+    Access, Bus, Device, DriveSlot, EndCause, InvalidDevice, Media, Nic, NicModel, Observed, Phase,
     ServerSpec, Signal,
 };
 

@@ -39,8 +39,20 @@ pub struct DriveSlot {
     pub device: Device,
     /// As what.
     pub media: Media,
+    /// Whether other servers may have it at the same time.
+    pub access: Access,
     /// How to reach it.
     pub attachment: Attachment,
+}
+
+/// Whom a claim tolerates beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Access {
+    /// Nobody.
+    Exclusive,
+    /// Other shared claims.
+    Shared,
 }
 
 /// As what a guest sees a drive.

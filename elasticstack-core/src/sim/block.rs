@@ -12,7 +12,8 @@ use async_trait::async_trait;
 use super::medium::{BLOCK, Medium};
 use super::{SimRng, lock};
 use crate::block::{
-    ArrayReport, Attachment, BlockStore, CloneDrive, Cloned, DriveReport, DriveSpec, Resize, Volume,
+    ArrayReport, ArrayState, Attachment, BlockStore, CloneDrive, Cloned, DriveReport, DriveSpec,
+    Resize, Volume,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::generation::{Epoch, Generation};
@@ -54,6 +55,7 @@ impl SimStore {
             name: format!("array{number}"),
             capacity: *capacity,
             promised: Bytes::ZERO,
+            state: ArrayState::Online,
         };
         let arrays = capacities.iter().enumerate().map(array).collect();
         let state = State { arrays, drives: BTreeMap::new(), boot: 0, births: 0, rng };

@@ -19,9 +19,11 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::block::ArrayState;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind};
 use crate::generation::{Epoch, Generation, Run};
+pub use crate::hypervisor::Access;
 use crate::hypervisor::{Device, EndCause, Media, Nic};
 use crate::id::{AccountId, ArrayId, DriveId, JobId, ServerId};
 use crate::secret::Secret;
@@ -60,6 +62,9 @@ pub struct ArrayStatus {
     pub capacity: u64,
     /// Σ sizes of the drives on it.
     pub promised: u64,
+    /// Whether it can be used.
+    #[serde(default)]
+    pub state: ArrayState,
 }
 
 /// Desired documents, pushed down.
@@ -191,16 +196,6 @@ pub struct ClaimedDrive {
     pub device: Device,
     /// As what.
     pub media: Media,
-}
-
-/// Whom a claim tolerates beside it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Access {
-    /// Nobody.
-    Exclusive,
-    /// Other shared claims.
-    Shared,
 }
 
 /// Asks for the statuses that changed after a cursor.

@@ -28,7 +28,7 @@ pub const KEYS: &[Key] = &[
         HOST,
         Input::Never,
         Takes::Nothing,
-        "Of each array by name: its id, and NAME:capacity and NAME:promised in bytes.",
+        "Of each array by name: its id, and NAME:capacity (0 if it failed) and NAME:promised in bytes.",
     ),
     key("ata:0:{0-5}", SERVER, Input::Stopped, Takes::Drive, "The drive on a SATA port."),
     key("ata:0:{0-5}:media", SERVER, Input::Stopped, MEDIA, "disk or cdrom; disk if unset."),

@@ -7,6 +7,9 @@
 //! name web one           one `KEY SP VALUE LF` a line; `\n` and `\\` stand for a line end and a
 //! size 12582912          backslash in a value; records are parted by an empty line
 //! ```
+//!
+//! Readers take CR LF for a line end, as old clients write it. So a line whose value itself ends in
+//! CR is written with that line end, and nothing is lost.
 
 use std::collections::BTreeMap;
 
@@ -198,7 +201,7 @@ impl Record {
             let text = match value {
                 Value::Array(items) => {
                     let words: Result<Vec<_>> =
-                        items.into_iter().map(|item| scalar(&key, item)).collect();
+                        items.into_iter().map(|item| word(&key, item)).collect();
                     words?.join(" ")
                 }
                 scalar_value => scalar(&key, scalar_value)?,
@@ -226,7 +229,7 @@ impl Record {
             text.push_str(key);
             text.push(' ');
             escape_into(&mut text, value);
-            text.push('\n');
+            text.push_str(if value.ends_with('\r') { "\r\n" } else { "\n" });
         }
         text
     }
@@ -268,13 +271,27 @@ fn json_object(body: &[u8]) -> Result<Map<String, Value>> {
     }
 }
 
+fn word(key: &str, value: Value) -> Result<String> {
+    let text = scalar(key, value)?;
+    if text.is_empty() {
+        return Err(malformed(format!(
+            "the list of {key:?} has an item that is empty: leave it out"
+        )));
+    }
+    Ok(text)
+}
+
 fn scalar(key: &str, value: Value) -> Result<String> {
     match value {
         Value::Null => Ok(String::new()),
         Value::Bool(flag) => Ok(flag.to_string()),
-        Value::Number(number) if number.is_f64() => Err(malformed(format!(
-            "the value of {key:?} is no whole number: send one, or send it as text"
-        ))),
+        Value::Number(number) if number.is_f64() => {
+            number.as_f64().and_then(whole).ok_or_else(|| {
+                malformed(format!(
+                    "the value of {key:?} is no whole number of 64 bits: send one, or send text"
+                ))
+            })
+        }
         Value::Number(number) => Ok(number.to_string()),
         Value::String(text) => Ok(text),
         Value::Array(_) | Value::Object(_) => Err(malformed(format!(
@@ -300,6 +317,15 @@ fn unescape(value: &str) -> String {
         }
     }
     text
+}
+
+/// A number that JSON writes with a fraction or an exponent, if it is whole all the same.
+fn whole(number: f64) -> Option<String> {
+    const LOWEST: f64 = -9_223_372_036_854_775_808.0;
+    const HIGHEST: f64 = 18_446_744_073_709_551_616.0;
+    let is_whole = number.fract() == 0.0 && number > LOWEST && number < HIGHEST;
+    // Minus zero is zero.
+    is_whole.then(|| format!("{:.0}", number + 0.0))
 }
 
 fn escape_into(text: &mut String, value: &str) {
@@ -344,6 +370,34 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn numbers_of_json_are_whole_and_lists_are_for_keys_that_take_words() {
+        for (given, text) in [
+            ("2000", Some("2000")),
+            ("2000.0", Some("2000")),
+            ("2e3", Some("2000")),
+            ("-0.0", Some("0")),
+            ("18446744073709551615", Some("18446744073709551615")),
+            ("18446744073709551616", None),
+            ("-9223372036854775809", None),
+            ("0.5", None),
+            ("1e300", None),
+        ] {
+            let read = Record::from_json(format!(r#"{{"cpu": {given}}}"#).as_bytes());
+            assert_eq!(read.ok().as_ref().and_then(|record| record.value("cpu")), text, "{given}");
+        }
+        let lists = br#"{"boot": ["ide:0:0"], "tags": ["a", "b"]}"#;
+        let given = Record::given_in_json(Object::Server, lists).unwrap();
+        assert_eq!(given.value("tags"), Some("a b"));
+        for items in ["[null]", r#"["ide:0:0", ""]"#] {
+            let refused = Record::from_json(format!(r#"{{"boot": {items}}}"#).as_bytes());
+            assert_eq!(refused.unwrap_err().kind(), ErrorKind::MalformedBody, "{items}");
+        }
+        let refused = Record::given_in_json(Object::Server, br#"{"cpu": [2000]}"#).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::InvalidValue);
+        assert_eq!(refused.blamed_field(), Some("cpu"));
+    }
 
     #[test]
     fn text_is_read_as_old_clients_write_it() {
@@ -416,7 +470,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_a_record_writes_as_text_it_reads(
-            entries in proptest::collection::btree_map("[a-z:]{1,8}", "[^\r\u{0}]{1,12}", 1..8)
+            entries in proptest::collection::btree_map("[a-z:]{1,8}", "[^\u{0}]{1,11}\r?", 1..8)
         ) {
             let record = Record { entries: entries.into_iter().collect() };
             prop_assert_eq!(Record::from_text(record.to_text().as_bytes()).unwrap(), record.clone());

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use bytes::Bytes as Chunk;
 use elasticstack_core::block::{
-    ArrayReport, Attachment, BlockStore, DriveReport, DriveSpec, Resize, Volume,
+    ArrayReport, ArrayState, Attachment, BlockStore, DriveReport, DriveSpec, Resize, Volume,
 };
 use elasticstack_core::error::{Error, ErrorKind, Result};
 use elasticstack_core::generation::{Epoch, Generation, Run};
@@ -131,8 +131,8 @@ impl BlockStore for FakeStore {
         let drives = locked(&self.drives);
         let promised: u64 = drives.values().map(|drive| drive.spec.size.get()).sum();
         let promised = Bytes::try_from(promised).unwrap();
-        let name = "memory".to_owned();
-        Ok(vec![ArrayReport { array: self.array, name, capacity: CAPACITY, promised }])
+        let (name, state) = ("memory".to_owned(), ArrayState::Online);
+        Ok(vec![ArrayReport { array: self.array, name, capacity: CAPACITY, promised, state }])
     }
 
     fn resizer(&self) -> Option<&dyn Resize> {

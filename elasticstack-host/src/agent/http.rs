@@ -50,6 +50,7 @@ async fn describe(State(host): State<Arc<Host>>) -> Result<Json<HostReport>, Fai
         name: report.name,
         capacity: report.capacity.get(),
         promised: report.promised.get(),
+        state: report.state,
     });
     Ok(Json(HostReport {
         protocol: PROTOCOL,

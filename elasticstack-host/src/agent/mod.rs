@@ -216,6 +216,8 @@ pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
+mod failed_array_tests;
+#[cfg(test)]
 mod fakes;
 #[cfg(test)]
 mod tests;

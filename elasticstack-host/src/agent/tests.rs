@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use elasticstack_core::block::BlockStore;
 use elasticstack_core::error::ErrorKind;
 use elasticstack_core::generation::{Epoch, Era, Generation, Run};
 use elasticstack_core::hypervisor::{EndCause, Media, Phase, Signal};
@@ -24,7 +25,7 @@ use tower::ServiceExt;
 use super::fakes::{FakeHypervisor, FakeStore};
 use super::{Agent, HostDescription, locked};
 
-const MIB: u64 = 1 << 20;
+pub(super) const MIB: u64 = 1 << 20;
 
 /// No wait here ends by running out; this only keeps a broken test from hanging.
 const GUARD: Duration = Duration::from_secs(120);
@@ -33,7 +34,7 @@ fn id(n: u8) -> String {
     format!("5b0e3c52-0000-4000-8000-0000000000{n:02x}")
 }
 
-fn array() -> ArrayId {
+pub(super) fn array() -> ArrayId {
     id(0xaa).parse().unwrap()
 }
 
@@ -45,7 +46,7 @@ fn server_id() -> ServerId {
     id(0x51).parse().unwrap()
 }
 
-fn drive(n: u8, number: u64) -> DriveDocument {
+pub(super) fn drive(n: u8, number: u64) -> DriveDocument {
     DriveDocument {
         drive: drive_id(n),
         generation: Generation::new(Era(1), number),
@@ -100,14 +101,14 @@ fn job(number: u64, epoch: u64) -> JobDocument {
 }
 
 /// What outlives agents.
-struct World {
-    state: TempDir,
+pub(super) struct World {
+    pub(super) state: TempDir,
     store: Arc<FakeStore>,
     hypervisor: Arc<FakeHypervisor>,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             state: tempfile::tempdir().unwrap(),
             store: Arc::new(FakeStore::new(array())),
@@ -116,6 +117,10 @@ impl World {
     }
 
     async fn agent(&self) -> Caller {
+        self.agent_with(Arc::clone(&self.store) as _).await
+    }
+
+    pub(super) async fn agent_with(&self, store: Arc<dyn BlockStore>) -> Caller {
         let description = HostDescription {
             cpu_mhz: 4000,
             memory_mib: 8192,
@@ -124,7 +129,7 @@ impl World {
         };
         let agent = Agent::builder()
             .state_dir(self.state.path().to_owned())
-            .store(Arc::clone(&self.store) as _)
+            .store(store)
             .hypervisor(Arc::clone(&self.hypervisor) as _)
             .description(description);
         Caller { agent: agent.build().await.unwrap(), cursor: None, known: Vec::new() }
@@ -136,8 +141,8 @@ impl World {
 }
 
 /// The API server's side.
-struct Caller {
-    agent: Agent,
+pub(super) struct Caller {
+    pub(super) agent: Agent,
     cursor: Option<Cursor>,
     known: Vec<ObjectStatus>,
 }
@@ -157,7 +162,7 @@ impl Caller {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
     }
 
-    async fn push(&self, documents: impl IntoIterator<Item = Document>) -> Accepted {
+    pub(super) async fn push(&self, documents: impl IntoIterator<Item = Document>) -> Accepted {
         let documents = Documents { documents: documents.into_iter().collect() };
         let body = serde_json::to_vec(&documents).unwrap();
         Self::parsed(self.call("POST", "/v1/documents", body.into()).await)
@@ -205,7 +210,11 @@ impl Caller {
         self.server(|status| status.run == Run(run) && status.phase == RunPhase::Running).await
     }
 
-    async fn drive(&mut self, n: u8, fits: impl Fn(&DriveStatus) -> bool) -> DriveStatus {
+    pub(super) async fn drive(
+        &mut self,
+        n: u8,
+        fits: impl Fn(&DriveStatus) -> bool,
+    ) -> DriveStatus {
         self.until(|status| match status {
             ObjectStatus::Drive(status) if status.drive == drive_id(n) && fits(status) => {
                 Some(status.clone())

@@ -6,10 +6,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use elasticstack_core::block::{DriveReport, DriveSpec};
+use elasticstack_core::block::{ArrayState, DriveReport, DriveSpec};
 use elasticstack_core::error::{Chain, Error, ErrorKind, Result};
 use elasticstack_core::generation::Epoch;
-use elasticstack_core::id::DriveId;
+use elasticstack_core::id::{ArrayId, DriveId};
 use elasticstack_core::units::Bytes;
 use elasticstack_core::wire::internal::{Access, DriveDocument, DriveStatus, Fault, ObjectStatus};
 
@@ -114,8 +114,18 @@ impl DriveWork {
                 let Ok(_held) = host.borrow(upkeep, self.drive, Access::Exclusive) else {
                     return Ok(Step::Held);
                 };
-                host.store.destroy(self.drive, document.generation).await?;
-                return Ok(Step::Settled);
+                return match host.store.destroy(self.drive, document.generation).await {
+                    // Some array has failed, and the store can't tell whether the drive lay there.
+                    // It did not: its own array works, and there it is no more.
+                    Err(error)
+                        if error.kind() == ErrorKind::Unavailable
+                            && report.is_none()
+                            && is_online(host, document.array).await? =>
+                    {
+                        Ok(Step::Settled)
+                    }
+                    destroyed => destroyed.map(|()| Step::Settled),
+                };
             }
             Need::Recovery => {
                 let message = format!(
@@ -174,6 +184,11 @@ impl Work for DriveWork {
 
 async fn find(host: &Host, drive: DriveId) -> Result<Option<DriveReport>> {
     Ok(host.store.list().await?.into_iter().find(|report| report.spec.drive == drive))
+}
+
+async fn is_online(host: &Host, array: ArrayId) -> Result<bool> {
+    let arrays = host.store.capacity().await?;
+    Ok(arrays.iter().any(|report| report.array == array && report.state == ArrayState::Online))
 }
 
 fn publish(

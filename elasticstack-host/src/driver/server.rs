@@ -166,7 +166,8 @@ impl ServerWork {
                 let message = format!("drive {} has no form that a guest can use", claim.drive);
                 Delay::Failed(Error::new(ErrorKind::NotOffered, message))
             })?;
-            slots.push(DriveSlot { device: claim.device, media: claim.media, attachment });
+            let &ClaimedDrive { device, media, access, .. } = claim;
+            slots.push(DriveSlot { device, media, access, attachment });
             self.volumes.push(volume);
         }
         let spec = spec_of(self.server, &document.hardware, slots).map_err(Delay::Failed)?;

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::store::{ArrayCapacity, DirectoryArray, DirectoryStore};
+use crate::store::{ArrayCapacity, DirectoryArray, DirectoryStore, KnownArrays};
 
 const MIB: usize = 1 << 20;
 
@@ -27,13 +27,14 @@ impl Pair {
     async fn new(source: usize, content: &[u8], target: usize) -> Self {
         let root = tempfile::tempdir().unwrap();
         let array = "a77a0000-0000-4000-8000-000000000001".parse().unwrap();
-        let store = DirectoryStore::open(vec![DirectoryArray {
+        let config = DirectoryArray {
             array,
             name: "md1".to_owned(),
-            path: root.path().to_owned(),
+            path: root.path().join("md1"),
             capacity: ArrayCapacity::Fixed(Bytes::from_gib(64)),
-        }])
-        .unwrap();
+        };
+        let known = KnownArrays::read(root.path()).unwrap();
+        let store = DirectoryStore::open(known, vec![config]).unwrap();
         let mut volumes = Vec::new();
         for (id, size) in [
             ("5b0e3c52-0000-4000-8000-000000000001", source),
@@ -260,9 +261,10 @@ async fn a_fenced_target_ends_the_job_as_what_it_is() {
     let root = tempfile::tempdir().unwrap();
     let array = "a77a0000-0000-4000-8000-000000000001".parse().unwrap();
     let capacity = ArrayCapacity::Fixed(Bytes::from_mib(8));
-    let path = root.path().to_owned();
+    let path = root.path().join("md1");
     let config = DirectoryArray { array, name: "md1".to_owned(), path, capacity };
-    let store = DirectoryStore::open(vec![config]).unwrap();
+    let known = KnownArrays::read(root.path()).unwrap();
+    let store = DirectoryStore::open(known, vec![config]).unwrap();
     let drive = "5b0e3c52-0000-4000-8000-000000000001".parse().unwrap();
     let account = "acc00000-0000-4000-8000-000000000001".parse().unwrap();
     let generation = Generation::new(Era(1), 1);

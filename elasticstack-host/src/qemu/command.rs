@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 use elasticstack_core::block::Attachment;
 use elasticstack_core::error::{Error, Result};
 use elasticstack_core::generation::Run;
-use elasticstack_core::hypervisor::{Bus, Device, DriveSlot, Media, NicModel, ServerSpec};
+use elasticstack_core::hypervisor::{Access, Bus, Device, DriveSlot, Media, NicModel, ServerSpec};
 use elasticstack_core::id::ServerId;
 use serde_json::json;
 
@@ -160,6 +160,10 @@ fn drive(slot: &DriveSlot, boot_index: Option<usize>) -> String {
     };
     // A full or failing array pauses the guest; the guest itself never sees an error.
     let mut drive = format!("{place},drive={node},werror=stop,rerror=stop");
+    // QEMU locks files against other writers unless told that there may be some.
+    if slot.access == Access::Shared {
+        drive.push_str(",share-rw=on");
+    }
     if let Some(index) = boot_index {
         drive.push_str(&format!(",bootindex={index}"));
     }
@@ -200,6 +204,8 @@ mod tests {
             slot("block:0", Media::Disk, "/arrays/fast/6.raw"),
             slot("block:7", Media::Cdrom, "/arrays/fast/7.raw"),
         ];
+        spec.drives[1].access = Access::Shared;
+        spec.drives[4].access = Access::Shared;
         spec.boot = vec!["ide:1:1".parse().unwrap(), "block:0".parse().unwrap()];
         spec.nics = [NicModel::E1000, NicModel::Rtl8139, NicModel::Virtio]
             .map(|model| Nic { model })
@@ -235,6 +241,7 @@ mod tests {
         DriveSlot {
             device: device.parse().unwrap(),
             media,
+            access: Access::Exclusive,
             attachment: Attachment::File(path.into()),
         }
     }

@@ -20,6 +20,7 @@ mod guest;
 mod phase;
 mod qmp;
 pub mod qmp_codec;
+mod scope;
 mod screen;
 mod serial;
 mod start;
@@ -50,6 +51,7 @@ use tracing::{info, warn};
 use self::changes::Changes;
 use self::dir::{ServerDir, Stage};
 use self::guest::{Guest, Wish};
+pub use self::scope::Scope;
 use crate::sys::kvm::{self, Kvm, Paging};
 
 /// The agent's socket, in a server's directory.
@@ -91,6 +93,8 @@ pub struct QemuConfig {
     pub program: PathBuf,
     /// What runs the guests' processors.
     pub accelerator: Accelerator,
+    /// Where their processes are put.
+    pub scope: Scope,
 }
 
 /// Runs guests with QEMU.
@@ -108,6 +112,7 @@ struct Shared {
     root: PathBuf,
     program: PathBuf,
     accelerator: Accelerator,
+    scope: Scope,
     changes: Changes,
     closing: CancellationToken,
     tasks: TaskTracker,
@@ -130,7 +135,7 @@ impl Qemu {
     /// `Unavailable` if another process is in charge of it; `Internal` if it can't be used, or
     /// if what it says about a guest can't be understood.
     pub async fn open(config: QemuConfig) -> Result<Self> {
-        let QemuConfig { runtime_dir, program, accelerator } = config;
+        let QemuConfig { runtime_dir, program, accelerator, scope } = config;
         let prepare = move || {
             DirBuilder::new().recursive(true).mode(0o700).create(&runtime_dir)?;
             let root = fs::canonicalize(runtime_dir)?;
@@ -153,6 +158,7 @@ impl Qemu {
                 root,
                 program,
                 accelerator,
+                scope,
                 changes: Changes::default(),
                 closing: CancellationToken::new(),
                 tasks: TaskTracker::new(),
@@ -199,7 +205,7 @@ impl Qemu {
                 started => {
                     let run = started.map_or(Run::default(), |record| record.run);
                     warn!(server_id = %server, %run, "a start that was cut short is undone");
-                    start::clear(&dir, server, run).await?;
+                    start::clear(&self.shared, &dir, server, run).await?;
                 }
             }
         }
@@ -286,12 +292,12 @@ impl Hypervisor for Qemu {
     }
 
     async fn remove(&self, id: ServerId) -> Result<()> {
-        self.in_turn(id, move |_, server| async move {
+        self.in_turn(id, move |shared, server| async move {
             let Some(guest) = lock(&server.guest).clone() else { return Ok(()) };
             guest.expect_end();
             start::cut_power(&guest.dir, id, guest.run).await?;
             guest.settled().await;
-            start::clear(&guest.dir, id, guest.run).await?;
+            start::clear(&shared, &guest.dir, id, guest.run).await?;
             *lock(&server.guest) = None;
             Ok(())
         })

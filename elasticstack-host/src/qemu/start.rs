@@ -1,14 +1,14 @@
 //! Starting a run: from a spec to a guest whose processors run, or back to nothing.
 //!
 //! ```text
-//! lock ▸ record `starting` ▸ spawn, paused ▸ QMP ▸ VNC password ▸ record `released` ▸ cont
+//! lock ▸ record `starting` ▸ spawn, paused ▸ scope ▸ QMP ▸ VNC password ▸ record `released` ▸ cont
 //! ```
 //! A crash up to `released` leaves a process that has executed nothing: the next start of this
-//! agent ends it. A crash after it leaves a run to adopt.
+//! agent ends it, removes its scope and, last of all, its directory. A crash after it leaves a run to adopt.
 
 use std::env;
 use std::fs::File;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,15 +48,34 @@ pub(super) async fn start(shared: &Arc<Shared>, spec: &ServerSpec, run: Run) -> 
         Ok(guest) => return Ok(guest),
         Err(failure) => failure,
     };
-    match clear(&dir, server, run).await {
+    match clear(shared, &dir, server, run).await {
         Ok(()) => Err(failure),
         Err(worse) => Err(worse.context("after a failed start").source(failure)),
     }
 }
 
-/// Ends whatever process runs the server and deletes its directory.
-pub(super) async fn clear(dir: &Arc<ServerDir>, server: ServerId, run: Run) -> Result<()> {
+/// Ends whatever process runs the server, removes its scope and deletes its directory.
+pub(super) async fn clear(
+    shared: &Arc<Shared>,
+    dir: &Arc<ServerDir>,
+    server: ServerId,
+    run: Run,
+) -> Result<()> {
     cut_power(dir, server, run).await?;
+    let deadline = Instant::now() + DEATH;
+    let dissolve = || {
+        let shared = Arc::clone(shared);
+        blocking("removing a guest's scope", move || shared.scope.dissolve(server))
+    };
+    // A process lets go of its files, and so of its lock, a little earlier than of its group.
+    while !dissolve().await? {
+        if Instant::now() >= deadline {
+            let message = "the server's end is not confirmed yet: try again later";
+            return Err(Error::new(ErrorKind::Unavailable, message)
+                .context(format!("processes are left in the scope of {server}")));
+        }
+        sleep(POLL).await;
+    }
     let dir = Arc::clone(dir);
     blocking("deleting a server's directory", move || dir.delete()).await
 }
@@ -106,15 +125,16 @@ async fn launch(
     }
     let arguments = command_line(spec, run, shared.accelerator, record.screen)?;
 
-    let (program, here) = (shared.program.clone(), Arc::clone(dir));
+    let (ours, here, server) = (Arc::clone(shared), Arc::clone(dir), spec.server);
     let spawn = move || {
         here.write_record(&record)?;
         let log = here.create_log()?;
-        // A session of its own, so that no terminal's hang-up reaches it; the environment is not
-        // its business. `setsid` becomes QEMU in place: it forks only as a group leader.
-        let child = Command::new("setsid")
-            .arg(program)
+        let child = ours
+            .scope
+            .command(&process_name(server, run))
+            .arg(&ours.program)
             .args(arguments)
+            // The rest of the environment is not its business.
             .env_clear()
             .env("PATH", env::var_os("PATH").unwrap_or_default())
             .current_dir(here.path())
@@ -122,7 +142,9 @@ async fn launch(
             .stdout(Stdio::from(log.try_clone()?))
             .stderr(Stdio::from(log))
             .spawn()?;
-        Process::of_child(&child)
+        let process = Process::of_child(&child)?;
+        ours.scope.enclose(server, &process)?;
+        Ok(process)
     };
     let process = blocking("spawning QEMU", spawn).await?;
 

@@ -22,8 +22,8 @@ pub struct DirectoryArray {
     pub array: ArrayId,
     /// What the operator calls it.
     pub name: String,
-    /// Its directory, which is made if it is missing. A new one is labelled with the array's id
-    /// and afterwards opens under no other.
+    /// Its directory. A new one is made if it is missing, labelled with the array's id, and
+    /// afterwards opens under no other.
     pub path: PathBuf,
     /// How much may be promised on it.
     pub capacity: ArrayCapacity,
@@ -53,6 +53,15 @@ pub enum ArrayCapacity {
     Fixed(Bytes),
 }
 
+/// Whether this host has opened an array before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum History {
+    /// Its directory may be empty: then it is labelled.
+    New,
+    /// It has a label, or is not there.
+    Known,
+}
+
 /// An open array, locked against every other store.
 #[derive(Debug)]
 pub(super) struct Array {
@@ -74,8 +83,16 @@ pub(super) struct Found {
 
 impl Array {
     /// Locks the array, checks that it is the one meant, and brings every drive to a clean state.
-    pub(super) fn open(config: DirectoryArray) -> Result<(Self, Found)> {
+    pub(super) fn open(config: DirectoryArray, history: History) -> Result<(Self, Found)> {
         let DirectoryArray { array: id, name, path, capacity } = config;
+        // Before anything is made in what may be the mount point of a disk that is not there.
+        if history == History::Known && DirectoryArray::label(&path)?.is_none() {
+            return Err(Error::internal(format!(
+                "array {name} was at {} before, and now nothing there is labelled as an array: \
+                 mount its file system",
+                path.display()
+            )));
+        }
         let root = Directory::open(&path)?;
         let lock = lock(root.path(), &name)?;
         check_label(&root, id)?;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use elasticstack_core::block::{ArrayReport, DriveReport, DriveSpec};
+use elasticstack_core::block::{ArrayReport, ArrayState, DriveReport, DriveSpec};
 use elasticstack_core::prelude::*;
 
 use super::array::{Array, Found};
@@ -13,6 +13,8 @@ use super::layout::Damage;
 #[derive(Debug, Default)]
 pub(super) struct Catalogue {
     pub(super) arrays: BTreeMap<ArrayId, Arc<Array>>,
+    /// The names of the arrays that could not be opened.
+    failed: BTreeMap<ArrayId, String>,
     drives: Mutex<BTreeMap<DriveId, Arc<Drive>>>,
     set_aside: BTreeSet<DriveId>,
 }
@@ -45,21 +47,25 @@ impl Catalogue {
             }
         }
         drives.retain(|id, _| !self.set_aside.contains(id));
-        match self.arrays.insert(array.id, array) {
-            None => Ok(()),
-            Some(other) => Err(Error::internal(format!(
-                "array {} is listed twice: remove one of the two from the configuration",
-                other.id
-            ))),
-        }
+        self.arrays.insert(array.id, array);
+        Ok(())
     }
 
-    /// The drive of this id.
+    /// Takes note of an array that could not be opened.
+    pub(super) fn add_failed(&mut self, array: ArrayId, name: String) {
+        self.failed.insert(array, name);
+    }
+
+    /// The drive of this id. `Unavailable` if it may lie on an array that has failed.
     pub(super) fn find(&self, id: DriveId) -> Result<Arc<Drive>> {
         if self.set_aside.contains(&id) {
             return Err(Error::internal(format!("drive {id} was set aside, see the log")));
         }
-        lock(&self.drives).get(&id).cloned().ok_or_else(|| unknown(id))
+        let found = lock(&self.drives).get(&id).cloned();
+        found.ok_or_else(|| match self.failed.first_key_value() {
+            None => unknown(id),
+            Some((_, name)) => out_of_reach(&format!("drive {id} may be on array {name}"), name),
+        })
     }
 
     /// The drive of this spec, with room promised to it if it is new.
@@ -67,10 +73,16 @@ impl Catalogue {
         if self.set_aside.contains(&spec.drive) {
             return self.find(spec.drive);
         }
-        let array = self.arrays.get(&spec.array).ok_or_else(|| {
-            let public = format!("array {} is not on this host", spec.array);
-            Error::new(ErrorKind::NotFound, public)
-        })?;
+        let array =
+            self.arrays.get(&spec.array).ok_or_else(|| match self.failed.get(&spec.array) {
+                Some(name) => {
+                    out_of_reach(&format!("drive {} belongs on array {name}", spec.drive), name)
+                }
+                None => {
+                    let public = format!("array {} is not on this host", spec.array);
+                    Error::new(ErrorKind::NotFound, public)
+                }
+            })?;
         let mut drives = lock(&self.drives);
         if let Some(drive) = drives.get(&spec.drive) {
             return Ok(Arc::clone(drive));
@@ -104,16 +116,28 @@ impl Catalogue {
 
     pub(super) fn array_reports(&self) -> Vec<ArrayReport> {
         let drives = lock(&self.drives);
-        self.arrays
-            .values()
-            .map(|array| ArrayReport {
-                array: array.id,
-                name: array.name.clone(),
-                capacity: array.capacity,
-                promised: promised(&drives, array),
-            })
-            .collect()
+        let online = self.arrays.values().map(|array| ArrayReport {
+            array: array.id,
+            name: array.name.clone(),
+            capacity: array.capacity,
+            promised: promised(&drives, array),
+            state: ArrayState::Online,
+        });
+        let failed = self.failed.iter().map(|(array, name)| ArrayReport {
+            array: *array,
+            name: name.clone(),
+            capacity: Bytes::ZERO,
+            promised: Bytes::ZERO,
+            state: ArrayState::Failed,
+        });
+        online.chain(failed).collect()
     }
+}
+
+fn out_of_reach(what: &str, array: &str) -> Error {
+    let context = format!("{what}, which has failed: mend it and start the agent again");
+    let public = format!("array {array} has failed: try again after its operator has mended it");
+    Error::new(ErrorKind::Unavailable, public).context(context)
 }
 
 fn promised(drives: &BTreeMap<DriveId, Arc<Drive>>, array: &Array) -> Bytes {

@@ -66,7 +66,8 @@ mod tests {
     use elasticstack_core::block::{BlockStore as _, DriveSpec};
 
     use super::super::tests::{
-        Mounted, all, array, array_id, contents, drive_id, fill, open_store, refused, scratch, spec,
+        Mounted, all, array, array_id, contents, drive_id, fill, open_arrays, open_store, refused,
+        scratch, spec,
     };
     use super::super::{ArrayCapacity, DirectoryArray};
     use super::*;
@@ -134,7 +135,7 @@ mod tests {
         let mounted = Mounted::xfs(&image.path().join("xfs"), root.path());
         let capacity = ArrayCapacity::Fixed(Bytes::from_gib(2));
         let config = DirectoryArray { capacity, ..array(root.path(), 1) };
-        let store = DirectoryStore::open(vec![config]).unwrap();
+        let store = open_arrays(root.path(), vec![config]);
         store.create(&spec(1, 1024)).await.unwrap();
         let volume = store.open(drive_id(1), Epoch(1)).await.unwrap();
         let mut full = None;

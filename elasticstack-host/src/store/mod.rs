@@ -13,13 +13,17 @@ mod clone;
 mod directory;
 mod drive;
 #[cfg(test)]
+mod failed_tests;
+#[cfg(test)]
 mod kit;
+mod known;
 mod layout;
 mod resize;
 #[cfg(test)]
 mod tests;
 mod volume;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -29,8 +33,9 @@ use elasticstack_core::block::{
 use elasticstack_core::prelude::*;
 
 pub use array::{ArrayCapacity, DirectoryArray};
+pub use known::KnownArrays;
 
-use array::Array;
+use array::{Array, History};
 use catalogue::Catalogue;
 use drive::{PATIENCE, fenced};
 use volume::FileVolume;
@@ -47,18 +52,41 @@ impl DirectoryStore {
     ///
     /// An array stays locked until the store and all volumes opened from it are dropped.
     ///
+    /// One that cannot be read, is open elsewhere, is labelled as another array, shares a file
+    /// system with another one of [`ArrayCapacity::Disk`], or was here before and is not there
+    /// now, has failed until the next opening: the log says why, and the others are as ever.
+    ///
     /// Files that it can't make sense of are left alone and told of in the log; a drive that they
     /// may belong to is not listed, and everything asked of it is `Internal`.
     ///
     /// # Errors
-    /// `Internal`, with the reason in its context, if an array cannot be read, is open elsewhere,
-    /// is labelled as another array, or shares a file system with another one of
-    /// [`ArrayCapacity::Disk`].
-    pub fn open(arrays: Vec<DirectoryArray>) -> Result<Self> {
+    /// `Internal`, with the reason in its context, if an array is listed twice, or `known` can't
+    /// be kept.
+    pub fn open(mut known: KnownArrays, arrays: Vec<DirectoryArray>) -> Result<Self> {
+        let mut listed = BTreeSet::new();
+        if let Some(twice) = arrays.iter().find(|config| !listed.insert(config.array)) {
+            return Err(Error::internal(format!(
+                "array {} is listed twice, the second time at {}: remove one of the two from the \
+                 configuration",
+                twice.array,
+                twice.path.display()
+            )));
+        }
         let mut catalogue = Catalogue::default();
         for config in arrays {
-            let (array, found) = Array::open(config)?;
-            catalogue.add(array, found)?;
+            let DirectoryArray { array, name, path, .. } = config.clone();
+            let history = if known.contains(array) { History::Known } else { History::New };
+            let opened = Array::open(config, history)
+                .and_then(|(opened, found)| catalogue.add(opened, found));
+            match opened {
+                Ok(()) => known.remember(&path, array)?,
+                Err(error) => {
+                    let error = Chain(&error);
+                    tracing::error!(%array, name, %error, "an array has failed: its drives are \
+                        unavailable and nothing is placed on it until it is opened again");
+                    catalogue.add_failed(array, name);
+                }
+            }
         }
         Ok(Self { catalogue: Arc::new(catalogue) })
     }

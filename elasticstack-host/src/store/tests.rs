@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use elasticstack_core::block::Attachment;
+use elasticstack_core::block::{ArrayState, Attachment};
 use tempfile::TempDir;
 
 use super::layout::Part;
@@ -46,9 +46,14 @@ pub(super) fn array(root: &Path, number: u8) -> DirectoryArray {
     }
 }
 
+/// A store of these arrays, on a host that remembers in `root` which it had.
+pub(super) fn open_arrays(root: &Path, arrays: Vec<DirectoryArray>) -> DirectoryStore {
+    DirectoryStore::open(KnownArrays::read(root).unwrap(), arrays).unwrap()
+}
+
 /// A store of arrays 1 and 2.
 pub(super) fn open_store(root: &Path) -> DirectoryStore {
-    DirectoryStore::open(vec![array(root, 1), array(root, 2)]).unwrap()
+    open_arrays(root, vec![array(root, 1), array(root, 2)])
 }
 
 pub(super) fn scratch() -> TempDir {
@@ -145,7 +150,7 @@ async fn a_drive_is_one_private_sparse_file_of_zeros_whatever_its_size() {
     let root = scratch();
     let capacity = ArrayCapacity::Fixed(Bytes::from_gib(2048));
     let store =
-        DirectoryStore::open(vec![DirectoryArray { capacity, ..array(root.path(), 1) }]).unwrap();
+        open_arrays(root.path(), vec![DirectoryArray { capacity, ..array(root.path(), 1) }]);
     let mut used = Vec::new();
     for (number, gib) in [(1, 1), (2, 1024)] {
         let size = Bytes::from_gib(gib);
@@ -195,6 +200,10 @@ async fn an_array_promises_no_more_than_its_capacity() {
     assert!(said.to_string().contains("has room for 0 bytes more, not 1 MiB"), "{said}");
 }
 
+async fn states(store: &DirectoryStore) -> Vec<ArrayState> {
+    store.capacity().await.unwrap().into_iter().map(|report| report.state).collect()
+}
+
 #[tokio::test]
 async fn a_disk_promises_its_room_less_the_reserve_and_only_once() {
     let root = scratch();
@@ -205,12 +214,12 @@ async fn a_disk_promises_its_room_less_the_reserve_and_only_once() {
     let capacity = |store: DirectoryStore| async move {
         store.capacity().await.unwrap().first().unwrap().capacity
     };
-    let all = capacity(DirectoryStore::open(vec![disk(1, 0)]).unwrap()).await;
+    let all = capacity(open_arrays(root.path(), vec![disk(1, 0)])).await;
     assert!(all > Bytes::ZERO);
-    let none = capacity(DirectoryStore::open(vec![disk(1, u32::MAX)]).unwrap()).await;
+    let none = capacity(open_arrays(root.path(), vec![disk(1, u32::MAX)])).await;
     assert_eq!(none, all.saturating_sub(Bytes::from_mib(u32::MAX)));
-    let twice = refused(DirectoryStore::open(vec![disk(1, 0), disk(2, 0)]), ErrorKind::Internal);
-    assert!(format!("{twice:?}").contains("on one file system"), "{twice:?}");
+    let twice = open_arrays(root.path(), vec![disk(1, 0), disk(2, 0)]);
+    assert_eq!(states(&twice).await, [ArrayState::Online, ArrayState::Failed]);
 }
 
 #[tokio::test]
@@ -319,25 +328,29 @@ async fn a_directory_brings_its_drives_along_and_opens_under_no_other_name() {
     store.create(&spec(1, 1)).await.unwrap();
     let volume = store.open(drive_id(1), Epoch(3)).await.unwrap();
     fill(&*volume, 7).await;
-    let locked = refused(DirectoryStore::open(vec![array(root.path(), 1)]), ErrorKind::Internal);
-    assert!(format!("{locked:?}").contains("is open in another process"), "{locked:?}");
     let before = store.list().await.unwrap();
     drop((store, volume));
 
     fs::rename(root.path().join("1"), elsewhere.path().join("2")).unwrap();
     let moved = array(elsewhere.path(), 2);
-    let other = refused(DirectoryStore::open(vec![moved.clone()]), ErrorKind::Internal);
-    assert!(format!("{other:?}").contains("correct the configuration"), "{other:?}");
+    let other = open_arrays(elsewhere.path(), vec![moved.clone()]);
+    assert_eq!(states(&other).await, [ArrayState::Failed]);
+    drop(other);
     let moved = DirectoryArray { array: array_id(1), ..moved };
-    let store = DirectoryStore::open(vec![moved.clone()]).unwrap();
+    let known = KnownArrays::read(elsewhere.path()).unwrap();
+    assert_eq!(known.identify(&moved.path).unwrap(), Some(array_id(1)));
+    let store = DirectoryStore::open(known, vec![moved.clone()]).unwrap();
     assert_eq!(store.list().await.unwrap(), before);
     let volume = store.open(drive_id(1), Epoch(3)).await.unwrap();
     assert!(all(&contents(&*volume).await, 7));
     drop((store, volume));
 
+    // Drives without a label are no new array's, on no host.
     fs::remove_file(moved.path.join("array.json")).unwrap();
-    let bare = refused(DirectoryStore::open(vec![moved]), ErrorKind::Internal);
-    assert!(format!("{bare:?}").contains("no array.json"), "{bare:?}");
+    for host in [elsewhere.path(), scratch().path()] {
+        assert_eq!(states(&open_arrays(host, vec![moved.clone()])).await, [ArrayState::Failed]);
+    }
+    assert!(!moved.path.join("array.json").exists());
 }
 
 #[tokio::test]

@@ -3,17 +3,17 @@
 use std::fs::{self, File};
 use std::io::Read;
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use elasticstack_core::block::Attachment;
 use elasticstack_core::error::ErrorKind;
 use elasticstack_core::generation::Run;
 use elasticstack_core::hypervisor::{
-    Console, DriveSlot, EndCause, Hypervisor, Media, Nic, NicModel, Phase, Signal,
+    Access, Console, DriveSlot, EndCause, Hypervisor, Media, Nic, NicModel, Phase, Signal,
 };
 use elasticstack_core::secret::Secret;
 use elasticstack_core::units::{MegaHertz, VcpuCount};
-use elasticstack_host::qemu::Qemu;
+use elasticstack_host::qemu::{Qemu, Scope};
 use rustix::process::{Pid, Resource, Rlimit, kill_process, prlimit};
 
 use crate::guest_code::{self, Command};
@@ -59,6 +59,7 @@ async fn a_guest_with_every_bus_and_card_starts() {
         spec.drives.push(DriveSlot {
             device: device.parse().unwrap(),
             media: media.next().unwrap(),
+            access: Access::Exclusive,
             attachment: Attachment::File(file),
         });
     }
@@ -73,7 +74,7 @@ async fn a_guest_with_every_bus_and_card_starts() {
 
 #[tokio::test]
 #[ignore = "needs QEMU: cargo xtask test"]
-async fn the_devices_to_boot_from_are_tried_in_their_order() {
+async fn a_guest_tries_its_devices_to_boot_from_in_their_order() {
     let rig = Rig::open().await;
     for device in ["ide:1:1", "ata:0:3", "scsi:0:2", "block:4"] {
         let mut spec = rig.machine.spec(device);
@@ -81,7 +82,8 @@ async fn the_devices_to_boot_from_are_tried_in_their_order() {
         fs::write(&blank, vec![0; 1 << 20]).unwrap();
         let bootable = std::mem::replace(&mut spec.drives[0].attachment, Attachment::File(blank));
         let device = device.parse().unwrap();
-        spec.drives.push(DriveSlot { device, media: Media::Disk, attachment: bootable });
+        let (media, access) = (Media::Disk, Access::Exclusive);
+        spec.drives.push(DriveSlot { device, media, access, attachment: bootable });
         spec.boot = vec![device];
         rig.qemu.ensure(&spec, Run(1)).await.unwrap();
         rig.until_serial(&spec, b"hello\r\n").await;
@@ -119,7 +121,7 @@ async fn a_guest_that_ends_itself_stays_ended_until_it_is_removed() {
 
 #[tokio::test]
 #[ignore = "needs QEMU: cargo xtask test"]
-async fn an_ending_that_nobody_watched_is_found_by_the_next_agent() {
+async fn a_guests_ending_that_nobody_watched_is_found_by_the_next_agent() {
     let mut rig = Rig::open().await;
     let spec = rig.machine.spec("1");
     rig.qemu.ensure(&spec, Run(1)).await.unwrap();
@@ -175,7 +177,7 @@ async fn a_guest_whose_process_is_killed_is_lost_whoever_watched() {
 
 #[tokio::test]
 #[ignore = "needs QEMU: cargo xtask test"]
-async fn a_start_that_was_cut_short_is_undone_and_can_be_repeated() {
+async fn a_guests_start_that_was_cut_short_is_undone_and_can_be_repeated() {
     let mut rig = Rig::open().await;
     let spec = rig.machine.spec("1");
     rig.qemu.ensure(&spec, Run(1)).await.unwrap();
@@ -250,7 +252,7 @@ async fn a_guest_that_does_not_answer_is_left_alone() {
 
 #[tokio::test]
 #[ignore = "needs QEMU: cargo xtask test"]
-async fn the_screen_answers_and_its_password_is_on_no_command_line() {
+async fn a_guests_screen_answers_and_its_password_is_on_no_command_line() {
     let mut rig = Rig::open().await;
     let mut spec = rig.machine.spec("1");
     spec.screen = Some(Secret::new("hunter22"));
@@ -275,7 +277,7 @@ async fn the_screen_answers_and_its_password_is_on_no_command_line() {
 
 #[tokio::test]
 #[ignore = "needs QEMU: cargo xtask test"]
-async fn a_start_that_fails_says_why_and_leaves_nothing() {
+async fn a_guests_start_that_fails_says_why_and_leaves_nothing() {
     let rig = Rig::open().await;
     let mut spec = rig.machine.spec("1");
     spec.drives[0].attachment = Attachment::File("/nowhere/secret.raw".into());
@@ -293,6 +295,95 @@ async fn a_start_that_fails_says_why_and_leaves_nothing() {
     let failure = rig.qemu.ensure(&second, Run(1)).await.unwrap_err();
     assert_eq!(failure.to_string(), "one of its drives is in use by another server");
     assert_eq!(rig.observe().await, [(first.server, Run(1), Phase::Running)]);
+}
+
+#[tokio::test]
+#[ignore = "needs QEMU, root and control groups (v2): cargo xtask test"]
+async fn a_guest_has_its_own_control_group_as_long_as_anything_of_it_exists() {
+    let parent = ControlGroup::new();
+    let mut rig = Rig::with_scope(Scope::Cgroup(parent.0.clone())).await;
+    let spec = rig.machine.spec("1");
+    let group = parent.0.join(spec.server.to_string());
+    rig.qemu.ensure(&spec, Run(1)).await.unwrap();
+    rig.until_serial(&spec, b"hello\r\n").await;
+    let pid = rig.machine.process(&spec, Run(1)).unwrap().pid().to_string();
+    let members = || fs::read_to_string(group.join("cgroup.procs")).unwrap();
+    assert_eq!(members().trim(), pid);
+    rig.reopen().await;
+    assert_eq!(rig.observe().await, [(spec.server, Run(1), Phase::Running)]);
+    assert_eq!(members().trim(), pid);
+    rig.qemu.remove(spec.server).await.unwrap();
+    assert!(!group.exists());
+
+    // Whatever a crash in the middle of a start leaves goes at the next start of the agent.
+    rig.qemu.ensure(&spec, Run(2)).await.unwrap();
+    let record = rig.machine.runtime_dir().join(spec.server.to_string()).join("run.json");
+    let starting = r#"{"run":2,"stage":"starting","screen":null}"#;
+    rig.reopen_after(async |_| fs::write(&record, starting).unwrap()).await;
+    assert!(!group.exists());
+    rig.reopen_after(async |_| {
+        fs::create_dir(record.parent().unwrap()).unwrap();
+        fs::write(&record, starting).unwrap();
+        fs::create_dir(&group).unwrap();
+    })
+    .await;
+    assert!(!group.exists());
+    rig.assert_nothing_left().await;
+
+    let mut broken = rig.machine.spec("2");
+    broken.drives[0].attachment = Attachment::File("/nowhere/drive.raw".into());
+    rig.qemu.ensure(&broken, Run(1)).await.unwrap_err();
+    rig.assert_nothing_left().await;
+}
+
+/// A control group of this test's, where the machine has them mounted. Removed at its end.
+struct ControlGroup(PathBuf);
+
+impl ControlGroup {
+    fn new() -> Self {
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+        let v2 = mounts.lines().find_map(|line| {
+            let mut words = line.split(' ').skip(1);
+            let point = words.next()?;
+            (words.next()? == "cgroup2").then_some(point)
+        });
+        let v2 = Path::new(v2.expect("control groups (v2) are mounted nowhere"));
+        let group = v2.join(format!("elasticstack-test-{}", std::process::id()));
+        fs::create_dir(&group).unwrap();
+        Self(group)
+    }
+}
+
+impl Drop for ControlGroup {
+    fn drop(&mut self) {
+        // Leaves what a failed test left a process in: the machine's end kills that later.
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs QEMU: cargo xtask test"]
+async fn guests_share_a_drive_that_is_not_exclusive() {
+    let rig = Rig::open().await;
+    let mut specs = [rig.machine.spec("1"), rig.machine.spec("2"), rig.machine.spec("3")];
+    let shared = rig.machine.disk("shared");
+    guest_code::make_disk(&shared).unwrap();
+    let slots = [("ide:0:1", Media::Disk), ("block:0", Media::Disk), ("ide:1:0", Media::Cdrom)];
+    for (spec, (device, media)) in specs.iter_mut().zip(slots) {
+        spec.drives.push(DriveSlot {
+            device: device.parse().unwrap(),
+            media,
+            access: Access::Shared,
+            attachment: Attachment::File(shared.clone()),
+        });
+        rig.qemu.ensure(spec, Run(1)).await.unwrap();
+        rig.until_serial(spec, b"hello\r\n").await;
+    }
+    // Whoever takes it for his own is refused by QEMU too.
+    let mut alone = rig.machine.spec("4");
+    alone.drives[0].attachment = Attachment::File(shared);
+    let failure = rig.qemu.ensure(&alone, Run(1)).await.unwrap_err();
+    assert_eq!(failure.to_string(), "one of its drives is in use by another server");
 }
 
 #[tokio::test]

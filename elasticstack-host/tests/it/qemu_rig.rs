@@ -11,11 +11,11 @@ use std::time::Duration;
 use elasticstack_core::block::Attachment;
 use elasticstack_core::generation::Run;
 use elasticstack_core::hypervisor::{
-    Console, DriveSlot, Hypervisor, Media, Observed, Phase, ServerSpec,
+    Access, Console, DriveSlot, Hypervisor, Media, Observed, Phase, ServerSpec,
 };
 use elasticstack_core::id::ServerId;
 use elasticstack_core::units::{MebiBytes, MegaHertz, VcpuCount};
-use elasticstack_host::qemu::{Accelerator, Qemu, QemuConfig};
+use elasticstack_host::qemu::{Accelerator, Qemu, QemuConfig, Scope};
 use elasticstack_host::sys::process::Process;
 use futures_util::StreamExt;
 use tempfile::TempDir;
@@ -48,7 +48,8 @@ impl Machine {
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
         let runtime_dir = folder.path().join("a-long-name".repeat(12));
         let accelerator = Accelerator::detect().0;
-        Self { folder, config: QemuConfig { runtime_dir, program, accelerator } }
+        let scope = Scope::Session;
+        Self { folder, config: QemuConfig { runtime_dir, program, accelerator, scope } }
     }
 
     pub(crate) fn runtime_dir(&self) -> &Path {
@@ -75,6 +76,7 @@ impl Machine {
             drives: vec![DriveSlot {
                 device: "ide:0:0".parse().unwrap(),
                 media: Media::Disk,
+                access: Access::Exclusive,
                 attachment: Attachment::File(path),
             }],
             boot: vec![],
@@ -136,6 +138,13 @@ impl Rig {
     /// Runs QEMU through a script.
     pub(crate) async fn with_program(script: &str) -> Self {
         Self::on(Machine::with_program(script)).await
+    }
+
+    /// Puts guests elsewhere.
+    pub(crate) async fn with_scope(scope: Scope) -> Self {
+        let mut machine = Machine::new();
+        machine.config.scope = scope;
+        Self::on(machine).await
     }
 
     async fn on(machine: Machine) -> Self {

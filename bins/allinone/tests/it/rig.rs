@@ -22,6 +22,9 @@ use tempfile::TempDir;
 /// A guard against a hang: nothing that is waited for takes this long on the slowest machine.
 pub(crate) const GUARD: Duration = Duration::from_secs(150);
 
+/// An address with any free port.
+pub(crate) const FREE: &str = "127.0.0.1:0";
+
 const PROGRAM: &str = env!("CARGO_BIN_EXE_elasticstack-allinone");
 
 /// The manifest of the real `tiny`.
@@ -81,19 +84,19 @@ impl Rig {
         manifest
     }
 
-    /// The program, with scratch files in a place of its own, on any free port.
+    /// The program, with scratch files in a place of its own, on any free ports.
     pub(crate) fn command(&self, image: &Path) -> Command {
-        self.command_on("127.0.0.1:0", image)
+        self.command_on(FREE, FREE, image)
     }
 
-    /// The same, on this port.
-    pub(crate) fn command_on(&self, api: &str, image: &Path) -> Command {
+    /// The same, with its API and its panel on these addresses.
+    pub(crate) fn command_on(&self, api: &str, panel: &str, image: &Path) -> Command {
         let mut command = Command::new(PROGRAM);
         command
             .env("TMPDIR", self.root.path().join("tmp"))
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
-            .args(["--api", api, "--image"])
+            .args(["--api", api, "--panel", panel, "--image"])
             .arg(image);
         command
     }
@@ -102,9 +105,7 @@ impl Rig {
     pub(crate) fn up(&self, image: &Path, flags: &[&str]) -> Product {
         let mut command = self.command(image);
         let mut product = self.spawn(command.arg("--data-dir").arg(self.data_dir()).args(flags));
-        let ready = product.line("READY");
-        let api = ready.split(' ').find(|word| word.starts_with("http://")).unwrap();
-        product.api = api.trim_end_matches('/').to_owned();
+        product.line("READY");
         product
     }
 
@@ -120,7 +121,7 @@ impl Rig {
             }
         });
         let env = self.data_dir().join("demo.env");
-        Product { child, log: path, lines, env, api: String::new() }
+        Product { child, log: path, lines, env }
     }
 
     /// Pid and arguments of every process that works in this directory or was told of it.
@@ -183,7 +184,6 @@ pub(crate) struct Product {
     log: PathBuf,
     lines: Receiver<String>,
     env: PathBuf,
-    pub(crate) api: String,
 }
 
 impl Product {
@@ -205,12 +205,25 @@ impl Product {
         }
     }
 
+    /// One line of `demo.env`.
+    #[track_caller]
+    pub(crate) fn variable(&self, name: &str) -> String {
+        let env = fs::read_to_string(&self.env).unwrap();
+        let mut lines = env.lines().filter_map(|line| line.split_once('='));
+        let (_, value) = lines.find(|(found, _)| *found == name).unwrap();
+        value.to_owned()
+    }
+
     /// The demo account's client.
     pub(crate) fn client(&self) -> Client<HyperTransport> {
-        let env = fs::read_to_string(&self.env).unwrap();
-        let auth = env.lines().find_map(|line| line.strip_prefix("EHAUTH=")).unwrap();
+        self.client_of("EHAUTH")
+    }
+
+    /// The client of the account that this line of `demo.env` is of.
+    pub(crate) fn client_of(&self, credentials: &str) -> Client<HyperTransport> {
+        let auth = self.variable(credentials);
         let (account, key) = auth.split_once(':').unwrap();
-        let transport = HyperTransport::new(&self.api).unwrap();
+        let transport = HyperTransport::new(&self.variable("EHURI")).unwrap();
         Client::new(transport, account.parse().unwrap(), &Secret::new(key)).unwrap()
     }
 

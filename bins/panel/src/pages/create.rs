@@ -21,6 +21,7 @@ use crate::fault::{self, Fault};
 use crate::pages::drives::size;
 use crate::pages::servers::decimal;
 use crate::request::{LoggedIn, Sent};
+use crate::sessions::Token;
 
 /// The form as it is typed: GHz, GiB.
 #[derive(Deserialize, Serialize)]
@@ -30,12 +31,14 @@ pub(crate) struct Typed {
     cpu: String,
     mem: String,
     disk: String,
+    /// Which showing of the form this is.
+    form: String,
 }
 
 impl Default for Typed {
     fn default() -> Self {
-        let [name, image, cpu, mem, disk] = ["", "", "2", "1", "10"].map(str::to_owned);
-        Self { name, image, cpu, mem, disk }
+        let [name, image, cpu, mem, disk, form] = ["", "", "2", "1", "10", ""].map(str::to_owned);
+        Self { name, image, cpu, mem, disk, form }
     }
 }
 
@@ -57,11 +60,8 @@ pub(crate) async fn create(
         Ok(wish) => wish,
         Err(why) => return refused(&why),
     };
-    match wish.record(&session.account).await {
-        Ok(drive) => {
-            app.builds.begin(Arc::clone(&session.account), drive);
-            Ok(Redirect::to(&format!("/drives/{drive}/build")).into_response())
-        }
+    match app.builds.order(session.shared(), typed.form.clone(), wish).await {
+        Ok(drive) => Ok(Redirect::to(&format!("/drives/{drive}/build")).into_response()),
         Err(error) => match Fault::from(error) {
             Fault::Refused { sentence, .. } => refused(&sentence),
             other => Err(other),
@@ -154,6 +154,7 @@ fn page(
     let mut context = Context::new();
     context.insert("images", &choices);
     context.insert("typed", typed);
+    context.insert("form", Token::random()?.expose());
     context.insert("cpu_range", &typed_range("cpu"));
     context.insert("mem_range", &typed_range("mem"));
     context.insert("error", &error);

@@ -37,7 +37,12 @@ impl Page {
 
     /// The token of the page's forms.
     pub(crate) fn token(&self) -> &str {
-        let (_, rest) = self.html.split_once("name=\"token\" value=\"").unwrap();
+        self.hidden("token")
+    }
+
+    /// What the page's forms send along unseen.
+    pub(crate) fn hidden(&self, name: &str) -> &str {
+        let (_, rest) = self.html.split_once(&format!("name=\"{name}\" value=\"")).unwrap();
         rest.split_once('"').unwrap().0
     }
 }

@@ -94,9 +94,40 @@ async fn the_serial_log_is_shown_and_follows_if_asked() {
 
 /// The create form, filled in as its fields say.
 async fn create(browser: &mut Browser, cpu: &str) -> Page {
-    let fields =
-        [("name", "web one"), ("image", IMAGE), ("cpu", cpu), ("mem", "0.5"), ("disk", "1")];
+    let shown = browser.get("/servers/create").await;
+    send(browser, cpu, shown.hidden("form")).await
+}
+
+/// Sends the create form as it was shown once.
+async fn send(browser: &mut Browser, cpu: &str, form: &str) -> Page {
+    let fields = [
+        ("name", "web one"),
+        ("image", IMAGE),
+        ("cpu", cpu),
+        ("mem", "0.5"),
+        ("disk", "1"),
+        ("form", form),
+    ];
     browser.submit("/servers/create", &fields).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_form_that_is_sent_twice_makes_one_server() {
+    let api = Api::new();
+    let mut browser = Browser::logged_in(&api).await;
+    let form = browser.get("/servers/create").await.hidden("form").to_owned();
+    let mut impatient = browser.clone();
+    let (first, second) =
+        tokio::join!(send(&mut browser, "2", &form), send(&mut impatient, "2", &form));
+    assert_eq!(first.location(), second.location());
+    settled(&mut browser, first.location()).await;
+    assert_eq!(send(&mut browser, "2", &form).await.location(), first.location());
+    settled(&mut browser, first.location()).await;
+    assert_eq!(api.state().drives.len(), 1);
+    assert_eq!(api.state().servers.len(), 1);
+
+    let another = create(&mut browser, "2").await;
+    assert_ne!(another.location(), first.location(), "a form shown anew makes another");
 }
 
 /// Looks at a build's page until it is something else than busy.

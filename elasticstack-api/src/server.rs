@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 
 use crate::app::{App, AppConfig, DataPath};
 use crate::hosts::{Dial, Fleet, Patience};
-use crate::http::{self, ImageAnswer};
+use crate::http::{self, LegacyCall};
 
 /// A control plane at work: its use cases, its public API and its tasks for hosts.
 ///
@@ -90,7 +90,7 @@ pub struct ServerBuilder {
     clock: Option<Arc<dyn Clock>>,
     config: AppConfig,
     patience: Patience,
-    image_answer: ImageAnswer,
+    legacy: Vec<LegacyCall>,
 }
 
 impl ServerBuilder {
@@ -141,9 +141,9 @@ impl ServerBuilder {
         self
     }
 
-    /// What the call `image` answers; 200 and the drive's info by default.
-    pub fn image_answer(mut self, answer: ImageAnswer) -> Self {
-        self.image_answer = answer;
+    /// The calls that answer 204 as in older clouds; none by default.
+    pub fn legacy(mut self, calls: impl IntoIterator<Item = LegacyCall>) -> Self {
+        self.legacy = calls.into_iter().collect();
         self
     }
 
@@ -152,8 +152,7 @@ impl ServerBuilder {
     /// # Errors
     /// `MissingKey` without a database or a dial; what [`App::open_with`] fails with.
     pub async fn build(self) -> Result<Server> {
-        let Self { database, dial, scheduler, biller, clock, config, patience, image_answer } =
-            self;
+        let Self { database, dial, scheduler, biller, clock, config, patience, legacy } = self;
         let database = database.ok_or_else(|| missing("database"))?;
         let dial = dial.ok_or_else(|| missing("dial"))?;
         let scheduler = scheduler.unwrap_or_else(|| Arc::new(ReferenceScheduler));
@@ -162,7 +161,7 @@ impl ServerBuilder {
         let fleet = Arc::new(Fleet::new(dial, patience));
         let data: Arc<dyn DataPath> = fleet.clone();
         let app = App::open_with(config, &database, scheduler, biller, clock, data).await?;
-        let router = http::router(Arc::clone(&app), image_answer);
+        let router = http::router(Arc::clone(&app), legacy);
         fleet.spawn(&app).await?;
         Ok(Server { app, fleet, router })
     }

@@ -170,6 +170,8 @@ pub enum ErrorKind {
     PaymentRequired,
     /// The account's limit is reached.
     QuotaExceeded,
+    /// A static IP or a VLAN is used by a server.
+    ResourceInUse,
     /// A server is in a state in which this cannot be done.
     ServerBusy,
     /// The change carries an older generation than the object has.
@@ -184,7 +186,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind, for tables and tests.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::BadCredentials,
         Self::ChangedMeanwhile,
         Self::DriveInUse,
@@ -202,6 +204,7 @@ impl ErrorKind {
         Self::OutOfScope,
         Self::PaymentRequired,
         Self::QuotaExceeded,
+        Self::ResourceInUse,
         Self::ServerBusy,
         Self::Stale,
         Self::Throttled,
@@ -230,6 +233,7 @@ impl ErrorKind {
             Self::OutOfScope => "out_of_scope",
             Self::PaymentRequired => "payment_required",
             Self::QuotaExceeded => "quota_exceeded",
+            Self::ResourceInUse => "resource_in_use",
             Self::ServerBusy => "server_busy",
             Self::Stale => "stale",
             Self::Throttled => "throttled",
@@ -262,6 +266,7 @@ impl ErrorKind {
             Self::ChangedMeanwhile
             | Self::DriveInUse
             | Self::Fenced
+            | Self::ResourceInUse
             | Self::ServerBusy
             | Self::Stale => ErrorClass::Conflict,
             Self::Throttled => ErrorClass::Throttled,

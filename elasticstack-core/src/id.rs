@@ -148,8 +148,12 @@ typed_id! {
     HostKind, HostId, "host";
     /// Names a job: one imaging of a drive.
     JobKind, JobId, "job";
+    /// Names a pool: a range of addresses that static IPs are taken from.
+    PoolKind, PoolId, "pool";
     /// Names a server.
     ServerKind, ServerId, "server";
+    /// Names a VLAN.
+    VlanKind, VlanId, "vlan";
 }
 
 #[cfg(test)]

@@ -33,6 +33,7 @@ pub mod hypervisor;
 pub mod id;
 pub mod name;
 pub mod prelude;
+pub mod resource;
 pub mod scheduler;
 pub mod secret;
 #[cfg(feature = "sim")]

@@ -4,6 +4,7 @@
 //! state_dir = "/var/lib/elasticstack/api"   # the certificate authority and, unless told otherwise, the database
 //! listen = "127.0.0.1:8440"                 # in clear, so on loopback, behind a TLS proxy
 //! database = "postgres://elasticstack:PASSWORD@db.example.net/elasticstack"
+//! legacy = ["image"]                        # calls that answer 204 as in older clouds: image, start
 //! ```
 //! Without `database` it is SQLite in `state_dir`, for one server. With PostgreSQL (15 is tested,
 //! CockroachDB is not) any number of servers may share one: the first `init` makes the authority,
@@ -14,6 +15,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
+use elasticstack_api::http::LegacyCall;
 use serde::Deserialize;
 
 /// Where the file is unless told otherwise.
@@ -29,6 +31,9 @@ pub(crate) struct Config {
     /// Where the public API listens.
     #[serde(default = "default_listen")]
     pub(crate) listen: SocketAddr,
+    /// The calls that answer 204 as in older clouds.
+    #[serde(default)]
+    pub(crate) legacy: Vec<LegacyCall>,
 }
 
 impl Config {
@@ -69,6 +74,14 @@ mod tests {
         assert_eq!(alone.database(), "sqlite:/s/api.db");
         let shared = Config::parse("state_dir = '/s'\ndatabase = 'postgres://db/cloud'").unwrap();
         assert_eq!(shared.database(), "postgres://db/cloud");
+    }
+
+    #[test]
+    fn the_calls_that_answer_as_in_older_clouds_are_named_and_known() {
+        let parsed = Config::parse("state_dir = '/s'\nlegacy = ['image', 'start']").unwrap();
+        assert_eq!(parsed.legacy, [LegacyCall::Image, LegacyCall::Start]);
+        assert!(Config::parse("state_dir = '/s'").unwrap().legacy.is_empty());
+        assert!(Config::parse("state_dir = '/s'\nlegacy = ['stop']").is_err());
     }
 
     #[test]

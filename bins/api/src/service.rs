@@ -53,6 +53,7 @@ async fn open(config: &Config) -> anyhow::Result<Server> {
     let dial = TlsDial::new(authority.client_config()?);
     Ok(Server::builder()
         .database(config.database())
+        .legacy(config.legacy.iter().copied())
         .dial(Arc::new(dial))
         .config(AppConfig { authority: Some(Arc::new(authority)), ..AppConfig::default() })
         .build()

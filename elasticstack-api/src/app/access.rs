@@ -5,7 +5,7 @@
 use elasticstack_core::prelude::*;
 use elasticstack_core::state::{DriveState, ServerState};
 
-use crate::db::{DriveRow, ServerRow};
+use crate::db::{DriveRow, ResourceRow, ServerRow};
 
 /// What the caller wants with an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +83,22 @@ impl Guarded for DriveRow {
                     || readers.any(|reader| reader == EVERYBODY || reader == account)
             }
         }
+    }
+}
+
+impl Guarded for ResourceRow {
+    const OBJECT: &'static str = "resource";
+
+    fn owner(&self) -> AccountId {
+        self.account
+    }
+
+    fn is_hidden(&self) -> bool {
+        false
+    }
+
+    fn is_open_to(&self, _account: AccountId, _wish: Wish) -> bool {
+        false
     }
 }
 

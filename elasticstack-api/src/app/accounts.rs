@@ -1,4 +1,4 @@
-//! Accounts: making them, authenticating, the profile.
+//! Accounts: making them, authenticating.
 //!
 //! Invariants: of a secret key only its hash is kept, which is enough because keys are random and
 //! long; it is compared in constant time; an unknown account and a wrong key cost the same and
@@ -7,7 +7,6 @@
 use elasticstack_core::name::InvalidName;
 use elasticstack_core::prelude::*;
 use elasticstack_core::wire::calls::Scope;
-use elasticstack_core::wire::record::Record;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
@@ -100,17 +99,6 @@ impl App {
                 "the account's id or its secret key is wrong: send both as HTTP Basic credentials",
             )),
         }
-    }
-
-    /// The caller's account as its owner sees it.
-    ///
-    /// # Errors
-    /// `NotFound` if the account is gone.
-    pub async fn profile_info(&self, caller: &Caller) -> Result<Record> {
-        let row = self.db.read().await?.account(caller.account).await?.ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, "the account could not be found: ask your operator")
-        })?;
-        Ok(Record::new().with("uuid", row.account).with("name", row.name).with("email", row.email))
     }
 
     /// The operator's account, made when it is first needed.

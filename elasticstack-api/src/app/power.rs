@@ -5,6 +5,8 @@
 //! the run number in one transaction, or does nothing; a run ends once, by a report; until then
 //! its claims and its room are held.
 
+use std::collections::BTreeSet;
+
 use elasticstack_core::biller::{ChangeKind, Meter};
 use elasticstack_core::hypervisor::Media;
 use elasticstack_core::prelude::*;
@@ -16,6 +18,7 @@ use elasticstack_core::wire::record::Record;
 use super::access::{Wish, permitted};
 use super::drives::in_use;
 use super::imaging::tolerated;
+use super::resources::connect;
 use super::server_record::{Plug, ServerConfig, info};
 use super::{App, Caller, changed_meanwhile, no_room};
 use crate::db::{ClaimRow, DriveRow, Holder, OutboxRow, ServerRow, Writer};
@@ -248,11 +251,14 @@ pub(super) async fn power_on(
         hosts.push(host);
         drives.push(claimed);
     }
+    for wire in &parsed.wires {
+        connect(tx, row, wire).await.map_err(|error| error.field(&wire.key))?;
+    }
     let demand = ServerDemand {
         cpu: parsed.cpu,
         memory: parsed.memory,
         drives_on: hosts,
-        avoid: Vec::new(),
+        avoid: hosts_to_avoid(tx, row).await?,
     };
     let inventory = tx.inventory().await?;
     let placement = scheduler.place(&inventory, &Request::Server(demand)).map_err(no_room)?;
@@ -281,6 +287,27 @@ pub(super) async fn power_on(
         tx.queue(left, OutboxRow::Server(row.server), row.generation).await?;
     }
     queue(tx, row).await
+}
+
+/// The hosts of what the server is to share no host with. What is gone, or another's, avoids
+/// nothing.
+async fn hosts_to_avoid(tx: &mut Writer<'_>, row: &ServerRow) -> Result<Vec<HostId>> {
+    let words = |key: &str| -> Vec<String> {
+        let words = row.config.value(key).unwrap_or_default().split_whitespace();
+        words.map(str::to_owned).collect()
+    };
+    let mut hosts = BTreeSet::new();
+    for id in words("avoid:servers").iter().filter_map(|word| word.parse().ok()) {
+        let other = tx.server(id).await?.filter(|other| other.account == row.account);
+        let running = other.filter(|other| ServerState::HOLDS_RESOURCES.contains(&other.state));
+        hosts.extend(running.and_then(|other| other.host));
+    }
+    for id in words("avoid:drives").iter().filter_map(|word| word.parse().ok()) {
+        if let Ok(drive) = permitted(row.account, tx.drive(id).await?, Wish::Own) {
+            hosts.insert(drive.host);
+        }
+    }
+    Ok(hosts.into_iter().collect())
 }
 
 /// Claims one drive for the server's next run.

@@ -8,13 +8,12 @@ use std::collections::BTreeMap;
 
 use elasticstack_core::hypervisor::{Device, Media, Nic, NicModel};
 use elasticstack_core::prelude::*;
+use elasticstack_core::resource::{ResourceId, ResourceKind};
 use elasticstack_core::state::ServerState;
 use elasticstack_core::wire::record::Record;
 
+use super::nics::NICS;
 use crate::db::ServerRow;
-
-/// The network cards that a server may have.
-const NICS: u8 = 4;
 
 /// A server as its owner configured it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +25,8 @@ pub(super) struct ServerConfig {
     pub(super) plugs: Vec<Plug>,
     pub(super) boot: Vec<Device>,
     pub(super) nics: Vec<Nic>,
+    /// The resources that its cards name.
+    pub(super) wires: Vec<Wire>,
     /// The password of its screen, if it is to have one.
     pub(super) screen: Option<Secret>,
     pub(super) ending: OnStop,
@@ -37,6 +38,13 @@ pub(super) struct Plug {
     pub(super) device: Device,
     pub(super) drive: DriveId,
     pub(super) media: Media,
+}
+
+/// A resource and the key that names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wire {
+    pub(super) key: String,
+    pub(super) resource: ResourceId,
 }
 
 /// What becomes of a server when its run is over.
@@ -110,7 +118,8 @@ impl ServerConfig {
             Some("true") => OnStop::Keep,
             _ => OnStop::Vanish,
         };
-        Ok(Self { cpu, memory, vcpus, plugs, boot, nics: nics(record)?, screen, ending })
+        let (nics, wires) = (nics(record)?, wires(record)?);
+        Ok(Self { cpu, memory, vcpus, plugs, boot, nics, wires, screen, ending })
     }
 }
 
@@ -152,6 +161,18 @@ fn nics(record: &Record) -> Result<Vec<Nic>> {
     Ok(nics)
 }
 
+fn wires(record: &Record) -> Result<Vec<Wire>> {
+    let dhcp = ("nic:0:dhcp".to_owned(), ResourceKind::Ip);
+    let vlans = (0..NICS).map(|index| (format!("nic:{index}:vlan"), ResourceKind::Vlan));
+    let mut wires = Vec::new();
+    for (key, kind) in std::iter::once(dhcp).chain(vlans) {
+        let Some(value) = record.value(&key).filter(|value| *value != "auto") else { continue };
+        let resource = ResourceId::parse(kind, value).ok_or_else(|| unreadable(record, &key))?;
+        wires.push(Wire { key, resource });
+    }
+    Ok(wires)
+}
+
 fn required<T: std::str::FromStr>(record: &Record, key: &str) -> Result<T> {
     if record.value(key).is_none() {
         return Err(Error::new(
@@ -180,6 +201,9 @@ pub(super) fn info(row: &ServerRow) -> Record {
     let mut record = row.config.clone();
     if record.value("name").is_none() {
         record.set("name", row.server);
+    }
+    if record.value("smp").is_none() {
+        record.set("smp", "auto");
     }
     record.set("server", row.server);
     record.set("user", row.account);

@@ -9,6 +9,7 @@ use elasticstack_core::wire::record::Record;
 
 use super::access::{Wish, permitted};
 use super::drive_record::bounded;
+use super::nics::{Macs, fill_in, unlike_others};
 use super::power::{metered, power_on};
 use super::server_record::{ServerConfig, info, is_active, normalised};
 use super::{App, Caller, OnCreate, changed_meanwhile, new_id, no_room};
@@ -49,6 +50,7 @@ impl App {
         let mut config = Record::new();
         config.apply(&normalised(record)?);
         config.remove("type");
+        fill_in(&mut config, record, &Macs::draw()?);
         bounded(&config)?;
         let parsed = &ServerConfig::parse(&config)?;
         let change = match on_create {
@@ -85,7 +87,7 @@ impl App {
             .write(|tx| {
                 Box::pin(async move {
                     let mut row = made.clone();
-                    pluggable(tx, caller.account, parsed).await?;
+                    usable(tx, &row, parsed).await?;
                     tx.save_server(&row).await?;
                     if let Some(change) = change {
                         power_on(tx, self.scheduler.as_ref(), &mut row, change, now).await?;
@@ -122,7 +124,8 @@ impl App {
     ) -> Result<Record> {
         let account = caller.account;
         let seen = permitted(account, self.db.read().await?.server(server).await?, Wish::Own)?;
-        let (_, parsed) = changed_config(&seen, record)?;
+        let macs = &Macs::draw()?;
+        let (_, parsed) = changed_config(&seen, record, macs)?;
         let change = if is_active(seen.state) && parsed.cpu > seen.cpu {
             let more = ChangeKind::StartServer { mhz: parsed.cpu.0, mib: seen.memory.0 };
             Some(self.authorize(account, more).await?)
@@ -137,13 +140,13 @@ impl App {
                     if (is_active(before.state), before.cpu) != (is_active(seen.state), seen.cpu) {
                         return Err(changed_meanwhile("server"));
                     }
-                    let (config, parsed) = changed_config(&before, record)?;
+                    let (config, parsed) = changed_config(&before, record, macs)?;
                     let mut row = before.clone();
                     row.config = config;
                     if is_active(row.state) {
                         self.change_running(tx, &mut row, &parsed, change).await?;
                     } else {
-                        pluggable(tx, account, &parsed).await?;
+                        usable(tx, &row, &parsed).await?;
                     }
                     if row != before {
                         tx.save_server(&row).await?;
@@ -214,28 +217,38 @@ impl App {
 
 /// The server's keys and what they mean after `record` is laid over them. What sets a key to the
 /// value that it has is no change.
-fn changed_config(row: &ServerRow, record: &Record) -> Result<(Record, ServerConfig)> {
-    let running = is_active(row.state);
-    let moment = if running { Moment::SetRunning } else { Moment::SetStopped };
-    let mut change = record.clone();
-    for (key, value) in record.iter() {
-        if row.config.value(key) == Some(value) {
-            change.remove(key);
+fn changed_config(row: &ServerRow, record: &Record, macs: &Macs) -> Result<(Record, ServerConfig)> {
+    keys::check(Object::Server, Moment::SetStopped, record)?;
+    let wished = normalised(record)?;
+    let mut change = Record::new();
+    for (key, value) in wished.iter() {
+        if row.config.value(key).unwrap_or_default() != value {
+            change.set(key, value);
         }
     }
-    keys::check(Object::Server, moment, &change)?;
+    if is_active(row.state) {
+        keys::check(Object::Server, Moment::SetRunning, &change)?;
+    }
     let mut config = row.config.clone();
-    config.apply(&normalised(&change)?);
+    config.apply(&change);
+    if !is_active(row.state) {
+        fill_in(&mut config, &change, macs);
+    }
     bounded(&config)?;
     let parsed = ServerConfig::parse(&config)?;
     Ok((config, parsed))
 }
 
-/// Refuses drives that `account` may not plug in.
-async fn pluggable(reader: &mut Reader, account: AccountId, parsed: &ServerConfig) -> Result<()> {
+/// Refuses drives and resources that the server's owner may not use, and hardware addresses that
+/// are taken.
+async fn usable(reader: &mut Reader, row: &ServerRow, parsed: &ServerConfig) -> Result<()> {
     for plug in &parsed.plugs {
-        permitted(account, reader.drive(plug.drive).await?, plug.wish())
+        permitted(row.account, reader.drive(plug.drive).await?, plug.wish())
             .map_err(|error| error.field(plug.device.to_string()))?;
     }
-    Ok(())
+    for wire in &parsed.wires {
+        permitted(row.account, reader.resource(wire.resource).await?, Wish::Own)
+            .map_err(|error| error.field(&wire.key))?;
+    }
+    unlike_others(reader, row, &row.config).await
 }

@@ -40,6 +40,23 @@ impl Reader {
 }
 
 impl Writer<'_> {
+    /// Gives an account another name and address of mail.
+    pub(crate) async fn save_profile(
+        &mut self,
+        account: AccountId,
+        name: &Name,
+        email: &str,
+    ) -> Result<()> {
+        self.change("UPDATE accounts SET name = $2, email = $3 WHERE account = $1")
+            .bind(account.to_string())
+            .bind(name.as_str())
+            .bind(email)
+            .execute()
+            .await
+            .map_err(failed("changing an account"))?;
+        Ok(())
+    }
+
     /// Adds an account.
     pub(crate) async fn insert_account(&mut self, row: &AccountRow) -> Result<()> {
         let AccountRow { account, name, email, scope, key_hash } = row;

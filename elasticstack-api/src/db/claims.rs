@@ -104,13 +104,16 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Takes all claims of a server or job away.
+    /// Takes all claims of a server or job away, on drives and on resources.
     pub(crate) async fn delete_claims_of(&mut self, holder: Holder) -> Result<()> {
         self.change("DELETE FROM claims WHERE holder = $1")
             .bind(holder.to_string())
             .execute()
             .await
             .map_err(failed("releasing claims"))?;
-        Ok(())
+        match holder {
+            Holder::Job(_) => Ok(()),
+            Holder::Server(server) => self.delete_resource_claims_of(server).await,
+        }
     }
 }

@@ -17,6 +17,7 @@ mod jobs;
 mod leases;
 mod numbers;
 mod outbox;
+mod resources;
 mod row;
 mod servers;
 mod usage;
@@ -41,6 +42,7 @@ pub(crate) use drives::{DriveRow, Standard};
 pub(crate) use hosts::{ArrayRow, HostRow};
 pub(crate) use jobs::JobRow;
 pub(crate) use outbox::OutboxRow;
+pub(crate) use resources::{PoolRow, ResourceRow};
 pub(crate) use servers::ServerRow;
 pub(crate) use usage::Breakpoint;
 

@@ -17,7 +17,9 @@ pub(crate) struct Breakpoint {
 }
 
 fn meter_from_word(word: &str) -> Option<Meter> {
-    [Meter::Cpu, Meter::Memory, Meter::Drive].into_iter().find(|meter| meter.as_str() == word)
+    [Meter::Cpu, Meter::Memory, Meter::Drive, Meter::Ip, Meter::Vlan]
+        .into_iter()
+        .find(|meter| meter.as_str() == word)
 }
 
 fn usage(row: &Row) -> Result<Usage> {

@@ -2,12 +2,13 @@
 
 use bytes::Bytes as Data;
 use elasticstack_core::prelude::*;
+use elasticstack_core::resource::{ResourceId, ResourceKind};
 use elasticstack_core::wire::calls::Call;
 use elasticstack_core::wire::internal::Conversion;
-use elasticstack_core::wire::keys::Object::{Drive, Host, Profile, Server};
+use elasticstack_core::wire::keys::Object::{Drive, Host, Pool, Profile, Resource, Server};
 use elasticstack_core::wire::record::Record;
 
-use super::ImageAnswer;
+use super::LegacyCall;
 use super::request::Parameters;
 use super::response::Reply;
 use crate::app::{App, Caller, OnCreate};
@@ -26,7 +27,7 @@ pub(super) async fn dispatch(
     caller: &Caller,
     call: Call,
     asked: Asked<'_>,
-    image_answer: ImageAnswer,
+    legacy: &[LegacyCall],
 ) -> Result<Reply> {
     let Asked { parameters, record, data } = asked;
     let image = async |conversion| -> Result<Record> {
@@ -36,10 +37,8 @@ pub(super) async fn dispatch(
         let source = parameters.id(0)?;
         Ok(Reply::One(Drive, app.drive_clone(caller, source, &record, conversion).await?))
     };
-    let imaged = |info| match image_answer {
-        ImageAnswer::Info => Reply::One(Drive, info),
-        ImageAnswer::Nothing => Reply::Nothing,
-    };
+    let unless_legacy = |call, reply| if legacy.contains(&call) { Reply::Nothing } else { reply };
+    let imaged = |info| unless_legacy(LegacyCall::Image, Reply::One(Drive, info));
     let reply = match call {
         Call::DrivesList => Reply::Ids(texts(app.drive_ids(caller).await?)),
         Call::DrivesListStandard => Reply::Ids(texts(app.standard_ids().await?)),
@@ -74,18 +73,25 @@ pub(super) async fn dispatch(
             nothing(app.drive_write(caller, drive, offset, data).await?)
         }
         Call::ServersList => Reply::Ids(texts(app.server_ids(caller).await?)),
-        Call::ServersInfo => Reply::Many(Server, app.servers_info(caller).await?),
+        Call::ServersInfo | Call::ServersInfoFull => {
+            Reply::Many(Server, app.servers_info(caller).await?)
+        }
         Call::ServerCreate => {
             Reply::One(Server, app.server_create(caller, &record, OnCreate::Start).await?)
         }
         Call::ServerCreateStopped => {
             Reply::One(Server, app.server_create(caller, &record, OnCreate::LeaveStopped).await?)
         }
-        Call::ServerInfo => Reply::One(Server, app.server_info(caller, parameters.id(0)?).await?),
+        Call::ServerInfo | Call::ServerInfoFull => {
+            Reply::One(Server, app.server_info(caller, parameters.id(0)?).await?)
+        }
         Call::ServerSet => {
             Reply::One(Server, app.server_set(caller, parameters.id(0)?, &record).await?)
         }
-        Call::ServerStart => Reply::One(Server, app.server_start(caller, parameters.id(0)?).await?),
+        Call::ServerStart => {
+            let info = app.server_start(caller, parameters.id(0)?).await?;
+            unless_legacy(LegacyCall::Start, Reply::One(Server, info))
+        }
         Call::ServerStop => nothing(app.server_stop(caller, parameters.id(0)?).await?),
         Call::ServerShutdown => nothing(app.server_shutdown(caller, parameters.id(0)?).await?),
         Call::ServerReset => nothing(app.server_reset(caller, parameters.id(0)?).await?),
@@ -95,9 +101,53 @@ pub(super) async fn dispatch(
         Call::HostsInfo => Reply::Many(Host, app.hosts_info().await?),
         Call::HostInfo => Reply::One(Host, app.host_info(parameters.id(0)?).await?),
         Call::HostCreate => Reply::One(Host, app.host_add(&record).await?),
+        Call::ResourcesList => Reply::Resources(app.resource_ids(caller, None).await?),
+        Call::ResourcesListOf => {
+            Reply::Resources(app.resource_ids(caller, Some(kind(&parameters)?)).await?)
+        }
+        Call::ResourcesInfo => Reply::Many(Resource, app.resources_info(caller, None).await?),
+        Call::ResourcesInfoOf => {
+            Reply::Many(Resource, app.resources_info(caller, Some(kind(&parameters)?)).await?)
+        }
+        Call::ResourceCreate => {
+            let kind = kind(&parameters)?;
+            Reply::One(Resource, app.resource_create(caller, kind, &record).await?)
+        }
+        Call::ResourceInfo => {
+            Reply::One(Resource, app.resource_info(caller, resource(&parameters)?).await?)
+        }
+        Call::ResourceSet => {
+            let id = resource(&parameters)?;
+            Reply::One(Resource, app.resource_set(caller, id, &record).await?)
+        }
+        Call::ResourceDestroy => {
+            nothing(app.resource_destroy(caller, resource(&parameters)?).await?)
+        }
+        Call::PoolsList => Reply::Ids(texts(app.pool_ids().await?)),
+        Call::PoolsInfo => Reply::Many(Pool, app.pools_info().await?),
+        Call::PoolInfo => Reply::One(Pool, app.pool_info(parameters.id(0)?).await?),
+        Call::PoolCreate => Reply::One(Pool, app.pool_create(&record).await?),
         Call::ProfileInfo => Reply::One(Profile, app.profile_info(caller).await?),
+        Call::ProfileSet => Reply::One(Profile, app.profile_set(caller, &record).await?),
     };
     Ok(reply)
+}
+
+/// The kind of resource that the first parameter of a path names.
+fn kind(parameters: &Parameters<'_>) -> Result<ResourceKind> {
+    let word = parameters.0.first().copied().unwrap_or_default();
+    ResourceKind::from_word(word).ok_or_else(|| {
+        Error::new(ErrorKind::NotFound, "there is no such type of resource: there are ip and vlan")
+    })
+}
+
+/// The resource that the first two parameters of a path name. What is no name names nothing.
+fn resource(parameters: &Parameters<'_>) -> Result<ResourceId> {
+    let name = parameters.0.get(1).copied().unwrap_or_default();
+    ResourceId::parse(kind(parameters)?, name).ok_or_else(|| {
+        let sentence = "the resource could not be found: see the list of your resources";
+        Error::new(ErrorKind::NotFound, sentence)
+    })
 }
 
 fn texts<K>(ids: Vec<elasticstack_core::id::TypedId<K>>) -> Vec<String> {

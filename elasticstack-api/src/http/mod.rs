@@ -29,6 +29,7 @@ use elasticstack_core::wire::record::Record;
 use futures_util::FutureExt as _;
 use http::header::{ALLOW, CACHE_CONTROL, HeaderName, HeaderValue};
 use http::request::Parts;
+use serde::Deserialize;
 use uuid::Uuid;
 
 use self::dispatch::{Asked, dispatch};
@@ -48,25 +49,26 @@ const MAX_RECORD: usize = 1 << 20;
 /// The longest body that holds a drive's bytes, packed and unpacked.
 const MAX_WRITE: usize = 64 << 20;
 
-/// What the call `image` answers. Clients of different clouds insist on one or the other.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum ImageAnswer {
-    /// 200 and the drive's info.
-    #[default]
-    Info,
-    /// 204 and nothing, as clouds did before 2013.
-    Nothing,
+/// A call that answers 204 and nothing where clients of some older clouds insist on it, instead of
+/// 200 and the object's info.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LegacyCall {
+    /// `image`, with and without a conversion, as clouds did before 2013.
+    Image,
+    /// `start`, as one cloud's pages said. Other clients break on it.
+    Start,
 }
 
 #[derive(Clone)]
 struct Api {
     app: Arc<App>,
-    image_answer: ImageAnswer,
+    legacy: Arc<[LegacyCall]>,
 }
 
 /// The whole public API.
-pub(crate) fn router(app: Arc<App>, image_answer: ImageAnswer) -> Router {
-    Router::new().fallback(handle).with_state(Api { app, image_answer })
+pub(crate) fn router(app: Arc<App>, legacy: Vec<LegacyCall>) -> Router {
+    Router::new().fallback(handle).with_state(Api { app, legacy: legacy.into() })
 }
 
 async fn handle(State(api): State<Api>, request: http::Request<HttpBody>) -> Response {
@@ -83,7 +85,7 @@ async fn handle(State(api): State<Api>, request: http::Request<HttpBody>) -> Res
             let caught = AssertUnwindSafe(answer).catch_unwind().await;
             caught.unwrap_or_else(|_| Err(Error::internal("the handler of this call panicked")))
         }
-        None => Err(no_such_call()),
+        None => Err(no_such_call(parts.uri.path())),
     };
     let mut response = match answered {
         Ok(reply) => response::render(reply, Format::accepted(&parts.headers)),
@@ -146,7 +148,7 @@ impl Api {
                 asked.data = body::decode(headers, packed, MAX_WRITE).await?;
             }
         }
-        dispatch(&self.app, &caller, route.call, asked, self.image_answer).await
+        dispatch(&self.app, &caller, route.call, asked, &self.legacy).await
     }
 }
 
@@ -154,6 +156,9 @@ fn out_of_scope() -> Error {
     Error::new(ErrorKind::OutOfScope, "this call is for operators: use an operator's credentials")
 }
 
-fn no_such_call() -> Error {
-    Error::new(ErrorKind::NotFound, "there is no such call: see the list of calls")
+fn no_such_call(path: &str) -> Error {
+    match calls::not_offered(path) {
+        Some(why) => Error::new(ErrorKind::NotOffered, why),
+        None => Error::new(ErrorKind::NotFound, "there is no such call: see the list of calls"),
+    }
 }

@@ -4,6 +4,7 @@
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
+use elasticstack_core::resource::ResourceId;
 use elasticstack_core::wire::keys::Object;
 use elasticstack_core::wire::record::{Record, list_to_text};
 use http::StatusCode;
@@ -21,6 +22,8 @@ pub(super) enum Reply {
     Many(Object, Vec<Record>),
     /// All ids.
     Ids(Vec<String>),
+    /// Resources by type and name.
+    Resources(Vec<ResourceId>),
     /// Raw bytes, whatever form was asked for.
     Bytes(Bytes),
     /// Nothing.
@@ -39,6 +42,13 @@ pub(super) fn render(reply: Reply, format: Format) -> Response {
         (Reply::Ids(ids), Format::Text) => text(ids.iter().map(|id| format!("{id}\n")).collect()),
         (Reply::Ids(ids), Format::Json) => {
             json(&ids.iter().map(|id| serde_json::json!({ "uuid": id })).collect())
+        }
+        (Reply::Resources(ids), Format::Text) => {
+            text(ids.iter().map(|id| format!("{} {id}\n", id.kind().as_str())).collect())
+        }
+        (Reply::Resources(ids), Format::Json) => {
+            let listed = |id: &ResourceId| serde_json::json!({ "resource": id.to_string(), "type": id.kind().as_str() });
+            json(&ids.iter().map(listed).collect())
         }
         (Reply::Bytes(data), _) => ok("application/octet-stream", Body::from(data)),
         (Reply::Nothing, _) => {
@@ -115,6 +125,18 @@ mod tests {
             ),
             (ids(), Format::Text, plain, "x\ny\n"),
             (ids(), Format::Json, json, r#"[{"uuid":"x"},{"uuid":"y"}]"#),
+            (
+                Reply::Resources(vec![ResourceId::Ip([198, 51, 100, 7].into())]),
+                Format::Text,
+                plain,
+                "ip 198.51.100.7\n",
+            ),
+            (
+                Reply::Resources(vec![ResourceId::Ip([198, 51, 100, 7].into())]),
+                Format::Json,
+                json,
+                r#"[{"resource":"198.51.100.7","type":"ip"}]"#,
+            ),
             (Reply::Ids(vec![]), Format::Text, plain, ""),
             (Reply::Ids(vec![]), Format::Json, json, "[]"),
             (Reply::Many(Object::Drive, vec![]), Format::Text, plain, ""),

@@ -116,9 +116,13 @@ fn parameter(parameter: &Parameter) -> Value {
     });
     match parameter.names {
         Names::Object(object) => {
-            described["schema"] = schema::uuid();
+            described["schema"] = match object {
+                Object::Resource => schema::resource(),
+                _ => schema::uuid(),
+            };
             described["x-object"] = schema::word(object).into();
         }
+        Names::OneOf(words) => described["schema"] = schema::one_of(words),
         Names::Size => described["schema"] = schema::size(),
     }
     described
@@ -196,6 +200,30 @@ fn responses(route: &Route) -> Value {
                         "items": reference("schemas", &title(object)),
                     } },
                     "text/plain": { "schema": lines(object) },
+                }),
+            ),
+        ),
+        Answer::Ids(Object::Resource) => (
+            "200",
+            told(
+                "The resources by type and name.",
+                json!({
+                    "application/json": { "schema": {
+                        "type": "array",
+                        "items": {
+                            "type": "object",
+                            "properties": {
+                                "type": { "type": "string" },
+                                "resource": schema::resource(),
+                            },
+                            "required": ["type", "resource"],
+                            "additionalProperties": false,
+                        },
+                    } },
+                    "text/plain": { "schema": {
+                        "type": "string",
+                        "description": "One TYPE RESOURCE a line.",
+                    } },
                 }),
             ),
         ),

@@ -52,7 +52,14 @@ pub(crate) fn html() -> String {
             call(&mut page, route);
         }
     }
-    for object in [Object::Drive, Object::Server, Object::Profile, Object::Host] {
+    for object in [
+        Object::Drive,
+        Object::Server,
+        Object::Resource,
+        Object::Profile,
+        Object::Host,
+        Object::Pool,
+    ] {
         key_table(&mut page, object);
     }
     page.push_str("</body></html>\n");
@@ -128,6 +135,7 @@ fn curl(route: &Route) -> String {
         .parameters()
         .map(|parameter| match parameter.names {
             Names::Object(_) => schema::EXAMPLE_UUID,
+            Names::OneOf(words) => words.last().copied().unwrap_or_default(),
             Names::Size => "4096",
         })
         .collect();
@@ -197,6 +205,7 @@ fn takes(key: &Key) -> String {
         Takes::Range(low, high) => format!("{low} to {high}{unit}"),
         Takes::RangeOrAuto(low, high) => format!("auto, or {low} to {high}{unit}"),
         Takes::Flag => "true, false".to_owned(),
+        Takes::Form(form) => form.words().to_owned(),
         Takes::OneOf(words) => words.join(", "),
         Takes::Drive => "a drive's UUID".to_owned(),
         Takes::Devices => "devices".to_owned(),

@@ -3,7 +3,7 @@
 //! Invariant: what a schema of something given allows, the table's own check takes, and nothing
 //! else, but for what hangs on several keys or on what there is (a drive that is plugged in twice).
 
-use elasticstack_core::wire::keys::{Input, KEYS, Key, Object, Shape, Standing, Takes};
+use elasticstack_core::wire::keys::{Form, Input, KEYS, Key, Object, Shape, Standing, Takes};
 use serde_json::{Map, Value, json};
 
 /// A character of a word that a client chooses, as JSON Schema's dialect of expressions has it.
@@ -26,7 +26,9 @@ pub(super) const fn word(object: Object) -> &'static str {
     match object {
         Object::Drive => "drive",
         Object::Host => "host",
+        Object::Pool => "pool",
         Object::Profile => "profile",
+        Object::Resource => "resource",
         Object::Server => "server",
     }
 }
@@ -81,6 +83,16 @@ pub(super) fn lines(object: Object) -> Value {
 /// A path's parameter that is a UUID.
 pub(super) fn uuid() -> Value {
     json!({ "type": "string", "format": "uuid", "pattern": format!("^{UUID}$") })
+}
+
+/// A path's parameter that names a resource: a UUID or an address.
+pub(super) fn resource() -> Value {
+    json!({ "anyOf": [uuid(), { "type": "string", "pattern": Form::Address.pattern() }] })
+}
+
+/// A path's parameter that is one of these words.
+pub(super) fn one_of(words: &[&str]) -> Value {
+    json!({ "type": "string", "enum": words })
 }
 
 /// A path's parameter that is a number of bytes.
@@ -180,6 +192,7 @@ fn forms_of(takes: Takes, is_needed: bool) -> Vec<Value> {
             forms
         }
         Takes::Flag => vec![json!({ "enum": [true, false, "true", "false"] })],
+        Takes::Form(form) => vec![json!({ "type": "string", "pattern": form.pattern() })],
         Takes::OneOf(words) => vec![json!({ "enum": words })],
         Takes::Drive => vec![uuid()],
         Takes::Devices => {
@@ -257,6 +270,7 @@ pub(super) fn example(key: &Key) -> Value {
             low.saturating_mul(4).min(high).into()
         }
         Takes::Flag => "true".into(),
+        Takes::Form(form) => form.example().into(),
         Takes::OneOf(words) => words.first().copied().unwrap_or_default().into(),
         Takes::Drive | Takes::Uuids(_) => EXAMPLE_UUID.into(),
         Takes::Text(_) | Takes::Words(_) | Takes::Devices | Takes::Nothing => "example".into(),

@@ -14,15 +14,20 @@ use crate::cloud::{Answer, Cloud};
 
 const NOBODY: &str = "Basic N2YwMDAwMDEtMDAwMC00MDAwLTgwMDAtMDAwMDAwMDAwMDAxOmtleQ==";
 
+const NOTHING: &str = "3d6a2f10-0000-4000-8000-00000000b001";
+
 /// One object of each kind that customers have.
 struct Possessions {
     drive: String,
     server: String,
+    vlan: String,
 }
 
 impl Possessions {
     async fn of(cloud: &Cloud) -> Self {
-        Self { drive: cloud.drive().await, server: cloud.stopped_server().await }
+        let vlan = cloud.post("/resources/vlan/create", "name v").await.expect(200);
+        let vlan = vlan.value("resource").unwrap().to_owned();
+        Self { drive: cloud.drive().await, server: cloud.stopped_server().await, vlan }
     }
 
     fn id(&self, object: Object, host: &str) -> String {
@@ -30,26 +35,35 @@ impl Possessions {
             Object::Drive => self.drive.clone(),
             Object::Server => self.server.clone(),
             Object::Host => host.to_owned(),
+            Object::Resource => self.vlan.clone(),
+            Object::Pool => NOTHING.to_owned(),
             Object::Profile => unreachable!("a profile has no id"),
         }
     }
 
     fn owns(&self, text: &str) -> bool {
-        text.contains(&self.drive) || text.contains(&self.server)
+        [&self.drive, &self.server, &self.vlan].iter().any(|id| text.contains(*id))
     }
 }
 
-/// The route's path with what `id` says for each parameter that names an object, by its position.
+/// The route's path with what `id` says for each parameter that names an object, by its position
+/// among those.
 fn spelled(route: &Route, id: impl Fn(usize, Object) -> String) -> String {
+    let mut position = 0..;
     let parameters: Vec<String> = route
         .parameters()
-        .enumerate()
-        .map(|(position, parameter)| match parameter.names {
-            Names::Object(object) => id(position, object),
+        .map(|parameter| match parameter.names {
+            Names::Object(object) => id(position.next().unwrap(), object),
+            Names::OneOf(words) => words.last().unwrap().to_string(),
             Names::Size => "4096".to_owned(),
         })
         .collect();
     path(route.call, &parameters.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// The path of a route that names no object.
+fn plain(route: &Route) -> String {
+    spelled(route, |_, object| unreachable!("{}: {object:?}", route.path))
 }
 
 fn objects(route: &Route) -> usize {
@@ -104,7 +118,7 @@ async fn every_call_on_anothers_object_is_refused_as_if_it_were_missing() {
             assert!(!owners.owns(answer.text()), "{path}: {}", answer.text());
         }
         if objects(route) == 0 && route.effect == Effect::Reads {
-            let answer = call(&cloud, route.path, Some(&stranger)).await.expect(200);
+            let answer = call(&cloud, &plain(route), Some(&stranger)).await.expect(200);
             assert!(!owners.owns(answer.text()), "{}: {}", route.path, answer.text());
         }
     }
@@ -119,6 +133,7 @@ async fn every_call_of_operators_is_refused_to_customers() {
     for route in CALLS.iter().filter(|route| route.scope == Scope::Operator) {
         let path = spelled(route, |_, object| match object {
             Object::Host => host.clone(),
+            Object::Pool => NOTHING.to_owned(),
             other => unreachable!("{}: no {other:?} is an operator's", route.path),
         });
         let answer = call(&cloud, &path, Some(&cloud.basic)).await;
@@ -136,7 +151,7 @@ async fn everything(cloud: &Cloud) -> String {
         route.effect == Effect::Reads && route.scope == Scope::Customer && objects(route) == 0
     };
     for route in CALLS.iter().filter(reads) {
-        seen += cloud.get(route.path).await.expect(200).text();
+        seen += cloud.get(&plain(route)).await.expect(200).text();
     }
     seen
 }

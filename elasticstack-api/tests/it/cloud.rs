@@ -7,7 +7,7 @@ use axum::body::Body;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use elasticstack_api::hosts::MemoryDial;
-use elasticstack_api::http::ImageAnswer;
+use elasticstack_api::http::LegacyCall;
 use elasticstack_api::{Server, ServerBuilder};
 use elasticstack_core::prelude::*;
 use http::{Request, Response};
@@ -79,9 +79,9 @@ impl Cloud {
         Self::on(TestDatabase::new()).await
     }
 
-    /// A cloud that answers `image` as old ones did.
-    pub(crate) async fn legacy() -> Self {
-        let choose = |builder: ServerBuilder| builder.image_answer(ImageAnswer::Nothing);
+    /// A cloud in which these calls answer as old ones did.
+    pub(crate) async fn legacy(calls: &[LegacyCall]) -> Self {
+        let choose = |builder: ServerBuilder| builder.legacy(calls.iter().copied());
         Self::with(TestDatabase::new(), choose).await
     }
 

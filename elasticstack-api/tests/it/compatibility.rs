@@ -2,6 +2,7 @@
 
 use axum::body::Body;
 use elasticstack_api::app::StandardImage;
+use elasticstack_api::http::LegacyCall;
 use http::Request;
 use sha2::Digest as _;
 
@@ -59,11 +60,161 @@ async fn every_call_answers_with_the_exact_code_that_clients_demand() {
 }
 
 #[tokio::test]
-async fn old_clouds_answer_image_with_204() {
-    let cloud = Cloud::legacy().await;
-    let (source, target) = (cloud.drive().await, cloud.drive().await);
-    let imaged = cloud.post(&format!("/drives/{target}/image/{source}"), "").await.expect(204);
-    assert!(imaged.body.is_empty());
+async fn image_and_start_answer_200_and_each_204_where_it_is_named_legacy() {
+    for (legacy, image, start) in [
+        (&[][..], 200, 200),
+        (&[LegacyCall::Image], 204, 200),
+        (&[LegacyCall::Start], 200, 204),
+        (&[LegacyCall::Image, LegacyCall::Start], 204, 204),
+    ] {
+        let cloud = Cloud::legacy(legacy).await;
+        let (source, target) = (cloud.drive().await, cloud.drive().await);
+        let imaged = cloud.post(&format!("/drives/{target}/image/{source}"), "").await;
+        assert_eq!(imaged.expect(image).body.is_empty(), image == 204, "{legacy:?}");
+        let server = cloud.stopped_server().await;
+        let started = cloud.post(&format!("/servers/{server}/start"), "").await;
+        assert_eq!(started.expect(start).body.is_empty(), start == 204, "{legacy:?}");
+        let info = cloud.get(&format!("/servers/{server}/info")).await.expect(200);
+        assert_eq!(info.value("status"), Some("active"));
+        cloud.server.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_running_server_changes_in_these_keys_and_no_others() {
+    let cloud = Cloud::new().await;
+    let server = cloud.stopped_server().await;
+    let path = format!("/servers/{server}/set");
+    cloud.post(&format!("/servers/{server}/start"), "").await.expect(200);
+    for (key, value) in [
+        ("name", "other"),
+        ("cpu", "1500"),
+        ("persistent", "true"),
+        ("tags", "a b"),
+        ("user:role", "db"),
+        ("password", "secret12"),
+    ] {
+        let set = cloud.post(&path, &format!("{key} {value}")).await.expect(200);
+        assert_eq!(set.value(key), Some(value));
+    }
+    for change in [
+        "mem 1024",
+        "smp 2",
+        "boot",
+        "ide:0:0",
+        "nic:0:model virtio",
+        "nic:0:dhcp",
+        "vnc",
+        "vnc:ip",
+        "avoid:servers 5b0e3c52-0000-4000-8000-00000000d001",
+    ] {
+        let refused = cloud.post(&path, change).await.expect(409);
+        let keyword = refused.header("x-elastic-error");
+        assert!(keyword.starts_with("busy code=server_busy field="), "{change}: {keyword}");
+    }
+    // Old clients send the whole configuration again.
+    let same =
+        "vnc:ip auto\nvnc:password secret12\nmem 512\nnic:0:model e1000\nnic:1:vlan\ncpu 1600";
+    cloud.post(&path, same).await.expect(200);
+    let refused = cloud.post(&path, "sise").await.expect(400);
+    assert_eq!(refused.header("x-elastic-error"), "usage code=unknown_key field=sise");
+    cloud.server.close().await;
+}
+
+#[tokio::test]
+async fn every_kind_of_port_takes_a_drive_and_several_boot_in_order() {
+    let cloud = Cloud::new().await;
+    let mut body =
+        "name ports\ncpu 500\nmem 256\npersistent true\nboot ata:0:5 ide:1:1\n".to_owned();
+    let ports = ["ide:1:1", "scsi:0:7", "ata:0:5", "block:7"];
+    for port in ports {
+        body += &format!("{port} {}\n", cloud.drive().await);
+    }
+    body += "ata:0:5:media cdrom\nvnc:ip auto\nvnc:password abcd1234";
+    let made = cloud.post("/servers/create", &body).await.expect(200);
+    let server = made.value("server").unwrap().to_owned();
+    for (key, value) in [
+        ("boot", "ata:0:5 ide:1:1"),
+        ("ata:0:5:media", "cdrom"),
+        ("smp", "auto"),
+        ("vnc", "auto"),
+        ("password", "abcd1234"),
+    ] {
+        assert_eq!(made.value(key), Some(value), "{key}");
+    }
+    assert_eq!(made.value("vnc:password"), None, "the keys of 2.0 come out");
+    let path = format!("/servers/{server}/info/full");
+    let json = cloud.post_json(&path, "").await.expect(200).json();
+    assert_eq!(json["boot"], serde_json::json!(["ata:0:5", "ide:1:1"]));
+    assert!(ports.iter().all(|port| json[port].is_string()), "{json}");
+    let all = cloud.get("/servers/info/full").await.expect(200);
+    assert_eq!(all.text(), cloud.get("/servers/info").await.expect(200).text());
+    let stopped = cloud.post(&format!("/servers/{server}/stop"), "").await;
+    stopped.expect(204);
+    let one = r#"{"boot": ["ide:1:1"], "nic:1:model": null}"#;
+    let set = cloud.post_json(&format!("/servers/{server}/set"), one).await.expect(200).json();
+    assert_eq!(set["boot"], "ide:1:1");
+    cloud.server.close().await;
+}
+
+#[tokio::test]
+async fn a_server_runs_on_no_host_that_it_avoids() {
+    let cloud = Cloud::new().await;
+    let first = cloud.stopped_server().await;
+    let drive = cloud.drive().await;
+    cloud.post(&format!("/servers/{first}/start"), "").await.expect(200);
+    let stranger = "5b0e3c52-0000-4000-8000-00000000d001";
+    let body =
+        format!("name apart\ncpu 500\nmem 256\npersistent true\navoid:servers {stranger} {first}");
+    cloud.post("/servers/create", &body).await.expect(507);
+    let made = cloud.post("/servers/create/stopped", &body).await.expect(200);
+    assert_eq!(made.value("avoid:servers"), Some(format!("{stranger} {first}").as_str()));
+    let apart = made.value("server").unwrap().to_owned();
+    let start = format!("/servers/{apart}/start");
+    let refused = cloud.post(&start, "").await.expect(507);
+    assert!(refused.text().contains("to be avoided"), "{}", refused.text());
+    cloud.post(&format!("/servers/{first}/stop"), "").await.expect(204);
+    cloud.post(&start, "").await.expect(200);
+    cloud.post(&format!("/servers/{apart}/stop"), "").await.expect(204);
+    cloud
+        .post(&format!("/servers/{apart}/set"), &format!("avoid:drives {drive}"))
+        .await
+        .expect(200);
+    cloud.post(&start, "").await.expect(507);
+    cloud.post(&format!("/drives/{drive}/destroy"), "").await.expect(204);
+    cloud.post(&start, "").await.expect(200);
+    cloud.server.close().await;
+}
+
+#[tokio::test]
+async fn a_profile_is_changed_by_its_owner_in_what_it_has() {
+    let cloud = Cloud::new().await;
+    let set = cloud.post("/profile/set", "name Ada\nemail ada@example.org").await.expect(200);
+    assert_eq!((set.value("name"), set.value("email")), (Some("Ada"), Some("ada@example.org")));
+    assert_eq!(cloud.get("/profile/info").await.expect(200).text(), set.text());
+    for (body, error) in [
+        ("email nowhere", "usage code=invalid_value field=email"),
+        ("uuid x", "usage code=invalid_value field=uuid"),
+        ("balance 1", "usage code=unknown_key field=balance"),
+    ] {
+        let refused = cloud.post("/profile/set", body).await.expect(400);
+        assert_eq!(refused.header("x-elastic-error"), error);
+    }
+    assert_eq!(cloud.get("/profile/info").await.expect(200).text(), set.text());
+    cloud.server.close().await;
+}
+
+#[tokio::test]
+async fn folders_and_containers_are_refused_in_a_sentence() {
+    let cloud = Cloud::new().await;
+    for path in ["/folders/list", "/folders/info/standard", "/folders/create", "/folders/x/info"] {
+        let refused = cloud.post(path, "name x").await.expect(400);
+        assert_eq!(refused.header("x-elastic-error"), "usage code=not_offered", "{path}");
+        assert!(refused.text().contains("server of type vm"), "{}", refused.text());
+    }
+    let body = "name c\ncpu 500\nmem 256\ntype container";
+    let refused = cloud.post("/servers/create", body).await.expect(400);
+    assert_eq!(refused.header("x-elastic-error"), "usage code=not_offered field=type");
     cloud.server.close().await;
 }
 

@@ -16,6 +16,7 @@ mod imaging;
 mod lives;
 mod races;
 mod refusals;
+mod resources;
 mod restarts;
 mod several;
 mod usage;

@@ -83,7 +83,7 @@ async fn live(acts: Vec<Act>) -> (World, DriveId, ServerId) {
 }
 
 /// The intervals of one resource and meter in order, checked to be closed and not to overlap.
-fn tiles(world: &World, resource: &str, meter: Meter) -> Vec<Usage> {
+pub(crate) fn tiles(world: &World, resource: &str, meter: Meter) -> Vec<Usage> {
     let taken = world.biller.taken.lock().unwrap();
     let mut items: Vec<Usage> = taken
         .values()

@@ -32,6 +32,10 @@ pub enum ChangeKind {
         /// Its memory.
         mib: u32,
     },
+    /// A static IP is taken.
+    TakeIp,
+    /// A VLAN is made.
+    MakeVlan,
 }
 
 /// A biller's answer.
@@ -61,6 +65,10 @@ pub enum Meter {
     Memory,
     /// Size of a drive, in bytes.
     Drive,
+    /// A static IP, whether a server uses it or not; one each.
+    Ip,
+    /// A VLAN, whether a server uses it or not; one each.
+    Vlan,
 }
 
 impl Meter {
@@ -71,6 +79,8 @@ impl Meter {
             Self::Cpu => "cpu",
             Self::Memory => "memory",
             Self::Drive => "drive",
+            Self::Ip => "ip",
+            Self::Vlan => "vlan",
         }
     }
 }
@@ -87,7 +97,7 @@ pub struct Usage {
     pub id: UsageId,
     /// Who used it.
     pub account: AccountId,
-    /// The UUID of the drive or server.
+    /// The UUID of the drive, server or VLAN, or the static IP.
     pub resource: String,
     /// What was used.
     pub meter: Meter,

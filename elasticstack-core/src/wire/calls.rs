@@ -53,8 +53,34 @@ pub enum Call {
     HostsInfo,
     /// Names all hosts.
     HostsList,
+    /// Makes a pool of addresses.
+    PoolCreate,
+    /// Tells about one pool.
+    PoolInfo,
+    /// Tells about all pools.
+    PoolsInfo,
+    /// Names all pools.
+    PoolsList,
     /// Tells about the caller's account.
     ProfileInfo,
+    /// Changes the caller's account.
+    ProfileSet,
+    /// Takes a static IP or makes a VLAN.
+    ResourceCreate,
+    /// Gives a resource back.
+    ResourceDestroy,
+    /// Tells about one resource.
+    ResourceInfo,
+    /// Changes a resource.
+    ResourceSet,
+    /// Tells about all own resources.
+    ResourcesInfo,
+    /// Tells about all own resources of one type.
+    ResourcesInfoOf,
+    /// Names all own resources.
+    ResourcesList,
+    /// Names all own resources of one type.
+    ResourcesListOf,
     /// Makes a server and starts it.
     ServerCreate,
     /// Makes a server.
@@ -63,6 +89,8 @@ pub enum Call {
     ServerDestroy,
     /// Tells about one server.
     ServerInfo,
+    /// Tells about one server, with all that is measured.
+    ServerInfoFull,
     /// Presses a server's reset button.
     ServerReset,
     /// Shows what a server wrote to its serial port.
@@ -77,6 +105,8 @@ pub enum Call {
     ServerStop,
     /// Tells about all own servers.
     ServersInfo,
+    /// Tells about all own servers, with all that is measured.
+    ServersInfoFull,
     /// Names all own servers.
     ServersList,
 }
@@ -225,7 +255,7 @@ impl Route {
 
 use Answer::{Ids, Many, Nothing, One};
 use Body::{Ignored, Record};
-use Object::{Drive, Host, Profile, Server};
+use Object::{Drive, Host, Pool, Profile, Resource, Server};
 
 /// Every call of the public API. A path with fewer parameters comes first where two could match.
 pub const CALLS: &[Route] = &[
@@ -341,6 +371,12 @@ pub const CALLS: &[Route] = &[
     ),
     read(Call::ServersList, "/servers/list", Ids(Server), "The ids of your servers."),
     read(Call::ServersInfo, "/servers/info", Many(Server), "All your servers."),
+    read(
+        Call::ServersInfoFull,
+        "/servers/info/full",
+        Many(Server),
+        "All your servers with all that is measured; today the same as info.",
+    ),
     change(
         Call::ServerCreate,
         "/servers/create",
@@ -356,12 +392,18 @@ pub const CALLS: &[Route] = &[
         "Makes a server and leaves it stopped.",
     ),
     read(Call::ServerInfo, "/servers/SERVER/info", One(Server), "One server."),
+    read(
+        Call::ServerInfoFull,
+        "/servers/SERVER/info/full",
+        One(Server),
+        "One server with all that is measured; today the same as info.",
+    ),
     change(
         Call::ServerSet,
         "/servers/SERVER/set",
         Record(Server),
         One(Server),
-        "Changes a server; most keys wait until it is stopped.",
+        "Changes a server; while it runs name, cpu, persistent, tags, user:* and password only.",
     ),
     change(Call::ServerStart, "/servers/SERVER/start", Ignored, One(Server), "Starts a server."),
     change(
@@ -409,8 +451,73 @@ pub const CALLS: &[Route] = &[
     )
     .for_operators(),
     read(Call::HostInfo, "/hosts/HOST/info", One(Host), "One host.").for_operators(),
+    read(Call::ResourcesList, "/resources/list", Ids(Resource), "Your static IPs and VLANs."),
+    read(Call::ResourcesInfo, "/resources/info", Many(Resource), "Your static IPs and VLANs."),
+    read(
+        Call::ResourcesListOf,
+        "/resources/TYPE/list",
+        Ids(Resource),
+        "Your resources of one type.",
+    ),
+    read(
+        Call::ResourcesInfoOf,
+        "/resources/TYPE/info",
+        Many(Resource),
+        "Your resources of one type.",
+    ),
+    change(
+        Call::ResourceCreate,
+        "/resources/TYPE/create",
+        Record(Resource),
+        One(Resource),
+        "Takes the lowest free address as a static IP, or makes a VLAN; it is metered from now on.",
+    ),
+    read(Call::ResourceInfo, "/resources/TYPE/RESOURCE/info", One(Resource), "One resource."),
+    change(
+        Call::ResourceSet,
+        "/resources/TYPE/RESOURCE/set",
+        Record(Resource),
+        One(Resource),
+        "Changes a resource.",
+    ),
+    change(
+        Call::ResourceDestroy,
+        "/resources/TYPE/RESOURCE/destroy",
+        Ignored,
+        Nothing,
+        "Gives back a resource that no running server uses.",
+    ),
+    read(Call::PoolsList, "/pools/list", Ids(Pool), "The ids of all pools.").for_operators(),
+    read(Call::PoolsInfo, "/pools/info", Many(Pool), "All pools of addresses.").for_operators(),
+    change(
+        Call::PoolCreate,
+        "/pools/create",
+        Record(Pool),
+        One(Pool),
+        "Adds a pool of addresses that static IPs are taken from.",
+    )
+    .for_operators(),
+    read(Call::PoolInfo, "/pools/POOL/info", One(Pool), "One pool.").for_operators(),
     read(Call::ProfileInfo, "/profile/info", One(Profile), "Your account."),
+    change(
+        Call::ProfileSet,
+        "/profile/set",
+        Record(Profile),
+        One(Profile),
+        "Changes your account.",
+    ),
 ];
+
+/// What old clouds had under a first segment that this one does not offer, and what to do instead.
+pub const NOT_OFFERED: &[(&str, &str)] =
+    &[("folders", "folders and containers are not offered: make a drive and a server of type vm")];
+
+/// Why a path that is no call is not offered, where old clouds had it.
+#[must_use]
+pub fn not_offered(path: &str) -> Option<&'static str> {
+    let first = path.split('/').find(|segment| !segment.is_empty())?;
+    NOT_OFFERED.iter().find(|(segment, _)| *segment == first).map(|(_, why)| *why)
+}
 
 /// The row of `call`.
 #[must_use]

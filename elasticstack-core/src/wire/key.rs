@@ -4,6 +4,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::hypervisor::Device;
 use crate::name::Name;
 use crate::units::Bytes;
+use crate::wire::form::Form;
 use crate::wire::record::is_word;
 
 /// What a record is about.
@@ -13,8 +14,12 @@ pub enum Object {
     Drive,
     /// A host, as operators see it.
     Host,
+    /// A pool of addresses, as operators see it.
+    Pool,
     /// A profile: an account as its owner sees it.
     Profile,
+    /// A static IP or a VLAN.
+    Resource,
     /// A server.
     Server,
 }
@@ -58,6 +63,8 @@ pub enum Takes {
     RangeOrAuto(u32, u32),
     /// `true` or `false`.
     Flag,
+    /// A value that is spelled in one way only.
+    Form(Form),
     /// One of these words.
     OneOf(&'static [&'static str]),
     /// A drive's UUID.
@@ -243,6 +250,8 @@ impl Key {
             },
             Takes::Flag if matches!(value, "true" | "false") => return Ok(()),
             Takes::Flag => "true or false".to_owned(),
+            Takes::Form(form) if form.fits(value) => return Ok(()),
+            Takes::Form(form) => form.words().to_owned(),
             Takes::OneOf(words) if words.contains(&value) => return Ok(()),
             Takes::OneOf(words) => words.join(" or "),
             Takes::Drive => match value.parse::<crate::id::DriveId>() {

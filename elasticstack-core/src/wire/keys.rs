@@ -3,6 +3,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::record::Record;
 
+pub use super::form::Form;
 use super::key::key;
 pub use super::key::{Input, Key, Object, Shape, Standing, Takes, parse_size};
 
@@ -10,7 +11,14 @@ const DRIVE: &[Object] = &[Object::Drive];
 const HOST: &[Object] = &[Object::Host];
 const SERVER: &[Object] = &[Object::Server];
 const BOTH: &[Object] = &[Object::Drive, Object::Server];
-const ALL: &[Object] = &[Object::Drive, Object::Host, Object::Profile, Object::Server];
+const POOL: &[Object] = &[Object::Pool];
+const PROFILE: &[Object] = &[Object::Profile];
+const RESOURCE: &[Object] = &[Object::Resource];
+const OWNED: &[Object] = &[Object::Drive, Object::Resource, Object::Server];
+const ALL: &[Object] =
+    &[Object::Drive, Object::Host, Object::Pool, Object::Profile, Object::Resource, Object::Server];
+
+const ADDRESS: Takes = Takes::Form(Form::Address);
 
 /// Every key of the public API.
 pub const KEYS: &[Key] = &[
@@ -23,6 +31,10 @@ pub const KEYS: &[Key] = &[
         "Where its agent listens, as ADDRESS:PORT.",
     )
     .needed_by(HOST),
+    key("addresses", POOL, Input::Never, Takes::Nothing, "How many addresses it has.")
+        .number_of("addresses"),
+    key("addresses:free", POOL, Input::Never, Takes::Nothing, "How many of them nobody has.")
+        .number_of("addresses"),
     key(
         "array:*",
         HOST,
@@ -38,6 +50,20 @@ pub const KEYS: &[Key] = &[
         Input::Create,
         Takes::Uuids(4_000),
         "Drives of yours to share no array with.",
+    ),
+    key(
+        "avoid:drives",
+        SERVER,
+        Input::Stopped,
+        Takes::Uuids(4_000),
+        "Drives of yours to share no host with; others avoid nothing.",
+    ),
+    key(
+        "avoid:servers",
+        SERVER,
+        Input::Stopped,
+        Takes::Uuids(4_000),
+        "Servers of yours to share no host with while they run; others avoid nothing.",
     ),
     key("block:{0-7}", SERVER, Input::Stopped, Takes::Drive, "The drive on a virtio-blk port."),
     key("block:{0-7}:media", SERVER, Input::Stopped, MEDIA, "disk or cdrom; disk if unset."),
@@ -64,10 +90,10 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "claimed",
-        DRIVE,
+        &[Object::Drive, Object::Resource],
         Input::Never,
         Takes::Nothing,
-        "The servers and jobs that use the drive now; absent if none does.",
+        "The servers and jobs that use it now; absent if none does.",
     ),
     key(
         "cpu",
@@ -89,7 +115,7 @@ pub const KEYS: &[Key] = &[
     key("cpu:total", HOST, Input::Never, Takes::Nothing, "Its processor time in MHz.")
         .number_of("MHz"),
     key("drive", DRIVE, Input::Never, Takes::Nothing, "The drive's UUID."),
-    key("email", &[Object::Profile], Input::Never, Takes::Nothing, "Where the account is reached."),
+    key("email", PROFILE, Input::Always, Takes::Text(254), "Where the account is reached."),
     key(
         "encryption:cipher",
         DRIVE,
@@ -105,6 +131,7 @@ pub const KEYS: &[Key] = &[
         Takes::Nothing,
         "Why the last imaging or start of it failed.",
     ),
+    key("first", POOL, Input::Create, ADDRESS, "Its lowest address.").needed_by(POOL),
     key(
         "format",
         DRIVE,
@@ -112,6 +139,15 @@ pub const KEYS: &[Key] = &[
         Takes::Nothing,
         "gzip for a compressed image, to be imaged with gunzip.",
     ),
+    key(
+        "gateway",
+        POOL,
+        Input::Create,
+        ADDRESS,
+        "The router of its subnet, itself none of the pool's addresses.",
+    )
+    .needed_by(POOL),
+    key("gateway", RESOURCE, Input::Never, Takes::Nothing, "The router of a static IP's subnet."),
     key("host", HOST, Input::Never, Takes::Nothing, "The host's UUID."),
     key("ide:{0-1}:{0-1}", SERVER, Input::Stopped, Takes::Drive, "The drive on an IDE port."),
     key("ide:{0-1}:{0-1}:media", SERVER, Input::Stopped, MEDIA, "disk or cdrom; disk if unset."),
@@ -122,6 +158,7 @@ pub const KEYS: &[Key] = &[
         Takes::Nothing,
         "How far imaging is, or queued; absent if none goes on.",
     ),
+    key("last", POOL, Input::Create, ADDRESS, "Its highest address.").needed_by(POOL),
     key(
         "licenses",
         DRIVE,
@@ -137,8 +174,31 @@ pub const KEYS: &[Key] = &[
     key("mem:total", HOST, Input::Never, Takes::Nothing, "Its memory for guests in MiB.")
         .number_of("MiB"),
     key("name", ALL, Input::Always, Takes::Name, "What you call it; 1 to 80 characters.")
-        .needed_by(HOST),
-    key("nic:0:dhcp", SERVER, Input::Stopped, Takes::Text(40), "auto, or a static IP.").kept(),
+        .needed_by(&[Object::Host, Object::Pool]),
+    key(
+        "nameserver",
+        POOL,
+        Input::Create,
+        Takes::Form(Form::Addresses),
+        "The name servers that its addresses use.",
+    ),
+    key(
+        "nameserver",
+        RESOURCE,
+        Input::Never,
+        Takes::Nothing,
+        "The name servers for a static IP, parted by spaces.",
+    ),
+    key("netmask", POOL, Input::Create, ADDRESS, "The mask of its subnet.").needed_by(POOL),
+    key("netmask", RESOURCE, Input::Never, Takes::Nothing, "The mask of a static IP's subnet."),
+    key(
+        "nic:0:dhcp",
+        SERVER,
+        Input::Stopped,
+        Takes::Form(Form::AutoOrAddress),
+        "auto, or a static IP of yours, which one running server at a time may have.",
+    )
+    .kept(),
     key("nic:0:dhcp:ip", SERVER, Input::Stopped, Takes::Text(40), "The address in use.").kept(),
     key(
         "nic:0:firewall:*",
@@ -148,17 +208,29 @@ pub const KEYS: &[Key] = &[
         "The firewall of the first card.",
     )
     .refused_but(&[]),
-    key("nic:{0-3}:mac", SERVER, Input::Stopped, Takes::Text(17), "The card's hardware address.")
-        .kept(),
+    key(
+        "nic:{0-3}:mac",
+        SERVER,
+        Input::Stopped,
+        Takes::Form(Form::Mac),
+        "The card's hardware address, unlike any other on its VLAN; drawn if unset.",
+    )
+    .kept(),
     key(
         "nic:{0-3}:model",
         SERVER,
         Input::Stopped,
         Takes::OneOf(&["e1000", "rtl8139", "virtio"]),
-        "The model of the network card.",
+        "The model of the network card; e1000 if unset.",
     ),
-    key("nic:{0-3}:vlan", SERVER, Input::Stopped, Takes::Text(36), "The VLAN the card is on.")
-        .kept(),
+    key(
+        "nic:{0-3}:vlan",
+        SERVER,
+        Input::Stopped,
+        Takes::Form(Form::Vlan),
+        "The VLAN of yours that the card is on.",
+    )
+    .kept(),
     key(
         "password",
         SERVER,
@@ -173,6 +245,7 @@ pub const KEYS: &[Key] = &[
         Takes::Flag,
         "true: stopping it keeps it; else it vanishes when it stops.",
     ),
+    key("pool", POOL, Input::Never, Takes::Nothing, "The pool's UUID."),
     key(
         "rawsize",
         DRIVE,
@@ -188,6 +261,7 @@ pub const KEYS: &[Key] = &[
         Takes::Uuids(4_000),
         "Accounts that may image from it; all-f for everybody.",
     ),
+    key("resource", RESOURCE, Input::Never, Takes::Nothing, "The address, or the VLAN's UUID."),
     key("scsi:0:{0-7}", SERVER, Input::Stopped, Takes::Drive, "The drive on a virtio-scsi port."),
     key("scsi:0:{0-7}:media", SERVER, Input::Stopped, MEDIA, "disk or cdrom; disk if unset."),
     key("server", SERVER, Input::Never, Takes::Nothing, "The server's UUID."),
@@ -223,7 +297,7 @@ pub const KEYS: &[Key] = &[
         Takes::Nothing,
         "What it is: active, stopped, paused and so on.",
     ),
-    key("tags", BOTH, Input::Always, Takes::Words(1_000), "Words of yours to find it by."),
+    key("tags", OWNED, Input::Always, Takes::Words(1_000), "Words of yours to find it by."),
     key(
         "tier",
         DRIVE,
@@ -232,27 +306,29 @@ pub const KEYS: &[Key] = &[
         "The kind of array to lie on; disk if unset. Arrays do not tell their kind yet.",
     )
     .kept(),
-    key("type", SERVER, Input::Create, Takes::OneOf(&["vm"]), "vm."),
-    key("user", BOTH, Input::Never, Takes::Nothing, "The owner's UUID."),
-    key("user:*", BOTH, Input::Always, Takes::Text(4_000), "Anything you want to note."),
+    key("type", RESOURCE, Input::Never, Takes::Nothing, "ip or vlan."),
+    key("type", SERVER, Input::Create, Takes::Text(40), "vm; containers are not offered yet.")
+        .refused_but(&["vm"]),
+    key("user", OWNED, Input::Never, Takes::Nothing, "The owner's UUID."),
+    key("user:*", OWNED, Input::Always, Takes::Text(4_000), "Anything you want to note."),
     key("uuid", ALL, Input::Never, Takes::Nothing, "The object's UUID, in lists."),
     key(
         "vnc",
         SERVER,
-        Input::Always,
+        Input::Stopped,
         Takes::OneOf(&["auto"]),
         "auto: the screen is served where vnc:ip says.",
     ),
     key(
         "vnc:ip",
         SERVER,
-        Input::Always,
+        Input::Stopped,
         Takes::Text(40),
         "Where the screen is served, port 5900; auto on input.",
     )
     .refused_but(&["auto"]),
     key("vnc:password", SERVER, Input::Always, Takes::Text(8), "The older name of password."),
-    key("vnc:tls", SERVER, Input::Always, Takes::Text(8), "Encryption of the screen.")
+    key("vnc:tls", SERVER, Input::Stopped, Takes::Text(8), "Encryption of the screen.")
         .refused_but(&["off"]),
 ];
 
@@ -324,7 +400,10 @@ mod tests {
     #[test]
     fn every_row_is_sorted_documented_and_found_by_its_own_name() {
         for pair in KEYS.windows(2) {
-            assert!(pair[0].pattern < pair[1].pattern, "{} is out of order", pair[1].pattern);
+            let [one, next] = [&pair[0], &pair[1]];
+            assert!(one.pattern <= next.pattern, "{} is out of order", next.pattern);
+            let shared = one.objects.iter().any(|object| next.objects.contains(object));
+            assert!(one.pattern != next.pattern || !shared, "{} stands twice", next.pattern);
         }
         for key in KEYS {
             assert!(key.doc.ends_with('.'), "{}: {:?}", key.pattern, key.doc);
@@ -367,7 +446,14 @@ mod tests {
             (Server, Create, "vnc:tls", "on", NotOffered),
             (Server, Create, "nic:0:firewall:policy", "accept", NotOffered),
             (Server, Create, "password", "123456789", InvalidValue),
+            (Server, Create, "type", "container", NotOffered),
+            (Server, Create, "nic:0:dhcp", "192.0.2.256", InvalidValue),
+            (Server, Create, "nic:1:vlan", "v", InvalidValue),
+            (Server, Create, "nic:1:mac", "01:00:5e:00:00:01", InvalidValue),
             (Server, SetRunning, "mem", "512", ServerBusy),
+            (Server, SetRunning, "vnc", "auto", ServerBusy),
+            (Server, SetRunning, "nic:0:dhcp", "auto", ServerBusy),
+            (Server, SetRunning, "avoid:servers", "", ServerBusy),
         ] {
             let refused = check(object, moment, &Record::new().with(key, value)).unwrap_err();
             assert_eq!(refused.kind(), kind, "{key} {value}: {refused}");

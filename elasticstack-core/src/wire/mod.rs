@@ -5,6 +5,7 @@
 //! parsers, its server, its client and its documentation all read them.
 
 pub mod calls;
+pub mod form;
 #[cfg(feature = "internal")]
 pub mod internal;
 mod key;

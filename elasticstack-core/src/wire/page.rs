@@ -35,7 +35,7 @@ pub fn markdown() -> String {
         let doc = format!("{}{scope}", route.doc);
         line(&mut page, [&format!("{method} `{}`", route.path), &body, &answer, &doc]);
     }
-    for object in [Object::Drive, Object::Server, Object::Profile, Object::Host] {
+    for object in OBJECTS {
         let _ = write!(page, "\n## Keys of a {}\n\n", word(object));
         page.push_str("| key | given | takes | |\n|---|---|---|---|\n");
         for key in KEYS.iter().filter(|key| key.objects.contains(&object)) {
@@ -45,6 +45,9 @@ pub fn markdown() -> String {
     }
     page
 }
+
+const OBJECTS: [Object; 6] =
+    [Object::Drive, Object::Server, Object::Resource, Object::Profile, Object::Host, Object::Pool];
 
 const PREFACE: &str = "# The public API
 
@@ -68,7 +71,9 @@ fn word(object: Object) -> &'static str {
     match object {
         Object::Drive => "drive",
         Object::Host => "host",
+        Object::Pool => "pool",
         Object::Profile => "profile",
+        Object::Resource => "resource",
         Object::Server => "server",
     }
 }
@@ -98,6 +103,7 @@ fn takes(takes: Takes) -> String {
         Takes::Range(low, high) => format!("{low} to {high}"),
         Takes::RangeOrAuto(low, high) => format!("auto, or {low} to {high}"),
         Takes::Flag => "true, false".to_owned(),
+        Takes::Form(form) => form.words().to_owned(),
         Takes::OneOf(words) => words.join(", "),
         Takes::Drive => "a drive's UUID".to_owned(),
         Takes::Devices => "devices".to_owned(),

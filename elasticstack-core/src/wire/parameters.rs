@@ -8,6 +8,8 @@ use super::keys::Object;
 pub enum Names {
     /// An object, by its UUID.
     Object(Object),
+    /// One of these words.
+    OneOf(&'static [&'static str]),
     /// A number of bytes, with an optional suffix k, M, G or T.
     Size,
 }
@@ -36,9 +38,12 @@ pub const PARAMETERS: &[Parameter] = &[
     object("DRIVE", Object::Drive, "The drive's UUID."),
     object("HOST", Object::Host, "The host's UUID."),
     size("OFFSET", "The first byte, counted from 0."),
+    object("POOL", Object::Pool, "The pool's UUID."),
+    object("RESOURCE", Object::Resource, "The address, or the VLAN's UUID."),
     object("SERVER", Object::Server, "The server's UUID."),
     size("SIZE", "How many bytes."),
     object("SOURCE", Object::Drive, "The UUID of the drive to copy from."),
+    Parameter { name: "TYPE", names: Names::OneOf(&["ip", "vlan"]), doc: "ip or vlan." },
 ];
 
 /// The row of `name`.

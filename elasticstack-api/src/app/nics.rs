@@ -1,0 +1,114 @@
+//! Network cards in a server's record: filling in what its owner left open.
+//!
+//! Invariants: a card that is stored has a model and a hardware address; no two cards of one
+//! account's servers have the same address on one VLAN.
+
+use elasticstack_core::prelude::*;
+use elasticstack_core::wire::record::Record;
+
+use crate::db::{Reader, ServerRow};
+
+/// The network cards that a server may have.
+pub(super) const NICS: u8 = 4;
+
+/// Hardware addresses to give to cards that have none: drawn before a transaction, which may be
+/// rerun.
+#[derive(Debug)]
+pub(super) struct Macs(Vec<String>);
+
+impl Macs {
+    /// Draws one for each card, in the range that QEMU's cards have.
+    pub(super) fn draw() -> Result<Self> {
+        let mut bits = [0; 4 * NICS as usize];
+        getrandom::fill(&mut bits)
+            .map_err(|error| Error::internal(format!("drawing hardware addresses: {error}")))?;
+        let mac = |four: &[u8]| {
+            let octets: Vec<String> =
+                [0x52, 0x54].iter().chain(four).map(|octet| format!("{octet:02x}")).collect();
+            octets.join(":")
+        };
+        Ok(Self(bits.chunks(4).map(mac).collect()))
+    }
+}
+
+/// Gives each card of `config` a model and a hardware address, and takes the address of a card
+/// away that `change` leaves without anything else.
+pub(super) fn fill_in(config: &mut Record, change: &Record, macs: &Macs) {
+    for (index, drawn) in (0..NICS).zip(&macs.0) {
+        let key = |what: &str| format!("nic:{index}:{what}");
+        let is_there =
+            ["model", "dhcp", "vlan"].iter().any(|what| config.value(&key(what)).is_some());
+        let mac = key("mac");
+        if !is_there && change.value(&mac).is_none() {
+            config.remove(&mac);
+            continue;
+        }
+        if config.value(&key("model")).is_none() {
+            config.set(key("model"), "e1000");
+        }
+        let given = config.value(&mac).map_or_else(|| drawn.clone(), str::to_ascii_lowercase);
+        config.set(mac, given);
+    }
+}
+
+/// Refuses a card whose hardware address another card of the account has on the same VLAN.
+pub(super) async fn unlike_others(
+    reader: &mut Reader,
+    row: &ServerRow,
+    config: &Record,
+) -> Result<()> {
+    let own = on_vlans(config);
+    if own.is_empty() {
+        return Ok(());
+    }
+    let others = reader.servers_of(row.account).await?;
+    let others = others.iter().filter(|other| other.server != row.server);
+    let mut taken: Vec<(String, String)> =
+        others.flat_map(|other| on_vlans(&other.config)).map(|(_, card)| card).collect();
+    for (key, card) in own {
+        if taken.contains(&card) {
+            let sentence = format!("another card on that VLAN has the address {}", card.1);
+            return Err(Error::new(ErrorKind::InvalidValue, sentence).field(key));
+        }
+        taken.push(card);
+    }
+    Ok(())
+}
+
+/// The VLAN and hardware address of each card that is on one, with the key of the address.
+fn on_vlans(config: &Record) -> Vec<(String, (String, String))> {
+    let card = |index| {
+        let mac = format!("nic:{index}:mac");
+        let vlan = config.value(&format!("nic:{index}:vlan"))?.to_owned();
+        let address = config.value(&mac)?.to_owned();
+        Some((mac, (vlan, address)))
+    };
+    (0..NICS).filter_map(card).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_card_gets_what_was_left_open_keeps_it_and_goes_whole() {
+        let (first, second) = (Macs::draw().unwrap(), Macs::draw().unwrap());
+        let given = Record::new()
+            .with("nic:0:dhcp", "auto")
+            .with("nic:1:model", "virtio")
+            .with("nic:2:mac", "52:54:00:AA:BB:CC");
+        let mut config = given.clone();
+        fill_in(&mut config, &given, &first);
+        assert_eq!(config.value("nic:0:model"), Some("e1000"));
+        assert_eq!(config.value("nic:1:model"), Some("virtio"));
+        assert_eq!(config.value("nic:2:mac"), Some("52:54:00:aa:bb:cc"));
+        assert_eq!(config.value("nic:3:mac"), None);
+        let drawn = config.value("nic:0:mac").unwrap().to_owned();
+        assert!(drawn.starts_with("52:54:") && config.value("nic:1:mac") != Some(&drawn));
+        fill_in(&mut config, &Record::new(), &second);
+        assert_eq!(config.value("nic:0:mac"), Some(drawn.as_str()), "it stays what it was");
+        config.remove("nic:1:model");
+        fill_in(&mut config, &Record::new(), &second);
+        assert_eq!(config.value("nic:1:mac"), None);
+    }
+}

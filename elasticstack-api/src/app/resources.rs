@@ -1,0 +1,237 @@
+//! Resources: static IPs and VLANs. Taking and giving them back, and their use by servers.
+//!
+//! Invariants: an address has one owner; usage opens and ends in the transaction that takes the
+//! resource or gives it back, whether a server uses it or not. As with drives, a server that names
+//! a resource claims it while it runs: a static IP alone, a VLAN beside others; what is claimed is
+//! not given back.
+
+use std::collections::BTreeMap;
+
+use elasticstack_core::prelude::*;
+use elasticstack_core::resource::{ResourceId, ResourceKind};
+use elasticstack_core::wire::keys::{self, Moment, Object};
+use elasticstack_core::wire::record::Record;
+
+use super::access::{Wish, permitted};
+use super::drive_record::bounded;
+use super::server_record::Wire;
+use super::{App, Caller, new_id};
+use crate::db::{PoolRow, Reader, ResourceRow, ServerRow, Writer};
+use crate::usage::{self, Edge, Metered};
+
+impl App {
+    /// The caller's resources, of one kind or of all.
+    ///
+    /// # Errors
+    /// `Internal`.
+    pub async fn resource_ids(
+        &self,
+        caller: &Caller,
+        kind: Option<ResourceKind>,
+    ) -> Result<Vec<ResourceId>> {
+        let rows = of_kind(&mut self.db.read().await?, caller.account, kind).await?;
+        Ok(rows.into_iter().map(|row| row.resource).collect())
+    }
+
+    /// All that is to be said of the caller's resources, of one kind or of all.
+    ///
+    /// # Errors
+    /// `Internal`.
+    pub async fn resources_info(
+        &self,
+        caller: &Caller,
+        kind: Option<ResourceKind>,
+    ) -> Result<Vec<Record>> {
+        let mut reader = self.db.read().await?;
+        let rows = of_kind(&mut reader, caller.account, kind).await?;
+        let pools = pools_by_id(&mut reader).await?;
+        let mut records = Vec::new();
+        for row in rows {
+            records.push(info(&mut reader, &pools, &row).await?);
+        }
+        Ok(records)
+    }
+
+    /// One resource of the caller's.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn resource_info(&self, caller: &Caller, id: ResourceId) -> Result<Record> {
+        let mut reader = self.db.read().await?;
+        let row = permitted(caller.account, reader.resource(id).await?, Wish::See)?;
+        let pools = pools_by_id(&mut reader).await?;
+        info(&mut reader, &pools, &row).await
+    }
+
+    /// Takes the lowest free address, or makes a VLAN.
+    ///
+    /// # Errors
+    /// Those of a record's check; `PaymentRequired`; `NoCapacity` if no address is free.
+    pub async fn resource_create(
+        &self,
+        caller: &Caller,
+        kind: ResourceKind,
+        wish: &Record,
+    ) -> Result<Record> {
+        keys::check(Object::Resource, Moment::Create, wish)?;
+        let account = caller.account;
+        let change = self.authorize(account, kind.making()).await?;
+        let (now, vlan) = (self.now(), new_id());
+        let mut config = Record::new();
+        config.apply(wish);
+        let config = &config;
+        let id = self
+            .db
+            .write(|tx| {
+                Box::pin(async move {
+                    let (resource, pool) = match kind {
+                        ResourceKind::Ip => lowest_free(tx).await?,
+                        ResourceKind::Vlan => (ResourceId::Vlan(vlan), None),
+                    };
+                    let row = ResourceRow { resource, account, pool, config: config.clone() };
+                    tx.save_resource(&row).await?;
+                    usage::begin(tx, &metered(&row), 1, Edge::Ours(now), Some(change)).await?;
+                    Ok(resource)
+                })
+            })
+            .await?;
+        self.resource_info(caller, id).await
+    }
+
+    /// Changes what the caller has set of a resource.
+    ///
+    /// # Errors
+    /// `NotFound`; those of a record's check.
+    pub async fn resource_set(
+        &self,
+        caller: &Caller,
+        id: ResourceId,
+        change: &Record,
+    ) -> Result<Record> {
+        let account = caller.account;
+        permitted(account, self.db.read().await?.resource(id).await?, Wish::Own)?;
+        keys::check(Object::Resource, Moment::SetStopped, change)?;
+        self.db
+            .write(|tx| {
+                Box::pin(async move {
+                    let before = permitted(account, tx.resource(id).await?, Wish::Own)?;
+                    let mut row = before.clone();
+                    row.config.apply(change);
+                    bounded(&row.config)?;
+                    if row != before {
+                        tx.save_resource(&row).await?;
+                    }
+                    Ok(())
+                })
+            })
+            .await?;
+        self.resource_info(caller, id).await
+    }
+
+    /// Gives a resource back. The next one to take an address may get it.
+    ///
+    /// # Errors
+    /// `NotFound`; `ResourceInUse`.
+    pub async fn resource_destroy(&self, caller: &Caller, id: ResourceId) -> Result<()> {
+        let (account, now) = (caller.account, self.now());
+        self.db
+            .write(|tx| {
+                Box::pin(async move {
+                    let row = permitted(account, tx.resource(id).await?, Wish::Own)?;
+                    let users = tx.users_of(id).await?;
+                    if !users.is_empty() {
+                        return Err(in_use(id, &users));
+                    }
+                    tx.delete_resource(id).await?;
+                    usage::end(tx, &metered(&row), Edge::Ours(now)).await
+                })
+            })
+            .await
+    }
+}
+
+/// Claims a resource for the server's next run.
+pub(super) async fn connect(tx: &mut Writer<'_>, row: &ServerRow, wire: &Wire) -> Result<()> {
+    let id = wire.resource;
+    permitted(row.account, tx.resource(id).await?, Wish::Own)?;
+    if id.kind() == ResourceKind::Ip {
+        let users = tx.users_of(id).await?;
+        if users.iter().any(|user| *user != row.server) {
+            return Err(in_use(id, &users));
+        }
+    }
+    tx.claim_resource(id, row.server).await
+}
+
+async fn of_kind(
+    reader: &mut Reader,
+    account: AccountId,
+    kind: Option<ResourceKind>,
+) -> Result<Vec<ResourceRow>> {
+    let mut rows = reader.resources_of(account).await?;
+    rows.retain(|row| kind.is_none_or(|kind| kind == row.resource.kind()));
+    Ok(rows)
+}
+
+async fn lowest_free(tx: &mut Writer<'_>) -> Result<(ResourceId, Option<PoolId>)> {
+    for pool in tx.pools().await? {
+        if let Some(address) = tx.lowest_free(&pool).await? {
+            return Ok((ResourceId::Ip(address), Some(pool.pool)));
+        }
+    }
+    Err(Error::new(
+        ErrorKind::NoCapacity,
+        "a static IP was asked for, no address is free: give one back, or ask your operator",
+    ))
+}
+
+async fn pools_by_id(reader: &mut Reader) -> Result<BTreeMap<PoolId, PoolRow>> {
+    Ok(reader.pools().await?.into_iter().map(|pool| (pool.pool, pool)).collect())
+}
+
+async fn info(
+    reader: &mut Reader,
+    pools: &BTreeMap<PoolId, PoolRow>,
+    row: &ResourceRow,
+) -> Result<Record> {
+    let mut record = row.config.clone();
+    if record.value("name").is_none() {
+        record.set("name", row.resource);
+    }
+    record.set("resource", row.resource);
+    record.set("type", row.resource.kind().as_str());
+    record.set("user", row.account);
+    if let Some(pool) = row.pool.and_then(|pool| pools.get(&pool)) {
+        record.set("netmask", pool.netmask);
+        record.set("gateway", pool.gateway);
+        if !pool.nameserver.is_empty() {
+            record.set("nameserver", &pool.nameserver);
+        }
+    }
+    let users = reader.users_of(row.resource).await?;
+    if !users.is_empty() {
+        record.set("claimed", spaced(&users));
+    }
+    Ok(record)
+}
+
+fn in_use(id: ResourceId, users: &[ServerId]) -> Error {
+    Error::new(
+        ErrorKind::ResourceInUse,
+        format!(
+            "{} {id} is in use by server {}: stop that first",
+            id.kind().as_str(),
+            spaced(users)
+        ),
+    )
+}
+
+fn spaced(users: &[ServerId]) -> String {
+    users.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
+/// What is metered of a resource.
+fn metered(row: &ResourceRow) -> Metered {
+    let meter = row.resource.kind().meter();
+    Metered { account: row.account, resource: row.resource.to_string(), meter }
+}

@@ -64,7 +64,16 @@ gets it as JSON (RFC 9457).
 **Kept, not honoured yet** means that a value is accepted, stored and echoed and has no effect today: processor time is
 not limited to `cpu`, servers reach the outside through QEMU's user networking whatever their `nic` keys say, and have no
 address of their own, so `nic:0:dhcp:ip` shows only what was given. The screen (`vnc`) is served on a loopback address of
-the server's host. Keys that promise protection are refused until they are honoured.
+the server's host. Static IPs and VLANs are taken, metered and claimed, and no packet passes by them yet; `tier` is only
+kept, as arrays do not tell theirs. Keys that promise protection or a licence are refused until they are honoured. Folders
+and containers (`/folders/…`, `type container`) are not offered: such a call is a 400 with the code `not_offered`.
+
+A server claims what its keys name when it is started and until its run is over: a drive and a static IP alone (a drive of
+`claim:type shared` beside others), a VLAN beside others. A stopped server holds nothing, so that its drives and resources
+can be given to another or destroyed; a start that finds one missing or taken says which key.
+
+An operator may name `image` and `start` in `legacy` in `api.toml`: they then answer 204 and nothing, on which some old
+clients insist.
 ";
 
 fn word(object: Object) -> &'static str {

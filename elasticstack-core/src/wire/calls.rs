@@ -1,8 +1,9 @@
 //! The one table of the public API's calls. To add a call, add its row and its [`Call`] variant;
 //! the server's dispatch is an exhaustive match over [`Call`].
 
-use crate::wire::keys::Object;
-use crate::wire::parameters::{self, Parameter};
+use super::keys::Object;
+pub use super::route::{Answer, Body, Effect, Route, Scope};
+use super::route::{change, is_parameter, read};
 
 /// What a call does, apart from how it is spelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -109,148 +110,6 @@ pub enum Call {
     ServersInfoFull,
     /// Names all own servers.
     ServersList,
-}
-
-/// Whether a call changes anything.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Effect {
-    /// It reads: GET and POST both do.
-    Reads,
-    /// It changes: POST only.
-    Changes,
-}
-
-/// Whose credentials a call needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
-    /// Any account's.
-    Customer,
-    /// An operator's.
-    Operator,
-}
-
-impl Scope {
-    /// The word for it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Customer => "customer",
-            Self::Operator => "operator",
-        }
-    }
-
-    /// The scope of this word.
-    #[must_use]
-    pub fn from_word(word: &str) -> Option<Self> {
-        [Self::Customer, Self::Operator].into_iter().find(|scope| scope.as_str() == word)
-    }
-
-    /// Whether credentials of this scope cover a call that needs `needed`.
-    #[must_use]
-    pub const fn covers(self, needed: Self) -> bool {
-        matches!((self, needed), (Self::Operator, _) | (Self::Customer, Self::Customer))
-    }
-}
-
-/// What a call's body is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Body {
-    /// None; whatever is sent is ignored.
-    Ignored,
-    /// A record of this object's keys.
-    Record(Object),
-    /// Raw bytes, or gzip of them by `Content-Encoding`.
-    Bytes,
-}
-
-/// What a call answers when it succeeds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
-    /// 200 and one record.
-    One(Object),
-    /// 200 and all records.
-    Many(Object),
-    /// 200 and all ids.
-    Ids(Object),
-    /// 200 and raw bytes.
-    Bytes,
-    /// 204 and nothing.
-    Nothing,
-}
-
-/// One row of [`CALLS`].
-#[derive(Debug, Clone, Copy)]
-pub struct Route {
-    /// Which call.
-    pub call: Call,
-    /// Its path; a segment in capitals is a parameter.
-    pub path: &'static str,
-    /// Whether it changes anything.
-    pub effect: Effect,
-    /// Whose credentials it needs.
-    pub scope: Scope,
-    /// What it is sent.
-    pub body: Body,
-    /// What it answers.
-    pub answer: Answer,
-    /// One sentence for the documentation.
-    pub doc: &'static str,
-    /// The first version of the API that has it.
-    pub since: &'static str,
-}
-
-const FIRST: &str = "0.1.0";
-
-const fn read(call: Call, path: &'static str, answer: Answer, doc: &'static str) -> Route {
-    Route {
-        call,
-        path,
-        effect: Effect::Reads,
-        scope: Scope::Customer,
-        body: Body::Ignored,
-        answer,
-        doc,
-        since: FIRST,
-    }
-}
-
-const fn change(
-    call: Call,
-    path: &'static str,
-    body: Body,
-    answer: Answer,
-    doc: &'static str,
-) -> Route {
-    Route {
-        call,
-        path,
-        effect: Effect::Changes,
-        scope: Scope::Customer,
-        body,
-        answer,
-        doc,
-        since: FIRST,
-    }
-}
-
-impl Route {
-    const fn for_operators(mut self) -> Self {
-        self.scope = Scope::Operator;
-        self
-    }
-
-    /// The parameters of its path, in order.
-    pub fn parameters(&self) -> impl Iterator<Item = &'static Parameter> {
-        let names = self.path.split('/').filter(|segment| is_parameter(segment));
-        // Every name has a row: a test walks them.
-        names.filter_map(parameters::find)
-    }
-
-    /// Whether a record that it takes changes an object, rather than makes one.
-    #[must_use]
-    pub fn is_set(&self) -> bool {
-        self.path.ends_with("/set")
-    }
 }
 
 use Answer::{Ids, Many, Nothing, One};
@@ -554,10 +413,6 @@ pub fn path(call: Call, parameters: &[&str]) -> String {
         if is_parameter(segment) { parameters.next().copied().unwrap_or(segment) } else { segment }
     });
     segments.collect::<Vec<_>>().join("/")
-}
-
-fn is_parameter(segment: &str) -> bool {
-    segment.bytes().next().is_some_and(|byte| byte.is_ascii_uppercase())
 }
 
 #[cfg(test)]

@@ -13,3 +13,4 @@ pub mod keys;
 pub mod page;
 pub mod parameters;
 pub mod record;
+mod route;

@@ -29,6 +29,7 @@ pub mod authority;
 mod db;
 pub mod hosts;
 pub mod http;
+mod openapi;
 mod server;
 mod usage;
 

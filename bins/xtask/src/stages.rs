@@ -50,6 +50,9 @@ const STAGES: &[Stage] = &[
     always("image", "the standard drive `tiny` is built", image),
     always("smoke", "a guest boots, reads, writes and ends, through the public API", up::smoke),
     always("libcloud", "an old client is content, on a real guest", judge::libcloud),
+    always("curl", "the old shell scripts' uploads, cuts and downloads hold", judge::curl),
+    always("schemathesis", "what the API's description allows and forbids is so", judge::daily)
+        .or_by_night(judge::nightly),
     always("panel", "a browser does the main job in the panel, on a real guest", browser::run),
     always("storm", "killed at any instant, nothing is lost, doubled or left", storm::daily)
         .or_by_night(storm::nightly),
@@ -78,7 +81,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.list {
         for stage in STAGES {
             let mark = if stage.when == When::Nightly { " (nightly)" } else { "" };
-            println!("{:<9} {}{mark}", stage.name, stage.what);
+            println!("{:<12} {}{mark}", stage.name, stage.what);
         }
         return Ok(());
     }

@@ -19,7 +19,7 @@ const X_ELASTIC_ERROR: HeaderName = HeaderName::from_static("x-elastic-error");
 const MAX_FIELD: usize = 100;
 
 /// The status and the keyword of a class of errors, and after how many seconds to try again.
-pub(super) const fn status(class: ErrorClass) -> (StatusCode, &'static str, Option<u16>) {
+pub(crate) const fn status(class: ErrorClass) -> (StatusCode, &'static str, Option<u16>) {
     match class {
         ErrorClass::Invalid => (StatusCode::BAD_REQUEST, "usage", None),
         ErrorClass::Unauthenticated => (StatusCode::UNAUTHORIZED, "auth", None),

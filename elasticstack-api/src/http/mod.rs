@@ -5,10 +5,11 @@
 //! path → method → credentials → body → use case → answer
 //!  404     405        401        400    its own
 //! ```
-//! Every answer carries `X-Request-Id`, which the log has too; no header or body is ever logged.
+//! The API's own description is no call: see `documents`. Every answer carries `X-Request-Id`, which the log has too; no header or body is ever logged.
 
 mod body;
 mod dispatch;
+mod documents;
 mod error;
 mod request;
 mod response;
@@ -31,10 +32,12 @@ use http::request::Parts;
 use uuid::Uuid;
 
 use self::dispatch::{Asked, dispatch};
+use self::documents::Document;
 use self::request::{Format, Parameters};
 use self::response::Reply;
 use crate::app::App;
 
+pub(crate) use self::error::status as status_of;
 pub(crate) use self::serve::serve;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -69,6 +72,9 @@ pub(crate) fn router(app: Arc<App>, image_answer: ImageAnswer) -> Router {
 async fn handle(State(api): State<Api>, request: http::Request<HttpBody>) -> Response {
     let request_id = Uuid::new_v4();
     let (parts, body) = request.into_parts();
+    if let Some(document) = Document::at(parts.uri.path()) {
+        return finished(read(document, &parts), request_id);
+    }
     let found = calls::find(parts.uri.path());
     let route = found.as_ref().map(|(route, _)| *route);
     let answered = match found {
@@ -92,11 +98,23 @@ async fn handle(State(api): State<Api>, request: http::Request<HttpBody>) -> Res
     {
         headers.insert(ALLOW, HeaderValue::from_static(request::allowed(route.effect)));
     }
-    if let Ok(id) = HeaderValue::try_from(request_id.to_string()) {
-        headers.insert(X_REQUEST_ID, id);
-    }
     // Answers hold passwords and change at any moment.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    finished(response, request_id)
+}
+
+fn read(document: Document, parts: &Parts) -> Response {
+    document.answer(&parts.method).unwrap_or_else(|error| {
+        let mut response = error::render(&error, &parts.headers);
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static(documents::METHODS));
+        response
+    })
+}
+
+fn finished(mut response: Response, request_id: Uuid) -> Response {
+    if let Ok(id) = HeaderValue::try_from(request_id.to_string()) {
+        response.headers_mut().insert(X_REQUEST_ID, id);
+    }
     response
 }
 
@@ -118,10 +136,10 @@ impl Api {
         let mut asked = Asked { parameters, record: Record::new(), data: Bytes::new() };
         match route.body {
             Body::Ignored => body::ignore(body).await?,
-            Body::Record(_) => {
+            Body::Record(object) => {
                 let packed = body::collect(body, MAX_RECORD).await?;
                 let plain = body::decode(headers, packed, MAX_RECORD).await?;
-                asked.record = request::record(headers, &plain)?;
+                asked.record = request::record(object, headers, &plain)?;
             }
             Body::Bytes => {
                 let packed = body::collect(body, MAX_WRITE).await?;

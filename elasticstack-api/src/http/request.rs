@@ -12,7 +12,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use elasticstack_core::id::{IdKind, TypedId};
 use elasticstack_core::prelude::*;
 use elasticstack_core::wire::calls::{Effect, Route};
-use elasticstack_core::wire::keys;
+use elasticstack_core::wire::keys::{self, Object};
 use elasticstack_core::wire::record::Record;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, Method};
@@ -127,7 +127,7 @@ impl Parameters<'_> {
 }
 
 /// The record that a body holds, in whatever form its type and its first line say.
-pub(super) fn record(headers: &HeaderMap, body: &[u8]) -> Result<Record> {
+pub(super) fn record(object: Object, headers: &HeaderMap, body: &[u8]) -> Result<Record> {
     let lines = body.split(|&byte| byte == b'\n').count();
     if lines > MAX_LINES {
         return Err(Error::new(
@@ -139,7 +139,7 @@ pub(super) fn record(headers: &HeaderMap, body: &[u8]) -> Result<Record> {
         headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let content_type = essence(content_type);
     if content_type.eq_ignore_ascii_case("application/json") {
-        Record::from_json(body)
+        Record::given_in_json(object, body)
     } else if content_type.eq_ignore_ascii_case("application/x-www-form-urlencoded")
         && is_form(body)
     {
@@ -244,28 +244,33 @@ mod tests {
             ("application/json", json),
             ("Application/JSON;charset=utf-8", json),
         ] {
-            let record = record(&header(CONTENT_TYPE, content_type), body.as_bytes()).unwrap();
+            let record =
+                record(Object::Drive, &header(CONTENT_TYPE, content_type), body.as_bytes())
+                    .unwrap();
             assert_eq!(record, expected, "{content_type}: {body}");
         }
-        assert_eq!(record(&HeaderMap::new(), lines.as_bytes()).unwrap(), expected);
+        assert_eq!(record(Object::Drive, &HeaderMap::new(), lines.as_bytes()).unwrap(), expected);
         let text = record(
+            Object::Drive,
             &header(CONTENT_TYPE, "application/x-www-form-urlencoded"),
             b"name a\nuser:note x=y",
         );
         assert_eq!(text.unwrap().value("user:note"), Some("x=y"));
         for content_type in ["application/json", "text/plain", "application/x-www-form-urlencoded"]
         {
-            assert!(record(&header(CONTENT_TYPE, content_type), b"").unwrap().is_empty());
+            assert!(
+                record(Object::Drive, &header(CONTENT_TYPE, content_type), b"").unwrap().is_empty()
+            );
         }
     }
 
     #[test]
     fn a_body_of_too_many_lines_is_refused_even_if_they_name_one_key() {
         let body = "name x\n".repeat(MAX_LINES);
-        let refused = record(&HeaderMap::new(), body.as_bytes()).unwrap_err();
+        let refused = record(Object::Drive, &HeaderMap::new(), body.as_bytes()).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::MalformedBody);
         assert!(refused.public_message().contains("at most 10000"), "{refused}");
-        assert!(record(&HeaderMap::new(), &body.as_bytes()[7..]).is_ok());
+        assert!(record(Object::Drive, &HeaderMap::new(), &body.as_bytes()[7..]).is_ok());
     }
 
     #[test]
@@ -295,11 +300,11 @@ mod tests {
             if let Ok(value) = HeaderValue::from_bytes(&value) {
                 for name in [ACCEPT, CONTENT_TYPE, AUTHORIZATION] {
                     let headers = HeaderMap::from_iter([(name, value.clone())]);
-                    let _ = (Format::accepted(&headers), credentials(&headers), record(&headers, &body));
+                    let _ = (Format::accepted(&headers), credentials(&headers), record(Object::Drive, &headers, &body));
                 }
             }
             for content_type in ["application/json", "application/x-www-form-urlencoded"] {
-                let _ = record(&header(CONTENT_TYPE, content_type), &body);
+                let _ = record(Object::Drive, &header(CONTENT_TYPE, content_type), &body);
             }
             let _ = credentials(&basic(&text));
             let parameters = Parameters(vec![&text]);

@@ -2,9 +2,11 @@
 //! test, and its public API as clients see it. `database` says how all of it runs on both.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+mod authorization;
 mod cloud;
 mod compatibility;
 mod database;
+mod documents;
 mod errors;
 mod fake_agent;
 mod fake_host;

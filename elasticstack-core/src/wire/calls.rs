@@ -2,6 +2,7 @@
 //! the server's dispatch is an exhaustive match over [`Call`].
 
 use crate::wire::keys::Object;
+use crate::wire::parameters::{self, Parameter};
 
 /// What a call does, apart from how it is spelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -154,7 +155,11 @@ pub struct Route {
     pub answer: Answer,
     /// One sentence for the documentation.
     pub doc: &'static str,
+    /// The first version of the API that has it.
+    pub since: &'static str,
 }
+
+const FIRST: &str = "0.1.0";
 
 const fn read(call: Call, path: &'static str, answer: Answer, doc: &'static str) -> Route {
     Route {
@@ -165,6 +170,7 @@ const fn read(call: Call, path: &'static str, answer: Answer, doc: &'static str)
         body: Body::Ignored,
         answer,
         doc,
+        since: FIRST,
     }
 }
 
@@ -175,13 +181,35 @@ const fn change(
     answer: Answer,
     doc: &'static str,
 ) -> Route {
-    Route { call, path, effect: Effect::Changes, scope: Scope::Customer, body, answer, doc }
+    Route {
+        call,
+        path,
+        effect: Effect::Changes,
+        scope: Scope::Customer,
+        body,
+        answer,
+        doc,
+        since: FIRST,
+    }
 }
 
 impl Route {
     const fn for_operators(mut self) -> Self {
         self.scope = Scope::Operator;
         self
+    }
+
+    /// The parameters of its path, in order.
+    pub fn parameters(&self) -> impl Iterator<Item = &'static Parameter> {
+        let names = self.path.split('/').filter(|segment| is_parameter(segment));
+        // Every name has a row: a test walks them.
+        names.filter_map(parameters::find)
+    }
+
+    /// Whether a record that it takes changes an object, rather than makes one.
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        self.path.ends_with("/set")
     }
 }
 
@@ -400,6 +428,8 @@ mod tests {
             assert_eq!(path(found.call, &parameters), spelled);
             assert_eq!(route(row.call).path, row.path);
             assert!(row.doc.ends_with('.'), "{}", row.path);
+            let named = row.path.split('/').filter(|segment| is_parameter(segment));
+            assert!(named.eq(row.parameters().map(|known| known.name)), "{}: a row", row.path);
         }
     }
 

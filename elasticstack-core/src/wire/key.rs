@@ -66,6 +66,8 @@ pub enum Takes {
     Devices,
     /// Words parted by spaces, at most so many characters in all.
     Words(usize),
+    /// UUIDs parted by spaces, at most so many characters in all.
+    Uuids(usize),
     /// Nothing: the key is for answers.
     Nothing,
 }
@@ -96,9 +98,17 @@ pub struct Key {
     pub shape: Shape,
     /// Whether it is honoured.
     pub standing: Standing,
+    /// What a number counts, if it is one.
+    pub unit: Option<&'static str>,
+    /// Which objects can't be made without it.
+    pub needed_by: &'static [Object],
+    /// The first version of the API that has it.
+    pub since: &'static str,
     /// One sentence for the documentation.
     pub doc: &'static str,
 }
+
+const FIRST: &str = "0.1.0";
 
 /// A row of an honoured key.
 pub(super) const fn key(
@@ -113,7 +123,12 @@ pub(super) const fn key(
         Takes::Devices => Shape::Devices,
         _ => Shape::Text,
     };
-    Key { pattern, objects, input, takes, shape, standing: Standing::Honoured, doc }
+    let unit = match takes {
+        Takes::Size => Some("bytes"),
+        _ => None,
+    };
+    let standing = Standing::Honoured;
+    Key { pattern, objects, input, takes, shape, standing, unit, needed_by: &[], since: FIRST, doc }
 }
 
 impl Key {
@@ -127,9 +142,21 @@ impl Key {
         self
     }
 
-    pub(super) const fn number(mut self) -> Self {
+    pub(super) const fn number_of(mut self, unit: &'static str) -> Self {
         self.shape = Shape::Number;
+        self.unit = Some(unit);
         self
+    }
+
+    pub(super) const fn needed_by(mut self, objects: &'static [Object]) -> Self {
+        self.needed_by = objects;
+        self
+    }
+
+    /// Whether JSON may give it as a list of words.
+    #[must_use]
+    pub const fn takes_list(&self) -> bool {
+        matches!(self.takes, Takes::Devices | Takes::Words(_) | Takes::Uuids(_))
     }
 
     /// Whether `name` is an instance of this row.
@@ -181,13 +208,19 @@ impl Key {
             .field(name));
         }
         let allowed = match self.takes {
-            Takes::Text(max) | Takes::Words(max) if value.chars().count() > max => {
+            Takes::Text(max) | Takes::Words(max) | Takes::Uuids(max)
+                if value.chars().count() > max =>
+            {
                 format!("at most {max} characters")
             }
             Takes::Text(_) | Takes::Words(_) if value.contains('\0') => {
                 "text without NUL".to_owned()
             }
             Takes::Text(_) | Takes::Words(_) => return Ok(()),
+            Takes::Uuids(_) => match value.split_whitespace().find(|word| !is_uuid(word)) {
+                None => return Ok(()),
+                Some(_) => "lower-case UUIDs parted by spaces".to_owned(),
+            },
             Takes::Name => match value.parse::<Name>() {
                 Ok(_) => return Ok(()),
                 Err(error) => error.to_string(),
@@ -231,6 +264,11 @@ impl Key {
         )
         .field(name))
     }
+}
+
+fn is_uuid(word: &str) -> bool {
+    // Every kind of id is spelled alike.
+    word.parse::<crate::id::DriveId>().is_ok()
 }
 
 /// Reads a size: a whole number of bytes with an optional suffix k, K, M, G or T.

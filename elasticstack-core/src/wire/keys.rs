@@ -21,7 +21,8 @@ pub const KEYS: &[Key] = &[
         Input::Create,
         Takes::Text(255),
         "Where its agent listens, as ADDRESS:PORT.",
-    ),
+    )
+    .needed_by(HOST),
     key(
         "array:*",
         HOST,
@@ -35,7 +36,7 @@ pub const KEYS: &[Key] = &[
         "avoid",
         DRIVE,
         Input::Create,
-        Takes::Words(4_000),
+        Takes::Uuids(4_000),
         "Drives of yours to share no array with.",
     ),
     key("block:{0-7}", SERVER, Input::Stopped, Takes::Drive, "The drive on a virtio-blk port."),
@@ -75,6 +76,8 @@ pub const KEYS: &[Key] = &[
         Takes::Range(500, 100_000),
         "Processor time in MHz, for the whole server.",
     )
+    .number_of("MHz")
+    .needed_by(SERVER)
     .kept(),
     key(
         "cpu:limits",
@@ -83,7 +86,8 @@ pub const KEYS: &[Key] = &[
         Takes::Nothing,
         "How processor time is limited, or none.",
     ),
-    key("cpu:total", HOST, Input::Never, Takes::Nothing, "Its processor time in MHz.").number(),
+    key("cpu:total", HOST, Input::Never, Takes::Nothing, "Its processor time in MHz.")
+        .number_of("MHz"),
     key("drive", DRIVE, Input::Never, Takes::Nothing, "The drive's UUID."),
     key("email", &[Object::Profile], Input::Never, Takes::Nothing, "Where the account is reached."),
     key(
@@ -119,9 +123,13 @@ pub const KEYS: &[Key] = &[
         "How far imaging is, or queued; absent if none goes on.",
     ),
     key("media", DRIVE, Input::Never, Takes::Nothing, "disk or cdrom, for a standard drive."),
-    key("mem", SERVER, Input::Stopped, Takes::Range(128, 1_048_576), "Memory in MiB.").number(),
-    key("mem:total", HOST, Input::Never, Takes::Nothing, "Its memory for guests in MiB.").number(),
-    key("name", ALL, Input::Always, Takes::Name, "What you call it; 1 to 80 characters."),
+    key("mem", SERVER, Input::Stopped, Takes::Range(128, 1_048_576), "Memory in MiB.")
+        .number_of("MiB")
+        .needed_by(SERVER),
+    key("mem:total", HOST, Input::Never, Takes::Nothing, "Its memory for guests in MiB.")
+        .number_of("MiB"),
+    key("name", ALL, Input::Always, Takes::Name, "What you call it; 1 to 80 characters.")
+        .needed_by(HOST),
     key("nic:0:dhcp", SERVER, Input::Stopped, Takes::Text(40), "auto, or a static IP.").kept(),
     key("nic:0:dhcp:ip", SERVER, Input::Stopped, Takes::Text(40), "The address in use.").kept(),
     key(
@@ -164,12 +172,12 @@ pub const KEYS: &[Key] = &[
         Takes::Nothing,
         "The size of a compressed image after gunzip, in bytes.",
     )
-    .number(),
+    .number_of("bytes"),
     key(
         "readers",
         DRIVE,
         Input::Always,
-        Takes::Words(4_000),
+        Takes::Uuids(4_000),
         "Accounts that may image from it; all-f for everybody.",
     ),
     key("scsi:0:{0-7}", SERVER, Input::Stopped, Takes::Drive, "The drive on a virtio-scsi port."),
@@ -181,7 +189,8 @@ pub const KEYS: &[Key] = &[
         Input::Always,
         Takes::Size,
         "Its size in bytes, rounded up to a multiple of 4 MiB.",
-    ),
+    )
+    .needed_by(DRIVE),
     key(
         "smp",
         SERVER,
@@ -190,7 +199,7 @@ pub const KEYS: &[Key] = &[
         "Virtual CPUs; auto is one per 2,500 MHz begun.",
     ),
     key("smp:cores", SERVER, Input::Never, Takes::Nothing, "The virtual CPUs of a running server.")
-        .number(),
+        .number_of("CPUs"),
     key(
         "started",
         SERVER,
@@ -198,7 +207,7 @@ pub const KEYS: &[Key] = &[
         Takes::Nothing,
         "When it began to run, in seconds since 1970.",
     )
-    .number(),
+    .number_of("seconds"),
     key(
         "status",
         &[Object::Drive, Object::Host, Object::Server],
@@ -225,7 +234,8 @@ pub const KEYS: &[Key] = &[
         Input::Always,
         Takes::Text(40),
         "Where the screen is served, port 5900; auto on input.",
-    ),
+    )
+    .refused_but(&["auto"]),
     key("vnc:password", SERVER, Input::Always, Takes::Text(8), "The older name of password."),
     key("vnc:tls", SERVER, Input::Always, Takes::Text(8), "Encryption of the screen.")
         .refused_but(&["off"]),

@@ -10,4 +10,5 @@ pub mod internal;
 mod key;
 pub mod keys;
 pub mod page;
+pub mod parameters;
 pub mod record;

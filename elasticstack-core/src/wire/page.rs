@@ -40,7 +40,7 @@ pub fn markdown() -> String {
         page.push_str("| key | given | takes | |\n|---|---|---|---|\n");
         for key in KEYS.iter().filter(|key| key.objects.contains(&object)) {
             let name = format!("`{}`", key.pattern);
-            line(&mut page, [&name, given(key.input), &takes(key.takes), &doc(key)]);
+            line(&mut page, [&name, given(key, object), &takes(key.takes), &doc(key)]);
         }
     }
     page
@@ -77,11 +77,15 @@ fn line(page: &mut String, cells: [&str; 4]) {
     let _ = writeln!(page, "| {} |", cells.join(" | "));
 }
 
-fn given(input: Input) -> &'static str {
-    match input {
+fn given(key: &Key, object: Object) -> &'static str {
+    let needed = key.needed_by.contains(&object);
+    match key.input {
         Input::Never => "in answers",
+        Input::Create if needed => "on create, always",
         Input::Create => "on create",
+        Input::Stopped if needed => "on create, always; set while stopped",
         Input::Stopped => "on create; set while stopped",
+        Input::Always if needed => "on create, always; set",
         Input::Always => "on create; set",
     }
 }
@@ -98,6 +102,7 @@ fn takes(takes: Takes) -> String {
         Takes::Drive => "a drive's UUID".to_owned(),
         Takes::Devices => "devices".to_owned(),
         Takes::Words(max) => format!("words, at most {max} characters"),
+        Takes::Uuids(_) => "UUIDs".to_owned(),
         Takes::Nothing => String::new(),
     }
 }

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::keys::{self, Object, Shape};
+use super::keys::{self, Key, Object, Shape};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The most keys that one record may have.
@@ -159,16 +159,23 @@ impl Record {
     /// # Errors
     /// `MalformedBody` if it is not one JSON object of such values.
     pub fn from_json(body: &[u8]) -> Result<Self> {
-        if body.iter().all(u8::is_ascii_whitespace) {
-            return Ok(Self::default());
+        Self::from_map(json_object(body)?)
+    }
+
+    /// Reads one record in JSON form as a client gives it: a list only for a key that takes words.
+    ///
+    /// # Errors
+    /// As [`Record::from_json`], and `InvalidValue` for a list that its key does not take.
+    pub fn given_in_json(object: Object, body: &[u8]) -> Result<Self> {
+        let map = json_object(body)?;
+        let takes_list = |name: &str| keys::find(object, name).is_none_or(Key::takes_list);
+        if let Some((name, _)) =
+            map.iter().find(|(name, value)| value.is_array() && !takes_list(name))
+        {
+            let refused = format!("{name} was given a list, it takes one value");
+            return Err(Error::new(ErrorKind::InvalidValue, refused).field(name));
         }
-        match serde_json::from_slice(body) {
-            Ok(Value::Object(map)) => Self::from_map(map),
-            Ok(_) => {
-                Err(malformed("the body is JSON but not an object: send {\"key\": \"value\"}"))
-            }
-            Err(error) => Err(malformed(format!("the body is not JSON: {error}"))),
-        }
+        Self::from_map(map)
     }
 
     /// Reads any number of records in JSON form: an array of objects, or one object.
@@ -194,7 +201,7 @@ impl Record {
             let text = match value {
                 Value::Array(items) => {
                     let words: Result<Vec<_>> =
-                        items.into_iter().map(|item| scalar(&key, item)).collect();
+                        items.into_iter().map(|item| word(&key, item)).collect();
                     words?.join(" ")
                 }
                 scalar_value => scalar(&key, scalar_value)?,
@@ -253,10 +260,38 @@ fn shape_json(shape: Shape, value: &str) -> Value {
     }
 }
 
+fn json_object(body: &[u8]) -> Result<Map<String, Value>> {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Ok(Map::new());
+    }
+    match serde_json::from_slice(body) {
+        Ok(Value::Object(map)) => Ok(map),
+        Ok(_) => Err(malformed("the body is JSON but not an object: send {\"key\": \"value\"}")),
+        Err(error) => Err(malformed(format!("the body is not JSON: {error}"))),
+    }
+}
+
+fn word(key: &str, value: Value) -> Result<String> {
+    let text = scalar(key, value)?;
+    if text.is_empty() {
+        return Err(malformed(format!(
+            "the list of {key:?} has an item that is empty: leave it out"
+        )));
+    }
+    Ok(text)
+}
+
 fn scalar(key: &str, value: Value) -> Result<String> {
     match value {
         Value::Null => Ok(String::new()),
         Value::Bool(flag) => Ok(flag.to_string()),
+        Value::Number(number) if number.is_f64() => {
+            number.as_f64().and_then(whole).ok_or_else(|| {
+                malformed(format!(
+                    "the value of {key:?} is no whole number of 64 bits: send one, or send text"
+                ))
+            })
+        }
         Value::Number(number) => Ok(number.to_string()),
         Value::String(text) => Ok(text),
         Value::Array(_) | Value::Object(_) => Err(malformed(format!(
@@ -282,6 +317,15 @@ fn unescape(value: &str) -> String {
         }
     }
     text
+}
+
+/// A number that JSON writes with a fraction or an exponent, if it is whole all the same.
+fn whole(number: f64) -> Option<String> {
+    const LOWEST: f64 = -9_223_372_036_854_775_808.0;
+    const HIGHEST: f64 = 18_446_744_073_709_551_616.0;
+    let is_whole = number.fract() == 0.0 && number > LOWEST && number < HIGHEST;
+    // Minus zero is zero.
+    is_whole.then(|| format!("{:.0}", number + 0.0))
 }
 
 fn escape_into(text: &mut String, value: &str) {
@@ -326,6 +370,34 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn numbers_of_json_are_whole_and_lists_are_for_keys_that_take_words() {
+        for (given, text) in [
+            ("2000", Some("2000")),
+            ("2000.0", Some("2000")),
+            ("2e3", Some("2000")),
+            ("-0.0", Some("0")),
+            ("18446744073709551615", Some("18446744073709551615")),
+            ("18446744073709551616", None),
+            ("-9223372036854775809", None),
+            ("0.5", None),
+            ("1e300", None),
+        ] {
+            let read = Record::from_json(format!(r#"{{"cpu": {given}}}"#).as_bytes());
+            assert_eq!(read.ok().as_ref().and_then(|record| record.value("cpu")), text, "{given}");
+        }
+        let lists = br#"{"boot": ["ide:0:0"], "tags": ["a", "b"]}"#;
+        let given = Record::given_in_json(Object::Server, lists).unwrap();
+        assert_eq!(given.value("tags"), Some("a b"));
+        for items in ["[null]", r#"["ide:0:0", ""]"#] {
+            let refused = Record::from_json(format!(r#"{{"boot": {items}}}"#).as_bytes());
+            assert_eq!(refused.unwrap_err().kind(), ErrorKind::MalformedBody, "{items}");
+        }
+        let refused = Record::given_in_json(Object::Server, br#"{"cpu": [2000]}"#).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::InvalidValue);
+        assert_eq!(refused.blamed_field(), Some("cpu"));
+    }
 
     #[test]
     fn text_is_read_as_old_clients_write_it() {

@@ -1,0 +1,220 @@
+"""Hooks for Schemathesis: the tested account owns objects, and valid data means them.
+
+Schemathesis makes up well-formed ids and huge sizes; of what it calls valid, ids become those of
+objects that the account has, and sizes what a small machine has room for. What it calls invalid
+goes out as it is. What each parameter and key means is read from the document itself (`x-object`,
+`x-unit`, `x-names-keys`), so that a new call needs no line here.
+
+Environment: EHURI, EHAUTH, and JUDGE_COUNTS, the file for how the calls were answered.
+"""
+
+import atexit
+import json
+import os
+import random
+import re
+import threading
+from base64 import b64encode
+from collections import Counter
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import jsonschema_rs
+import schemathesis
+
+MIB = 1 << 20
+BASE = os.environ["EHURI"].rstrip("/")
+BASIC = "Basic " + b64encode(os.environ["EHAUTH"].encode()).decode()
+GUARD = 120  # seconds: far above what a call needs, so that only a hang ends here
+
+# What the account has at least and at most; guests run on a software CPU.
+LEAST, MOST = {"drive": 5, "server": 4}, {"drive": 12, "server": 5}
+# All drives are of one size, so that each can be imaged from any other.
+SMALL = {"bytes": (1, 4 * MIB), "MiB": (128, 192), "MHz": (500, 550)}
+NEW = {
+    "drive": [("drives/create", {"name": "judged", "size": "4M"})],
+    "server": [
+        ("servers/create/stopped", {"name": "judged", "cpu": 500, "mem": 128, "persistent": True}),
+        ("servers/create/stopped", {"name": "judged too", "cpu": 500, "mem": 128, "persistent": True}),
+        ("servers/create", {"name": "without a system", "cpu": 500, "mem": 128, "persistent": True}),
+    ],
+}
+
+lock = threading.RLock()
+dice = random.Random(7)
+counts = Counter()
+
+
+def api(path, record=None):
+    """What the call answers, or None if it is refused."""
+    body = None if record is None else json.dumps(record).encode()
+    request = Request(f"{BASE}/{path}", data=body)
+    request.add_header("Authorization", BASIC)
+    request.add_header("Accept", "application/json")
+    request.add_header("Content-Type", "application/json")
+    try:
+        with urlopen(request, timeout=GUARD) as answer:
+            return json.loads(answer.read() or "null")
+    except HTTPError:
+        return None
+
+
+def owned(kind):
+    """Ids of this kind: after making what is missing and destroying what is too much."""
+    with lock:
+        infos = api(f"{kind}s/info") or []
+        ids = [info[kind] for info in infos]
+        for surplus in ids[MOST.get(kind, len(ids)):]:
+            api(f"{kind}s/{surplus}/destroy", {})
+        ids = ids[:MOST.get(kind, len(ids))]
+        for number in range(len(ids), LEAST.get(kind, 0)):
+            path, record = NEW[kind][number % len(NEW[kind])]
+            made = api(path, record)
+            ids += [made[kind]] if made else []
+        if kind == "server" and ids and all(info["status"] == "stopped" for info in infos):
+            api(f"servers/{ids[0]}/start", {})
+        dice.shuffle(ids)
+        return ids
+
+
+class Pool:
+    """Ids for one call, none of them twice."""
+
+    def __init__(self):
+        self.ids = {}
+
+    def one(self, kind):
+        if kind not in self.ids:
+            self.ids[kind] = owned(kind)
+        return self.ids[kind].pop() if self.ids[kind] else None
+
+
+def meaning(operation, media_type, name):
+    """What the document says about a key of the record that this operation takes."""
+    schema = record_schema(operation, media_type)
+    if name in schema.get("properties", {}):
+        return schema["properties"][name]
+    for pattern, found in schema.get("patternProperties", {}).items():
+        if re.fullmatch(pattern.removeprefix("^").removesuffix("$"), name):
+            return found
+    return {}
+
+
+document = json.load(urlopen(f"{BASE}/openapi.json", timeout=GUARD))
+
+
+def described(operation):
+    return document["paths"][operation.path][operation.method.lower()]
+
+
+def record_schema(operation, media_type):
+    schema = described(operation)["requestBody"]["content"][media_type]["schema"]
+    return document["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]] if "$ref" in schema else schema
+
+
+def small(value, unit):
+    """A value of this unit that a small machine has room for."""
+    return value if value in ("", None) or unit not in SMALL else dice.randint(*SMALL[unit])
+
+
+def lists_objects(means):
+    return any(form.get("items", {}).get("format") == "uuid" for form in means.get("anyOf", []))
+
+
+def mean_record(operation, media_type, record, pool):
+    devices = []
+    for name in list(record):
+        means = meaning(operation, media_type, name)
+        if "x-object" in means and record[name]:
+            found = pool.one(means["x-object"]) if dice.random() < 0.3 else None
+            if found:
+                record[name] = found
+                devices.append(name)
+            else:
+                del record[name]
+        elif lists_objects(means) and dice.random() < 0.9:
+            del record[name]  # made up, they are always somebody else's
+        elif "x-unit" in means:
+            record[name] = small(record[name], means["x-unit"])
+    for name in list(record):
+        if meaning(operation, media_type, name).get("x-names-keys") and record[name]:
+            if devices:
+                record[name] = devices
+            else:
+                del record[name]
+
+
+def is_valid(case):
+    return case.meta is None or case.meta.generation.mode.is_positive
+
+
+@schemathesis.hook
+def before_call(context, case, kwargs):
+    case.headers = case.headers or {}
+    accepts = ["application/json", "text/plain", "application/json, application/problem+json"]
+    case.headers.setdefault("Accept", dice.choice(accepts))
+    pool = Pool()
+    if isinstance(case.body, dict):
+        # It may make something, which must not become too much.
+        pool.ids = {kind: owned(kind) for kind in NEW}
+    if not is_valid(case):
+        return
+    for parameter in described(case.operation).get("parameters", []):
+        name = parameter["name"]
+        if "x-object" in parameter:
+            found = pool.one(parameter["x-object"])
+            if found:
+                case.path_parameters[name] = found
+        elif parameter["schema"].get("x-unit") == "bytes":
+            case.path_parameters[name] = str(dice.randint(1, 4096))
+    if isinstance(case.body, dict):
+        mean_record(case.operation, case.media_type, case.body, pool)
+
+
+@schemathesis.hook
+def after_call(context, case, response):
+    label = f"{case.operation.method.upper()} {case.operation.path}"
+    # A check sends valid calls again with other credentials, to see them refused.
+    is_ours = response.request.headers.get("Authorization") == BASIC
+    kind = "valid" if is_valid(case) and is_ours else "invalid"
+    if case.method.upper() == case.operation.method.upper():
+        with lock:
+            counts[f"{kind} {response.status_code} {label}"] += 1
+
+
+def plain(value):
+    """A value as text has it."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return " ".join(map(plain, value))
+    return str(value)
+
+
+def lines(record):
+    """A record as lines of KEY VALUE."""
+    escaped = {key: plain(value).replace("\\", "\\\\") for key, value in record.items()}
+    return "".join("{} {}\n".format(key, value.replace("\n", "\\n")) for key, value in escaped.items())
+
+
+@schemathesis.hook
+def filter_case(context, case):
+    """Drops what was to be invalid and is valid as text, where a number is the text of a number."""
+    if is_valid(case) or case.media_type != "text/plain" or not isinstance(case.body, dict):
+        return True
+    schema = record_schema(case.operation, case.media_type) | {"components": document["components"]}
+    as_sent = {key: plain(value) for key, value in case.body.items()}
+    return not jsonschema_rs.is_valid(schema, as_sent)
+
+
+@schemathesis.serializer("text/plain")
+def text_plain(context, value):
+    return (lines(value) if isinstance(value, dict) else str(value)).encode()
+
+
+@atexit.register
+def report():
+    with open(os.environ["JUDGE_COUNTS"], "w") as file:
+        json.dump(counts, file)

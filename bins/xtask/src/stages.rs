@@ -169,7 +169,15 @@ fn features() -> Result<()> {
 
 fn deny() -> Result<()> {
     tools::ensure_deny()?;
-    process::run(&mut process::cargo(["deny", "--locked", "check", "bans", "licenses", "sources"])?)
+    process::run(&mut process::cargo([
+        "deny",
+        "--locked",
+        "check",
+        "--hide-inclusion-graph",
+        "bans",
+        "licenses",
+        "sources",
+    ])?)
 }
 
 fn nextest() -> Result<()> {

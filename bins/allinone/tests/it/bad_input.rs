@@ -106,7 +106,7 @@ async fn a_bad_record_is_refused_with_the_key_to_blame_and_makes_nothing() {
             ("a drive grown past the array", set("size 1T"),
                 "507 full code=no_capacity", &["asked for", "bytes"]),
             ("a server larger than the host", server("cpu 100000\nmem 1048576"),
-                "507 full code=no_capacity", &["asked for", "the most that one host has"]),
+                "507 full code=no_capacity", &["asked for", "the most to be had"]),
             ("less memory than any guest needs", server("mem 1"),
                 "400 usage code=invalid_value field=mem", &["128 to 1048576"]),
             ("no processor time", server("cpu 0"),

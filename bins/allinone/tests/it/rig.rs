@@ -20,7 +20,7 @@ use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 /// A guard against a hang: nothing that is waited for takes this long on the slowest machine.
-pub(crate) const GUARD: Duration = Duration::from_secs(150);
+pub(crate) const GUARD: Duration = Duration::from_secs(300);
 
 /// An address with any free port.
 pub(crate) const FREE: &str = "127.0.0.1:0";

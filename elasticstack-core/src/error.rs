@@ -150,6 +150,8 @@ pub enum ErrorKind {
     InvalidValue,
     /// The work was begun and ended without success.
     JobFailed,
+    /// An idempotency key was used for another request before.
+    KeyReused,
     /// The request's body cannot be read as what it says it is.
     MalformedBody,
     /// A read was asked for a call that changes something.
@@ -184,7 +186,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind, for tables and tests.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::BadCredentials,
         Self::ChangedMeanwhile,
         Self::DriveInUse,
@@ -192,6 +194,7 @@ impl ErrorKind {
         Self::Internal,
         Self::InvalidValue,
         Self::JobFailed,
+        Self::KeyReused,
         Self::MalformedBody,
         Self::MethodNotAllowed,
         Self::MissingKey,
@@ -220,6 +223,7 @@ impl ErrorKind {
             Self::Internal => "internal",
             Self::InvalidValue => "invalid_value",
             Self::JobFailed => "job_failed",
+            Self::KeyReused => "key_reused",
             Self::MalformedBody => "malformed_body",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::MissingKey => "missing_key",
@@ -262,6 +266,7 @@ impl ErrorKind {
             Self::ChangedMeanwhile
             | Self::DriveInUse
             | Self::Fenced
+            | Self::KeyReused
             | Self::ServerBusy
             | Self::Stale => ErrorClass::Conflict,
             Self::Throttled => ErrorClass::Throttled,
@@ -275,6 +280,9 @@ impl ErrorKind {
     /// Whether the same request may succeed later without a change of the caller's.
     #[must_use]
     pub const fn retryable(self) -> bool {
+        if matches!(self, Self::KeyReused) {
+            return false;
+        }
         match self.class() {
             ErrorClass::Conflict
             | ErrorClass::Throttled

@@ -17,7 +17,7 @@ use elasticstack_core::wire::record::Record;
 use super::access::{Wish, permitted};
 use super::drive_record::{self, InUse, apply, wanted_size};
 use super::{App, Caller, changed_meanwhile, new_id, no_room};
-use crate::db::{ClaimRow, DriveRow, OutboxRow, Reader, Writer};
+use crate::db::{ClaimRow, DriveRow, OutboxRow, Reader, Subject, Writer};
 use crate::usage::{self, Edge, Metered};
 
 /// The most that one read returns.
@@ -107,18 +107,17 @@ impl App {
             config,
             avoid: avoid.collect::<Result<_>>()?,
         };
-        let row = self.make_drive(&new).await?;
+        let row = self.make_drive(caller, &new).await?;
         Ok(drive_record::info(&row, &InUse::default()))
     }
 
     /// Makes a drive and waits until its host has it, or the time to answer is up.
-    pub(super) async fn make_drive(&self, new: &NewDrive) -> Result<DriveRow> {
+    pub(super) async fn make_drive(&self, caller: &Caller, new: &NewDrive) -> Result<DriveRow> {
         let grow = ChangeKind::GrowDrive { bytes: new.size.get() };
         let change = self.authorize(new.account, grow).await?;
         let now = self.now();
         let made = self
-            .db
-            .write(|tx| {
+            .intend(caller, Subject::Drive(new.drive), |tx| {
                 Box::pin(async move {
                     let known = tx.drive(new.drive).await?;
                     if known.as_ref().is_some_and(|row| row.state != DriveState::Gone) {
@@ -218,8 +217,7 @@ impl App {
             None
         };
         let row = self
-            .db
-            .write(|tx| {
+            .intend(caller, Subject::Drive(drive), |tx| {
                 Box::pin(async move {
                     let before = permitted(caller.account, tx.drive(drive).await?, Wish::Own)?;
                     let mut row = before.clone();
@@ -277,19 +275,18 @@ impl App {
     /// `NotFound`; `DriveInUse`.
     pub async fn drive_destroy(&self, caller: &Caller, drive: DriveId) -> Result<()> {
         let now = self.now();
-        self.db
-            .write(|tx| {
-                Box::pin(async move {
-                    let mut row = permitted(caller.account, tx.drive(drive).await?, Wish::Own)?;
-                    let claims = tx.claims_on(drive).await?;
-                    if !claims.is_empty() {
-                        return Err(in_use(&claims, "destroyed"));
-                    }
-                    tombstone(tx, &mut row, now).await?;
-                    tx.save_drive(&row).await
-                })
+        self.intend(caller, Subject::Drive(drive), |tx| {
+            Box::pin(async move {
+                let mut row = permitted(caller.account, tx.drive(drive).await?, Wish::Own)?;
+                let claims = tx.claims_on(drive).await?;
+                if !claims.is_empty() {
+                    return Err(in_use(&claims, "destroyed"));
+                }
+                tombstone(tx, &mut row, now).await?;
+                tx.save_drive(&row).await
             })
-            .await
+        })
+        .await
     }
 
     /// `length` bytes of a drive from `offset` on, at most 4 MiB.

@@ -25,7 +25,9 @@ mod imaging;
 mod ingest;
 mod leases;
 mod metering;
+mod once;
 mod power;
+mod seal;
 mod server_record;
 mod servers;
 mod standard;
@@ -47,11 +49,14 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use self::once::{Once, UnderWay};
 use crate::authority::Authority;
 use crate::db::{Database, Reader};
 
 pub use accounts::{OPERATOR, secret_key};
 pub use leases::LEASE;
+pub(crate) use once::Origin;
+pub use once::REMEMBERED;
 
 /// Who asks, once authenticated.
 #[derive(Debug, Clone)]
@@ -60,6 +65,14 @@ pub struct Caller {
     pub account: AccountId,
     /// What its credentials cover.
     pub scope: Scope,
+    /// The key under which it asks, if it gave one.
+    once: Option<Arc<Once>>,
+}
+
+impl Caller {
+    fn new(account: AccountId, scope: Scope) -> Self {
+        Self { account, scope, once: None }
+    }
 }
 
 /// Whether a new server is started at once.
@@ -165,6 +178,7 @@ pub struct App {
     /// The hosts whose leases we last knew to be ours.
     held: Mutex<BTreeSet<HostId>>,
     stale: AtomicU64,
+    under_way: UnderWay,
 }
 
 impl fmt::Debug for App {
@@ -218,6 +232,7 @@ impl App {
             heard: Mutex::default(),
             held: Mutex::default(),
             stale: AtomicU64::new(0),
+            under_way: UnderWay::default(),
         }))
     }
 

@@ -12,7 +12,7 @@ use super::drive_record::bounded;
 use super::power::{metered, power_on};
 use super::server_record::{ServerConfig, info, is_active, normalised};
 use super::{App, Caller, OnCreate, changed_meanwhile, new_id, no_room};
-use crate::db::{OutboxRow, Reader, ServerRow, Writer};
+use crate::db::{OutboxRow, Reader, ServerRow, Subject, Writer};
 use crate::usage::{self, Edge};
 
 impl App {
@@ -81,8 +81,7 @@ impl App {
             failed: None,
         };
         let row = self
-            .db
-            .write(|tx| {
+            .intend(caller, Subject::Server(made.server), |tx| {
                 Box::pin(async move {
                     let mut row = made.clone();
                     pluggable(tx, caller.account, parsed).await?;
@@ -130,8 +129,7 @@ impl App {
             None
         };
         let row = self
-            .db
-            .write(|tx| {
+            .intend(caller, Subject::Server(server), |tx| {
                 Box::pin(async move {
                     let before = permitted(account, tx.server(server).await?, Wish::Own)?;
                     if (is_active(before.state), before.cpu) != (is_active(seen.state), seen.cpu) {

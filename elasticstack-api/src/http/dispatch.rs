@@ -83,7 +83,7 @@ pub(super) async fn dispatch(
         Call::HostsList => Reply::Ids(texts(app.host_ids().await?)),
         Call::HostsInfo => Reply::Many(Host, app.hosts_info().await?),
         Call::HostInfo => Reply::One(Host, app.host_info(parameters.id(0)?).await?),
-        Call::HostCreate => Reply::One(Host, app.host_add(&record).await?),
+        Call::HostCreate => Reply::One(Host, app.host_add(caller, &record).await?),
         Call::ProfileInfo => Reply::One(Profile, app.profile_info(caller).await?),
     };
     Ok(reply)

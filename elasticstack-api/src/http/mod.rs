@@ -14,6 +14,7 @@ mod request;
 mod response;
 mod serve;
 
+use std::iter;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ use axum::extract::State;
 use axum::response::Response;
 use bytes::Bytes;
 use elasticstack_core::error::{Error, ErrorKind, Result};
-use elasticstack_core::wire::calls::{self, Body, Route};
+use elasticstack_core::wire::calls::{self, Answer, Body, Effect, Route};
 use elasticstack_core::wire::record::Record;
 use futures_util::FutureExt as _;
 use http::header::{ALLOW, CACHE_CONTROL, HeaderName, HeaderValue};
@@ -33,11 +34,12 @@ use uuid::Uuid;
 use self::dispatch::{Asked, dispatch};
 use self::request::{Format, Parameters};
 use self::response::Reply;
-use crate::app::App;
+use crate::app::{App, Origin};
 
 pub(crate) use self::serve::serve;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// The longest body that holds a record, packed and unpacked.
 const MAX_RECORD: usize = 1 << 20;
@@ -80,7 +82,7 @@ async fn handle(State(api): State<Api>, request: http::Request<HttpBody>) -> Res
         None => Err(no_such_call()),
     };
     let mut response = match answered {
-        Ok(reply) => response::render(reply, Format::accepted(&parts.headers)),
+        Ok(answered) => answered.render(Format::accepted(&parts.headers)),
         Err(error) => {
             error::log(&error, request_id, route.map_or("none", |route| route.path));
             error::render(&error, &parts.headers)
@@ -100,6 +102,22 @@ async fn handle(State(api): State<Api>, request: http::Request<HttpBody>) -> Res
     response
 }
 
+/// An answer, and whether it was given before.
+struct Answered {
+    reply: Reply,
+    origin: Origin,
+}
+
+impl Answered {
+    fn render(self, format: Format) -> Response {
+        let mut response = response::render(self.reply, format);
+        if self.origin == Origin::Earlier {
+            response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+        }
+        response
+    }
+}
+
 impl Api {
     async fn answer(
         &self,
@@ -107,7 +125,7 @@ impl Api {
         parameters: Parameters<'_>,
         parts: &Parts,
         body: HttpBody,
-    ) -> Result<Reply> {
+    ) -> Result<Answered> {
         let headers = &parts.headers;
         request::check_method(route, &parts.method)?;
         let (account, key) = request::credentials(headers)?;
@@ -128,8 +146,33 @@ impl Api {
                 asked.data = body::decode(headers, packed, MAX_WRITE).await?;
             }
         }
-        dispatch(&self.app, &caller, route.call, asked, self.image_answer).await
+        let Some(once) = request::idempotency_key(headers)?.filter(|_| is_remembered(route)) else {
+            let reply = dispatch(&self.app, &caller, route.call, asked, self.image_answer).await?;
+            return Ok(Answered { reply, origin: Origin::Now });
+        };
+        let asks = asked.record.to_text();
+        let asks = iter::once(route.path).chain(asked.parameters.0.iter().copied()).chain([&*asks]);
+        let caller = caller.once(once, &key, asks)?;
+        let work = async {
+            let reply = dispatch(&self.app, &caller, route.call, asked, self.image_answer).await?;
+            Ok(match reply {
+                Reply::One(_, record) => Some(record),
+                _ => None,
+            })
+        };
+        let (answer, origin) = self.app.once(&caller, route.answer, work).await;
+        let reply = match (route.answer, answer?) {
+            (Answer::One(object), Some(record)) => Reply::One(object, record),
+            _ => Reply::Nothing,
+        };
+        Ok(Answered { reply, origin })
     }
+}
+
+/// Whether the call is done once for each idempotency key. The bytes of a write are not kept, and
+/// writing them twice is writing them once.
+fn is_remembered(route: &Route) -> bool {
+    route.effect == Effect::Changes && route.body != Body::Bytes
 }
 
 fn out_of_scope() -> Error {

@@ -14,11 +14,16 @@ use elasticstack_core::prelude::*;
 use elasticstack_core::wire::calls::{Effect, Route};
 use elasticstack_core::wire::keys;
 use elasticstack_core::wire::record::Record;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, Method};
 
 /// The most lines that a record's body may have.
 const MAX_LINES: usize = 10_000;
+
+/// The longest idempotency key.
+const MAX_IDEMPOTENCY_KEY: usize = 255;
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Clients pad or do not.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -92,6 +97,30 @@ pub(super) fn credentials(headers: &HeaderMap) -> Result<(AccountId, Secret)> {
     Ok((account, Secret::new(password)))
 }
 
+/// The key under which the caller wants its call done once.
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>> {
+    let mut given = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(key) = given.next() else { return Ok(None) };
+    key.to_str()
+        .ok()
+        .filter(|key| {
+            given.next().is_none()
+                && (1..=MAX_IDEMPOTENCY_KEY).contains(&key.len())
+                && key.bytes().all(|byte| byte.is_ascii_graphic())
+        })
+        .map(Some)
+        .ok_or_else(|| {
+            Error::new(
+                ErrorKind::InvalidValue,
+                format!(
+                    "the Idempotency-Key is not one that is taken: give one of 1 to \
+                     {MAX_IDEMPOTENCY_KEY} visible ASCII characters, such as a new UUID"
+                ),
+            )
+            .field("Idempotency-Key")
+        })
+}
+
 /// The parameters of a path, in the order of its capital segments.
 #[derive(Debug)]
 pub(super) struct Parameters<'a>(pub(super) Vec<&'a str>);
@@ -163,7 +192,6 @@ mod tests {
     use elasticstack_core::id::DriveKind;
     use elasticstack_core::wire::calls::{self, CALLS, Call};
     use http::HeaderValue;
-    use http::header::HeaderName;
     use proptest::prelude::*;
 
     use super::*;
@@ -226,6 +254,24 @@ mod tests {
             let refused = credentials(&headers).unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::BadCredentials, "{headers:?}");
         }
+    }
+
+    #[test]
+    fn an_idempotency_key_is_one_visible_word() {
+        let key = |value: &str| {
+            let headers = header(IDEMPOTENCY_KEY, value);
+            idempotency_key(&headers).map(|key| key.map(str::to_owned))
+        };
+        assert_eq!(idempotency_key(&HeaderMap::new()).unwrap(), None);
+        for good in ["a", "\"quoted\"", "5b0e3c52-0000-4000-8000-00000000d001", &"x".repeat(255)] {
+            assert_eq!(key(good).unwrap().as_deref(), Some(good));
+        }
+        for bad in ["", "a b", "\u{e4}", &"x".repeat(256)] {
+            assert_eq!(key(bad).unwrap_err().kind(), ErrorKind::InvalidValue, "{bad:?}");
+        }
+        let mut two = header(IDEMPOTENCY_KEY, "a");
+        two.append(IDEMPOTENCY_KEY, HeaderValue::from_static("a"));
+        assert!(idempotency_key(&two).is_err());
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod fake_host;
 mod hosts;
 mod imaging;
 mod lives;
+mod once;
 mod races;
 mod refusals;
 mod restarts;

@@ -58,6 +58,15 @@ value unsets a key.
 An error carries `X-Elastic-Error: KEYWORD code=… field=…` and one sentence of text; `Accept: application/problem+json`
 gets it as JSON (RFC 9457).
 
+**Done once.** A changing POST with the header `Idempotency-Key` (1 to 255 visible ASCII characters of your choice, such as
+a new UUID) is done once, however often it is sent with that key within 24 hours and whatever breaks in between: later
+answers are the first one again, with `Idempotent-Replayed: true`; one that comes while the first is under way waits for
+it. If the server died before it answered, the answer is what the object is now. What was refused has changed nothing, is not
+remembered and may be sent again under its key; a `failed` (500) is an answer and is remembered; after 503 the same key
+goes on waiting. Another call, path or body under the same key, or other credentials, is 409 `key_reused`. A key is its
+account's. Answers are kept encrypted under a key made from your own secret. `write` needs no key and ignores it: writing
+twice is writing once.
+
 **Kept, not honoured yet** means that a value is accepted, stored and echoed and has no effect today: processor time is
 not limited to `cpu`, servers reach the outside through QEMU's user networking whatever their `nic` keys say, and have no
 address of their own, so `nic:0:dhcp:ip` shows only what was given. The screen (`vnc`) is served on a loopback address of

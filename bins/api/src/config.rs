@@ -3,12 +3,16 @@
 //! ```toml
 //! state_dir = "/var/lib/elasticstack/api"   # the database and the certificate authority
 //! listen = "127.0.0.1:8440"                 # in clear, so on loopback, behind a TLS proxy
+//! proxies = ["127.0.0.1"]                   # whose X-Forwarded-For is believed; none by default
+//! calls_in_a_row = 10000                    # of one account
+//! calls_per_second = 2000
 //! ```
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use elasticstack_api::http::Limits;
 use serde::Deserialize;
 
 /// Where the file is unless told otherwise.
@@ -23,6 +27,13 @@ pub(crate) struct Config {
     /// Where the public API listens.
     #[serde(default = "default_listen")]
     pub(crate) listen: SocketAddr,
+    /// The proxies whose `X-Forwarded-For` is believed.
+    #[serde(default)]
+    pub(crate) proxies: Vec<IpAddr>,
+    /// The calls that an account may make in a row, if not the default.
+    pub(crate) calls_in_a_row: Option<u32>,
+    /// The calls that an account is granted each second, if not the default.
+    pub(crate) calls_per_second: Option<u32>,
 }
 
 impl Config {
@@ -31,6 +42,16 @@ impl Config {
         let text =
             std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
         toml::from_str(&text).with_context(|| format!("{} can't be used", path.display()))
+    }
+
+    /// What is granted to callers.
+    pub(crate) fn limits(&self) -> Limits {
+        let Limits { burst, per_second, .. } = Limits::default();
+        Limits {
+            burst: self.calls_in_a_row.unwrap_or(burst),
+            per_second: self.calls_per_second.unwrap_or(per_second),
+            proxies: self.proxies.clone(),
+        }
     }
 
     /// The database's address.

@@ -54,6 +54,7 @@ async fn open(config: &Config) -> anyhow::Result<Server> {
     Ok(Server::builder()
         .database(config.database())
         .dial(Arc::new(dial))
+        .limits(config.limits())
         .config(AppConfig { authority: Some(Arc::new(authority)), ..AppConfig::default() })
         .build()
         .await?)

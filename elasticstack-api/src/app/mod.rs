@@ -250,7 +250,7 @@ impl App {
         self.stale.load(Ordering::Relaxed)
     }
 
-    fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }
 

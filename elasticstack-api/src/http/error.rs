@@ -9,7 +9,6 @@ use axum::response::Response;
 use elasticstack_core::error::{Chain, Error, ErrorClass};
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, StatusCode};
-use uuid::Uuid;
 
 use super::request::accepts;
 
@@ -62,7 +61,7 @@ pub(super) fn render(error: &Error, headers: &HeaderMap) -> Response {
 
 /// Writes to the log what an operator can do something about. A client's own mistakes are told
 /// to the client alone: their sentences quote what was sent, which may be a secret.
-pub(super) fn log(error: &Error, request_id: Uuid, call: &'static str) {
+pub(super) fn log(error: &Error, request_id: &str, call: &'static str) {
     let chain = Chain(error);
     match error.kind().class() {
         ErrorClass::Internal => tracing::error!(%request_id, call, error = %chain, "call broke"),

@@ -3,42 +3,50 @@
 //!
 //! ```text
 //! path → method → credentials → body → use case → answer
-//!  404     405        401        400    its own
+//!  404     405      401, 429      400    its own
 //! ```
 //! Every answer carries `X-Request-Id`, which the log has too; no header or body is ever logged.
 
 mod body;
 mod dispatch;
 mod error;
+mod limits;
 mod request;
 mod response;
 mod serve;
 
 use std::iter;
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body as HttpBody;
 use axum::extract::State;
 use axum::response::Response;
-use bytes::Bytes;
-use elasticstack_core::error::{Error, ErrorKind, Result};
+use elasticstack_core::prelude::*;
 use elasticstack_core::wire::calls::{self, Answer, Body, Effect, Route};
 use elasticstack_core::wire::record::Record;
 use futures_util::FutureExt as _;
-use http::header::{ALLOW, CACHE_CONTROL, HeaderName, HeaderValue};
+use http::HeaderMap;
+use http::header::{ALLOW, CACHE_CONTROL, HeaderName, HeaderValue, RETRY_AFTER};
 use http::request::Parts;
-use uuid::Uuid;
 
 use self::dispatch::{Asked, dispatch};
+use self::limits::{Counters, Room};
 use self::request::{Format, Parameters};
 use self::response::Reply;
-use crate::app::{App, Origin};
+use self::serve::Peer;
+use crate::app::{App, Caller, Origin};
 
+pub use self::limits::Limits;
 pub(crate) use self::serve::serve;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const RATELIMIT_LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
+const RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
+const RATELIMIT_RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// The longest body that holds a record, packed and unpacked.
@@ -61,30 +69,35 @@ pub enum ImageAnswer {
 struct Api {
     app: Arc<App>,
     image_answer: ImageAnswer,
+    counters: Arc<Counters>,
+    proxies: Arc<[IpAddr]>,
 }
 
 /// The whole public API.
-pub(crate) fn router(app: Arc<App>, image_answer: ImageAnswer) -> Router {
-    Router::new().fallback(handle).with_state(Api { app, image_answer })
+pub(crate) fn router(app: Arc<App>, image_answer: ImageAnswer, limits: &Limits) -> Router {
+    let counters = Arc::new(Counters::new(limits));
+    let proxies = limits.proxies.as_slice().into();
+    Router::new().fallback(handle).with_state(Api { app, image_answer, counters, proxies })
 }
 
 async fn handle(State(api): State<Api>, request: http::Request<HttpBody>) -> Response {
-    let request_id = Uuid::new_v4();
     let (parts, body) = request.into_parts();
+    let request_id = request::id(&parts.headers);
+    let mut notes = Notes::default();
     let found = calls::find(parts.uri.path());
     let route = found.as_ref().map(|(route, _)| *route);
     let answered = match found {
         Some((route, parameters)) => {
-            let answer = api.answer(route, Parameters(parameters), &parts, body);
+            let answer = api.answer(route, Parameters(parameters), &parts, body, &mut notes);
             let caught = AssertUnwindSafe(answer).catch_unwind().await;
             caught.unwrap_or_else(|_| Err(Error::internal("the handler of this call panicked")))
         }
         None => Err(no_such_call()),
     };
     let mut response = match answered {
-        Ok(answered) => answered.render(Format::accepted(&parts.headers)),
+        Ok(reply) => response::render(reply, Format::accepted(&parts.headers)),
         Err(error) => {
-            error::log(&error, request_id, route.map_or("none", |route| route.path));
+            error::log(&error, &request_id, route.map_or("none", |route| route.path));
             error::render(&error, &parts.headers)
         }
     };
@@ -94,27 +107,40 @@ async fn handle(State(api): State<Api>, request: http::Request<HttpBody>) -> Res
     {
         headers.insert(ALLOW, HeaderValue::from_static(request::allowed(route.effect)));
     }
-    if let Ok(id) = HeaderValue::try_from(request_id.to_string()) {
+    if let Ok(id) = HeaderValue::try_from(request_id) {
         headers.insert(X_REQUEST_ID, id);
     }
+    notes.write(headers);
     // Answers hold passwords and change at any moment.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 
-/// An answer, and whether it was given before.
-struct Answered {
-    reply: Reply,
-    origin: Origin,
+/// What is said of an answer in its headers, whatever became of the call.
+#[derive(Default)]
+struct Notes {
+    /// What is left of the caller's calls.
+    room: Option<Room>,
+    /// When to try again, where it is known better than the error's kind says.
+    wait: Option<Duration>,
+    /// Whether it was given before.
+    origin: Option<Origin>,
 }
 
-impl Answered {
-    fn render(self, format: Format) -> Response {
-        let mut response = response::render(self.reply, format);
-        if self.origin == Origin::Earlier {
-            response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+impl Notes {
+    fn write(&self, headers: &mut HeaderMap) {
+        let seconds = |time: Duration| HeaderValue::from(whole_seconds(time));
+        if let Some(room) = self.room {
+            headers.insert(RATELIMIT_LIMIT, HeaderValue::from(room.limit));
+            headers.insert(RATELIMIT_REMAINING, HeaderValue::from(room.remaining));
+            headers.insert(RATELIMIT_RESET, seconds(room.reset));
         }
-        response
+        if let Some(wait) = self.wait {
+            headers.insert(RETRY_AFTER, seconds(wait));
+        }
+        if self.origin == Some(Origin::Earlier) {
+            headers.insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+        }
     }
 }
 
@@ -125,15 +151,16 @@ impl Api {
         parameters: Parameters<'_>,
         parts: &Parts,
         body: HttpBody,
-    ) -> Result<Answered> {
+        notes: &mut Notes,
+    ) -> Result<Reply> {
         let headers = &parts.headers;
         request::check_method(route, &parts.method)?;
         let (account, key) = request::credentials(headers)?;
-        let caller = self.app.authenticate(account, &key).await?;
+        let caller = self.authenticated(account, &key, parts, notes).await?;
         if !caller.scope.covers(route.scope) {
             return Err(out_of_scope());
         }
-        let mut asked = Asked { parameters, record: Record::new(), data: Bytes::new() };
+        let mut asked = Asked { parameters, record: Record::new(), data: bytes::Bytes::new() };
         match route.body {
             Body::Ignored => body::ignore(body).await?,
             Body::Record(_) => {
@@ -147,8 +174,7 @@ impl Api {
             }
         }
         let Some(once) = request::idempotency_key(headers)?.filter(|_| is_remembered(route)) else {
-            let reply = dispatch(&self.app, &caller, route.call, asked, self.image_answer).await?;
-            return Ok(Answered { reply, origin: Origin::Now });
+            return dispatch(&self.app, &caller, route.call, asked, self.image_answer).await;
         };
         let asks = asked.record.to_text();
         let asks = iter::once(route.path).chain(asked.parameters.0.iter().copied()).chain([&*asks]);
@@ -161,12 +187,42 @@ impl Api {
             })
         };
         let (answer, origin) = self.app.once(&caller, route.answer, work).await;
-        let reply = match (route.answer, answer?) {
+        notes.origin = Some(origin);
+        Ok(match (route.answer, answer?) {
             (Answer::One(object), Some(record)) => Reply::One(object, record),
             _ => Reply::Nothing,
-        };
-        Ok(Answered { reply, origin })
+        })
     }
+
+    /// The caller, unless there were too many wrong ones before, or too many calls of this one.
+    async fn authenticated(
+        &self,
+        account: AccountId,
+        key: &Secret,
+        parts: &Parts,
+        notes: &mut Notes,
+    ) -> Result<Caller> {
+        let mut waits = |(error, wait)| -> Error {
+            notes.wait = Some(wait);
+            error
+        };
+        let peer = parts.extensions.get().map(|Peer(address)| *address);
+        let address = limits::client(peer, &parts.headers, &self.proxies);
+        let now = self.app.now();
+        self.counters.may_try(address, account, now).map_err(&mut waits)?;
+        let caller = self.app.authenticate(account, key).await.inspect_err(|error| {
+            if error.kind() == ErrorKind::BadCredentials {
+                self.counters.was_wrong(address, account, now);
+            }
+        })?;
+        let room = self.counters.call(account, now).map_err(waits)?;
+        notes.room = Some(room);
+        Ok(caller)
+    }
+}
+
+fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
 /// Whether the call is done once for each idempotency key. The bytes of a write are not kept, and

@@ -16,9 +16,13 @@ use elasticstack_core::wire::keys;
 use elasticstack_core::wire::record::Record;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, Method};
+use uuid::Uuid;
 
 /// The most lines that a record's body may have.
 const MAX_LINES: usize = 10_000;
+
+/// The longest name of a request that a client may choose.
+const MAX_REQUEST_ID: usize = 128;
 
 /// The longest idempotency key.
 const MAX_IDEMPOTENCY_KEY: usize = 255;
@@ -95,6 +99,16 @@ pub(super) fn credentials(headers: &HeaderMap) -> Result<(AccountId, Secret)> {
     let (user, password) = decoded.split_once(':').ok_or_else(refused)?;
     let account = user.parse().map_err(|_| refused())?;
     Ok((account, Secret::new(password)))
+}
+
+/// What the request is called in the answer and in the log: as the client says, if that is a plain
+/// word, or a new one.
+pub(super) fn id(headers: &HeaderMap) -> String {
+    let given = headers.get("x-request-id").and_then(|value| value.to_str().ok());
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    given
+        .filter(|id| (1..=MAX_REQUEST_ID).contains(&id.len()) && id.bytes().all(plain))
+        .map_or_else(|| Uuid::new_v4().to_string(), str::to_owned)
 }
 
 /// The key under which the caller wants its call done once.
@@ -254,6 +268,18 @@ mod tests {
             let refused = credentials(&headers).unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::BadCredentials, "{headers:?}");
         }
+    }
+
+    #[test]
+    fn a_request_is_called_what_its_client_calls_it_if_that_is_a_plain_word() {
+        let named = |value: &str| id(&header(HeaderName::from_static("x-request-id"), value));
+        for good in ["a", "7-b_c.D", &"x".repeat(128)] {
+            assert_eq!(named(good), good);
+        }
+        for bad in ["", "a b", "a\u{e4}", "a\tb", "a=b", "a\"b", &"x".repeat(129)] {
+            assert!(named(bad).parse::<Uuid>().is_ok(), "{bad:?}");
+        }
+        assert_ne!(id(&HeaderMap::new()), id(&HeaderMap::new()));
     }
 
     #[test]

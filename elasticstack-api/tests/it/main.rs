@@ -10,6 +10,7 @@ mod fake_agent;
 mod fake_host;
 mod hosts;
 mod imaging;
+mod limits;
 mod lives;
 mod once;
 mod races;

@@ -67,6 +67,13 @@ goes on waiting. Another call, path or body under the same key, or other credent
 account's. Answers are kept encrypted under a key made from your own secret. `write` needs no key and ignores it: writing
 twice is writing once.
 
+**Limits.** An account may make so many calls a second, and so many in a row: `RateLimit-Limit`, `RateLimit-Remaining` and
+`RateLimit-Reset` (seconds until all are there again) are in every answer to it; past that, 429 with `Retry-After`. Twenty
+wrong credentials from one address, or a hundred for one account, and further ones from there wait likewise; an address
+that was never wrong is not held up by what others guess. Credentials that are missing or unreadable are no guess. A body
+may pause for 60 s and comes with 4 KiB a second at least; a head comes within 30 s. `X-Request-Id` (at most 128 letters, digits, `-`, `_`
+and `.`) is echoed and in the log; without one the answer has a new one.
+
 **Kept, not honoured yet** means that a value is accepted, stored and echoed and has no effect today: processor time is
 not limited to `cpu`, servers reach the outside through QEMU's user networking whatever their `nic` keys say, and have no
 address of their own, so `nic:0:dhcp:ip` shows only what was given. The screen (`vnc`) is served on a loopback address of

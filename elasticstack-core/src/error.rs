@@ -170,6 +170,8 @@ pub enum ErrorKind {
     OutOfScope,
     /// The biller refused.
     PaymentRequired,
+    /// The object is not at the version that the caller has seen.
+    PreconditionFailed,
     /// The account's limit is reached.
     QuotaExceeded,
     /// A server is in a state in which this cannot be done.
@@ -186,7 +188,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind, for tables and tests.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::BadCredentials,
         Self::ChangedMeanwhile,
         Self::DriveInUse,
@@ -204,6 +206,7 @@ impl ErrorKind {
         Self::NotOffered,
         Self::OutOfScope,
         Self::PaymentRequired,
+        Self::PreconditionFailed,
         Self::QuotaExceeded,
         Self::ServerBusy,
         Self::Stale,
@@ -233,6 +236,7 @@ impl ErrorKind {
             Self::NotOffered => "not_offered",
             Self::OutOfScope => "out_of_scope",
             Self::PaymentRequired => "payment_required",
+            Self::PreconditionFailed => "precondition_failed",
             Self::QuotaExceeded => "quota_exceeded",
             Self::ServerBusy => "server_busy",
             Self::Stale => "stale",
@@ -269,6 +273,7 @@ impl ErrorKind {
             | Self::KeyReused
             | Self::ServerBusy
             | Self::Stale => ErrorClass::Conflict,
+            Self::PreconditionFailed => ErrorClass::Outdated,
             Self::Throttled => ErrorClass::Throttled,
             Self::JobFailed => ErrorClass::Failed,
             Self::Internal => ErrorClass::Internal,
@@ -296,6 +301,7 @@ impl ErrorKind {
             | ErrorClass::NotFound
             | ErrorClass::Method
             | ErrorClass::NotAcceptable
+            | ErrorClass::Outdated
             | ErrorClass::Failed => false,
         }
     }
@@ -320,6 +326,8 @@ pub enum ErrorClass {
     NotAcceptable,
     /// In use, or changed meanwhile.
     Conflict,
+    /// The caller has seen another version.
+    Outdated,
     /// Too fast.
     Throttled,
     /// Tried, and ended without success.

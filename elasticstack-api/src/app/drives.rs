@@ -16,7 +16,7 @@ use elasticstack_core::wire::record::Record;
 
 use super::access::{Wish, permitted};
 use super::drive_record::{self, InUse, apply, wanted_size};
-use super::{App, Caller, changed_meanwhile, new_id, no_room};
+use super::{App, Caller, Page, changed_meanwhile, new_id, no_room};
 use crate::db::{ClaimRow, DriveRow, OutboxRow, Reader, Subject, Writer};
 use crate::usage::{self, Edge, Metered};
 
@@ -38,20 +38,21 @@ impl App {
     /// The ids of the caller's drives.
     ///
     /// # Errors
-    /// `Internal`.
-    pub async fn drive_ids(&self, caller: &Caller) -> Result<Vec<DriveId>> {
-        let rows = self.db.read().await?.drives_of(caller.account).await?;
+    /// `InvalidValue` for a page that can't be; `Internal`.
+    pub async fn drive_ids(&self, caller: &Caller, page: &Page) -> Result<Vec<DriveId>> {
+        let wanted = page.of_drives()?;
+        let rows = self.db.read().await?.drives_of(caller.account, &wanted).await?;
         Ok(rows.into_iter().map(|row| row.drive).collect())
     }
 
-    /// All of the caller's drives.
+    /// The caller's drives.
     ///
     /// # Errors
-    /// `Internal`.
-    pub async fn drives_info(&self, caller: &Caller) -> Result<Vec<Record>> {
+    /// As [`App::drive_ids`].
+    pub async fn drives_info(&self, caller: &Caller, page: &Page) -> Result<Vec<Record>> {
         let mut reader = self.db.read().await?;
         let mut records = Vec::new();
-        for row in reader.drives_of(caller.account).await? {
+        for row in reader.drives_of(caller.account, &page.of_drives()?).await? {
             records.push(record(&mut reader, caller.account, &row).await?);
         }
         Ok(records)
@@ -60,18 +61,18 @@ impl App {
     /// The ids of the standard drives.
     ///
     /// # Errors
-    /// `Internal`.
-    pub async fn standard_ids(&self) -> Result<Vec<DriveId>> {
-        let rows = self.db.read().await?.standard_drives().await?;
+    /// As [`App::drive_ids`].
+    pub async fn standard_ids(&self, page: &Page) -> Result<Vec<DriveId>> {
+        let rows = self.db.read().await?.standard_drives(&page.of_drives()?).await?;
         Ok(rows.into_iter().map(|row| row.drive).collect())
     }
 
-    /// All standard drives, without who uses them.
+    /// Standard drives, without who uses them.
     ///
     /// # Errors
-    /// `Internal`.
-    pub async fn standard_info(&self) -> Result<Vec<Record>> {
-        let rows = self.db.read().await?.standard_drives().await?;
+    /// As [`App::drive_ids`].
+    pub async fn standard_info(&self, page: &Page) -> Result<Vec<Record>> {
+        let rows = self.db.read().await?.standard_drives(&page.of_drives()?).await?;
         Ok(rows.iter().map(|row| drive_record::info(row, &InUse::default())).collect())
     }
 

@@ -6,27 +6,27 @@ use elasticstack_core::wire::keys::{self, Moment, Object};
 use elasticstack_core::wire::record::Record;
 
 use super::fleet::{make_known, unknown};
-use super::{App, Caller};
+use super::{App, Caller, Page};
 use crate::db::{HostRow, Reader, Subject};
 
 impl App {
-    /// The ids of all hosts.
+    /// The ids of hosts.
     ///
     /// # Errors
-    /// `Internal`.
-    pub async fn host_ids(&self) -> Result<Vec<HostId>> {
-        let rows = self.db.read().await?.hosts().await?;
+    /// `InvalidValue` for a page that can't be; `Internal`.
+    pub async fn host_ids(&self, page: &Page) -> Result<Vec<HostId>> {
+        let rows = self.db.read().await?.hosts_page(&page.of_hosts()?).await?;
         Ok(rows.into_iter().map(|row| row.host).collect())
     }
 
-    /// All hosts.
+    /// Hosts.
     ///
     /// # Errors
-    /// `Internal`.
-    pub async fn hosts_info(&self) -> Result<Vec<Record>> {
+    /// As [`App::host_ids`].
+    pub async fn hosts_info(&self, page: &Page) -> Result<Vec<Record>> {
         let mut reader = self.db.read().await?;
         let mut records = Vec::new();
-        for row in reader.hosts().await? {
+        for row in reader.hosts_page(&page.of_hosts()?).await? {
             records.push(record(&mut reader, row).await?);
         }
         Ok(records)

@@ -26,11 +26,13 @@ mod ingest;
 mod leases;
 mod metering;
 mod once;
+mod page;
 mod power;
 mod seal;
 mod server_record;
 mod servers;
 mod standard;
+mod version;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -57,6 +59,7 @@ pub use accounts::{OPERATOR, secret_key};
 pub use leases::LEASE;
 pub(crate) use once::Origin;
 pub use once::REMEMBERED;
+pub use page::Page;
 
 /// Who asks, once authenticated.
 #[derive(Debug, Clone)]
@@ -67,11 +70,13 @@ pub struct Caller {
     pub scope: Scope,
     /// The key under which it asks, if it gave one.
     once: Option<Arc<Once>>,
+    /// The versions of its object that it asks about, if it cares.
+    matching: Option<Vec<String>>,
 }
 
 impl Caller {
     fn new(account: AccountId, scope: Scope) -> Self {
-        Self { account, scope, once: None }
+        Self { account, scope, once: None, matching: None }
     }
 }
 

@@ -27,7 +27,7 @@ use uuid::Uuid;
 
 use super::access::{Wish, permitted};
 use super::seal::Seal;
-use super::{App, Caller, drives, server_record};
+use super::{App, Caller, drives, server_record, version};
 use crate::db::{OnceRow, ServerRow, Subject, Writer};
 
 /// How long a key is remembered.
@@ -151,7 +151,7 @@ impl Drop for Begun<'_> {
 
 impl App {
     /// Carries out an intent of the caller's about `subject`: one transaction of `work` and of the
-    /// caller's key, if it gave one. Every use case that changes something begins it here.
+    /// caller's key, if it gave one, provided the object is at the version that it named. Every use case that changes something begins it here.
     ///
     /// # Errors
     /// Those of `work`.
@@ -172,13 +172,15 @@ impl App {
         subject: Subject,
         now: Timestamp,
     ) -> Result<()> {
-        let Some(once) = &caller.once else { return Ok(()) };
-        match tx.once(caller.account, &once.key).await? {
-            None => tx.insert_once(&self.once_row(caller, once, Some(subject), now)).await,
-            Some(known) if known.attempt == once.attempt => Ok(()),
-            // Whoever called this finds the other one's row and waits for its answer.
-            Some(_) => Err(super::changed_meanwhile("object")),
+        if let Some(once) = &caller.once {
+            match tx.once(caller.account, &once.key).await? {
+                None => tx.insert_once(&self.once_row(caller, once, Some(subject), now)).await?,
+                Some(known) if known.attempt == once.attempt => return Ok(()),
+                // Whoever called this finds the other one's row and waits for its answer.
+                Some(_) => return Err(super::changed_meanwhile("object")),
+            }
         }
+        version::expect(tx, caller, subject).await
     }
 
     fn once_row(

@@ -11,7 +11,7 @@ use super::access::{Wish, permitted};
 use super::drive_record::bounded;
 use super::power::{metered, power_on};
 use super::server_record::{ServerConfig, info, is_active, normalised};
-use super::{App, Caller, OnCreate, changed_meanwhile, new_id, no_room};
+use super::{App, Caller, OnCreate, Page, changed_meanwhile, new_id, no_room};
 use crate::db::{OutboxRow, Reader, ServerRow, Subject, Writer};
 use crate::usage::{self, Edge};
 
@@ -19,18 +19,20 @@ impl App {
     /// The ids of the caller's servers.
     ///
     /// # Errors
-    /// `Internal`.
-    pub async fn server_ids(&self, caller: &Caller) -> Result<Vec<ServerId>> {
-        let rows = self.db.read().await?.servers_of(caller.account).await?;
+    /// `InvalidValue` for a page that can't be; `Internal`.
+    pub async fn server_ids(&self, caller: &Caller, page: &Page) -> Result<Vec<ServerId>> {
+        let wanted = page.of_servers()?;
+        let rows = self.db.read().await?.servers_of(caller.account, &wanted).await?;
         Ok(rows.into_iter().map(|row| row.server).collect())
     }
 
-    /// All of the caller's servers.
+    /// The caller's servers.
     ///
     /// # Errors
-    /// `Internal`.
-    pub async fn servers_info(&self, caller: &Caller) -> Result<Vec<Record>> {
-        let rows = self.db.read().await?.servers_of(caller.account).await?;
+    /// As [`App::server_ids`].
+    pub async fn servers_info(&self, caller: &Caller, page: &Page) -> Result<Vec<Record>> {
+        let wanted = page.of_servers()?;
+        let rows = self.db.read().await?.servers_of(caller.account, &wanted).await?;
         Ok(rows.iter().map(info).collect())
     }
 

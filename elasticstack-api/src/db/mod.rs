@@ -12,6 +12,7 @@ mod accounts;
 mod claims;
 mod dialect;
 mod drives;
+mod filter;
 mod hosts;
 mod jobs;
 mod leases;
@@ -39,6 +40,7 @@ use uuid::Uuid;
 pub(crate) use accounts::AccountRow;
 pub(crate) use claims::{ClaimRow, Holder};
 pub(crate) use drives::{DriveRow, Standard};
+pub(crate) use filter::Filter;
 pub(crate) use hosts::{ArrayRow, HostRow};
 pub(crate) use jobs::JobRow;
 pub(crate) use once::{OnceRow, Subject};
@@ -106,6 +108,7 @@ impl Database {
         database.era = Era(u32::try_from(era).map_err(|error| {
             Error::internal(format!("era {era} is past the largest")).source(error)
         })?);
+        database.index().await?;
         Ok(database)
     }
 

@@ -10,7 +10,7 @@ use elasticstack_core::wire::record::Record;
 use super::ImageAnswer;
 use super::request::Parameters;
 use super::response::Reply;
-use crate::app::{App, Caller, OnCreate};
+use crate::app::{App, Caller, OnCreate, Page};
 
 /// What came with a call; what the call does not have is empty.
 #[derive(Debug)]
@@ -18,6 +18,7 @@ pub(super) struct Asked<'a> {
     pub(super) parameters: Parameters<'a>,
     pub(super) record: Record,
     pub(super) data: Data,
+    pub(super) page: Page,
 }
 
 /// Does what `call` asks.
@@ -28,7 +29,7 @@ pub(super) async fn dispatch(
     asked: Asked<'_>,
     image_answer: ImageAnswer,
 ) -> Result<Reply> {
-    let Asked { parameters, record, data } = asked;
+    let Asked { parameters, record, data, page } = asked;
     let image = async |conversion| -> Result<Record> {
         app.drive_image(caller, parameters.id(0)?, parameters.id(1)?, conversion).await
     };
@@ -37,10 +38,10 @@ pub(super) async fn dispatch(
         ImageAnswer::Nothing => Reply::Nothing,
     };
     let reply = match call {
-        Call::DrivesList => Reply::Ids(texts(app.drive_ids(caller).await?)),
-        Call::DrivesListStandard => Reply::Ids(texts(app.standard_ids().await?)),
-        Call::DrivesInfo => Reply::Many(Drive, app.drives_info(caller).await?),
-        Call::DrivesInfoStandard => Reply::Many(Drive, app.standard_info().await?),
+        Call::DrivesList => Reply::Ids(texts(app.drive_ids(caller, &page).await?)),
+        Call::DrivesListStandard => Reply::Ids(texts(app.standard_ids(&page).await?)),
+        Call::DrivesInfo => Reply::Many(Drive, app.drives_info(caller, &page).await?),
+        Call::DrivesInfoStandard => Reply::Many(Drive, app.standard_info(&page).await?),
         Call::DriveCreate => Reply::One(Drive, app.drive_create(caller, &record).await?),
         Call::DriveInfo => Reply::One(Drive, app.drive_info(caller, parameters.id(0)?).await?),
         Call::DriveSet => {
@@ -62,8 +63,8 @@ pub(super) async fn dispatch(
             let (drive, offset) = (parameters.id(0)?, parameters.size(1, "offset")?);
             nothing(app.drive_write(caller, drive, offset, data).await?)
         }
-        Call::ServersList => Reply::Ids(texts(app.server_ids(caller).await?)),
-        Call::ServersInfo => Reply::Many(Server, app.servers_info(caller).await?),
+        Call::ServersList => Reply::Ids(texts(app.server_ids(caller, &page).await?)),
+        Call::ServersInfo => Reply::Many(Server, app.servers_info(caller, &page).await?),
         Call::ServerCreate => {
             Reply::One(Server, app.server_create(caller, &record, OnCreate::Start).await?)
         }
@@ -80,8 +81,8 @@ pub(super) async fn dispatch(
         Call::ServerReset => nothing(app.server_reset(caller, parameters.id(0)?).await?),
         Call::ServerDestroy => nothing(app.server_destroy(caller, parameters.id(0)?).await?),
         Call::ServerSerial => Reply::Bytes(app.server_serial(caller, parameters.id(0)?).await?),
-        Call::HostsList => Reply::Ids(texts(app.host_ids().await?)),
-        Call::HostsInfo => Reply::Many(Host, app.hosts_info().await?),
+        Call::HostsList => Reply::Ids(texts(app.host_ids(&page).await?)),
+        Call::HostsInfo => Reply::Many(Host, app.hosts_info(&page).await?),
         Call::HostInfo => Reply::One(Host, app.host_info(parameters.id(0)?).await?),
         Call::HostCreate => Reply::One(Host, app.host_add(caller, &record).await?),
         Call::ProfileInfo => Reply::One(Profile, app.profile_info(caller).await?),

@@ -28,6 +28,7 @@ pub(super) const fn status(class: ErrorClass) -> (StatusCode, &'static str, Opti
         ErrorClass::Method => (StatusCode::METHOD_NOT_ALLOWED, "method", None),
         ErrorClass::NotAcceptable => (StatusCode::NOT_ACCEPTABLE, "usage", None),
         ErrorClass::Conflict => (StatusCode::CONFLICT, "busy", None),
+        ErrorClass::Outdated => (StatusCode::PRECONDITION_FAILED, "busy", None),
         ErrorClass::Throttled => (StatusCode::TOO_MANY_REQUESTS, "busy", Some(1)),
         ErrorClass::Failed => (StatusCode::INTERNAL_SERVER_ERROR, "failed", None),
         ErrorClass::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "system", None),
@@ -76,6 +77,7 @@ pub(super) fn log(error: &Error, request_id: &str, call: &'static str) {
         | ErrorClass::Method
         | ErrorClass::NotAcceptable
         | ErrorClass::Conflict
+        | ErrorClass::Outdated
         | ErrorClass::Throttled
         | ErrorClass::NoCapacity => {
             tracing::debug!(%request_id, call, code = error.kind().code(), "call refused");

@@ -30,7 +30,7 @@ use elasticstack_core::wire::calls::{self, Answer, Body, Effect, Route};
 use elasticstack_core::wire::record::Record;
 use futures_util::FutureExt as _;
 use http::HeaderMap;
-use http::header::{ALLOW, CACHE_CONTROL, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{ALLOW, CACHE_CONTROL, ETAG, HeaderName, HeaderValue, RETRY_AFTER};
 use http::request::Parts;
 
 use self::dispatch::{Asked, dispatch};
@@ -39,6 +39,7 @@ use self::request::{Format, Parameters};
 use self::response::Reply;
 use self::serve::Peer;
 use crate::app::{App, Caller, Origin};
+use crate::db::Subject;
 
 pub use self::limits::Limits;
 pub(crate) use self::serve::serve;
@@ -123,6 +124,8 @@ struct Notes {
     room: Option<Room>,
     /// When to try again, where it is known better than the error's kind says.
     wait: Option<Duration>,
+    /// The version of the object that it tells about.
+    version: Option<String>,
     /// Whether it was given before.
     origin: Option<Origin>,
 }
@@ -137,6 +140,11 @@ impl Notes {
         }
         if let Some(wait) = self.wait {
             headers.insert(RETRY_AFTER, seconds(wait));
+        }
+        if let Some(version) = &self.version
+            && let Ok(tag) = HeaderValue::try_from(format!("\"{version}\""))
+        {
+            headers.insert(ETAG, tag);
         }
         if self.origin == Some(Origin::Earlier) {
             headers.insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
@@ -160,7 +168,10 @@ impl Api {
         if !caller.scope.covers(route.scope) {
             return Err(out_of_scope());
         }
-        let mut asked = Asked { parameters, record: Record::new(), data: bytes::Bytes::new() };
+        let page = request::page(route, parts.uri.query())?;
+        let subject = request::subject(route, &parameters);
+        let mut asked =
+            Asked { parameters, record: Record::new(), data: bytes::Bytes::new(), page };
         match route.body {
             Body::Ignored => body::ignore(body).await?,
             Body::Record(_) => {
@@ -173,13 +184,26 @@ impl Api {
                 asked.data = body::decode(headers, packed, MAX_WRITE).await?;
             }
         }
+        if let (Effect::Reads, Answer::One(_), Some(subject)) =
+            (route.effect, route.answer, subject)
+        {
+            // It is as old as the answer or older, so that nobody takes old news for new.
+            notes.version = self.app.version(&caller, subject).await?;
+        }
+        let caller = Self::conditional(caller, route, subject, headers)?;
         let Some(once) = request::idempotency_key(headers)?.filter(|_| is_remembered(route)) else {
+            if let Some(subject) = subject {
+                self.app.expect_version(&caller, subject).await?;
+            }
             return dispatch(&self.app, &caller, route.call, asked, self.image_answer).await;
         };
         let asks = asked.record.to_text();
         let asks = iter::once(route.path).chain(asked.parameters.0.iter().copied()).chain([&*asks]);
         let caller = caller.once(once, &key, asks)?;
         let work = async {
+            if let Some(subject) = subject {
+                self.app.expect_version(&caller, subject).await?;
+            }
             let reply = dispatch(&self.app, &caller, route.call, asked, self.image_answer).await?;
             Ok(match reply {
                 Reply::One(_, record) => Some(record),
@@ -192,6 +216,26 @@ impl Api {
             (Answer::One(object), Some(record)) => Reply::One(object, record),
             _ => Reply::Nothing,
         })
+    }
+
+    /// The caller with what it says it has seen of the object.
+    fn conditional(
+        caller: Caller,
+        route: &Route,
+        subject: Option<Subject>,
+        headers: &HeaderMap,
+    ) -> Result<Caller> {
+        match request::seen_versions(headers).filter(|_| route.effect == Effect::Changes) {
+            None => Ok(caller),
+            Some(versions) if subject.is_some() && is_remembered(route) => {
+                Ok(caller.matching(versions))
+            }
+            Some(_) => Err(Error::new(
+                ErrorKind::PreconditionFailed,
+                "this call is about nothing that has a version: leave If-Match out",
+            )
+            .field("If-Match")),
+        }
     }
 
     /// The caller, unless there were too many wrong ones before, or too many calls of this one.

@@ -11,15 +11,21 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use elasticstack_core::id::{IdKind, TypedId};
 use elasticstack_core::prelude::*;
-use elasticstack_core::wire::calls::{Effect, Route};
-use elasticstack_core::wire::keys;
+use elasticstack_core::wire::calls::{Answer, Effect, Route};
+use elasticstack_core::wire::keys::{self, Object};
 use elasticstack_core::wire::record::Record;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName, IF_MATCH};
 use http::{HeaderMap, Method};
 use uuid::Uuid;
 
+use crate::app::Page;
+use crate::db::Subject;
+
 /// The most lines that a record's body may have.
 const MAX_LINES: usize = 10_000;
+
+/// The most that one page has.
+const MAX_PAGE: u32 = 10_000;
 
 /// The longest name of a request that a client may choose.
 const MAX_REQUEST_ID: usize = 128;
@@ -169,6 +175,78 @@ impl Parameters<'_> {
     }
 }
 
+/// The part of a list that a query asks for.
+///
+/// # Errors
+/// `UnknownKey` for a parameter that the call does not have; `InvalidValue`.
+pub(super) fn page(route: &Route, query: Option<&str>) -> Result<Page> {
+    let known: &[&str] = match route.answer {
+        Answer::Many(object) | Answer::Ids(object) => match object {
+            Object::Drive | Object::Server => &["limit", "after", "tag", "status", "name"],
+            Object::Host => &["limit", "after", "status", "name"],
+            _ => &[],
+        },
+        _ => &[],
+    };
+    let mut page = Page::default();
+    for (key, value) in Record::from_form(query.unwrap_or_default().as_bytes())?.iter() {
+        let refused = |kind, why: String| Error::new(kind, why).field(key);
+        if !known.contains(&key) {
+            let shown: String = key.chars().take(40).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            return Err(refused(
+                ErrorKind::UnknownKey,
+                format!("{shown:?} is not a parameter of this call, which has {known}"),
+            ));
+        }
+        let text = Some(value.to_owned());
+        match key {
+            "limit" => {
+                let limit = value.parse().ok().filter(|limit| (1..=MAX_PAGE).contains(limit));
+                page.limit = Some(limit.ok_or_else(|| {
+                    refused(ErrorKind::InvalidValue, format!("limit takes 1 to {MAX_PAGE}"))
+                })?);
+            }
+            "after" => {
+                let id: Uuid = value.parse().map_err(|_| {
+                    let why = "after takes the id of the last one you have".to_owned();
+                    refused(ErrorKind::InvalidValue, why)
+                })?;
+                page.after = Some(id.to_string());
+            }
+            "tag" => page.tag = text,
+            "status" => page.status = text,
+            _ => page.name = text,
+        }
+    }
+    Ok(page)
+}
+
+/// The versions that the caller has seen of the object, if it says so; `*` is any.
+pub(super) fn seen_versions(headers: &HeaderMap) -> Option<Vec<String>> {
+    let mut versions = Vec::new();
+    for value in headers.get_all(IF_MATCH) {
+        for tag in value.to_str().unwrap_or_default().split(',').map(str::trim) {
+            if tag == "*" {
+                return None;
+            }
+            // A weak tag, or none at all, is no version: it matches nothing.
+            let tag = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+            versions.push(tag.unwrap_or_default().to_owned());
+        }
+    }
+    (!versions.is_empty()).then_some(versions)
+}
+
+/// The object that a path is about, if it is one that has versions.
+pub(super) fn subject(route: &Route, parameters: &Parameters<'_>) -> Option<Subject> {
+    match route.path.split('/').nth(2) {
+        Some("DRIVE") => parameters.id(0).ok().map(Subject::Drive),
+        Some("SERVER") => parameters.id(0).ok().map(Subject::Server),
+        _ => None,
+    }
+}
+
 /// The record that a body holds, in whatever form its type and its first line say.
 pub(super) fn record(headers: &HeaderMap, body: &[u8]) -> Result<Record> {
     let lines = body.split(|&byte| byte == b'\n').count();
@@ -280,6 +358,17 @@ mod tests {
             assert!(named(bad).parse::<Uuid>().is_ok(), "{bad:?}");
         }
         assert_ne!(id(&HeaderMap::new()), id(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn a_version_is_named_in_quotes_and_a_star_is_any() {
+        let seen = |value: &str| seen_versions(&header(IF_MATCH, value));
+        assert_eq!(seen_versions(&HeaderMap::new()), None);
+        assert_eq!(seen("*"), None);
+        assert_eq!(seen("\"a\", \"b\"").unwrap(), ["a", "b"]);
+        for none in ["W/\"a\"", "a", "\"", ""] {
+            assert_eq!(seen(none).unwrap(), [""], "{none:?}");
+        }
     }
 
     #[test]

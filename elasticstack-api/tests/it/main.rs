@@ -13,6 +13,7 @@ mod imaging;
 mod limits;
 mod lives;
 mod once;
+mod paging;
 mod races;
 mod refusals;
 mod restarts;

@@ -74,6 +74,15 @@ that was never wrong is not held up by what others guess. Credentials that are m
 may pause for 60 s and comes with 4 KiB a second at least; a head comes within 30 s. `X-Request-Id` (at most 128 letters, digits, `-`, `_`
 and `.`) is echoed and in the log; without one the answer has a new one.
 
+**Parts of a list.** Calls that answer with many drives, servers or hosts take the query parameters `limit` (1 to 10,000),
+`after` (an id: begin behind it), `status`, `name` and, but for hosts, `tag`. What is listed is ordered by id, so a walk that passes
+the last id of each page as the next `after` meets everything that is there all the while exactly once. A parameter that a call does
+not have is 400.
+
+**Versions.** The info of a drive or a server has an `ETag`: another one whenever what is wanted of the object has changed,
+the same while only its host's reports change. A changing call with `If-Match` and that tag is done if the object is still at
+that version, else 412 `precondition_failed` and nothing is done.
+
 **Kept, not honoured yet** means that a value is accepted, stored and echoed and has no effect today: processor time is
 not limited to `cpu`, servers reach the outside through QEMU's user networking whatever their `nic` keys say, and have no
 address of their own, so `nic:0:dhcp:ip` shows only what was given. The screen (`vnc`) is served on a loopback address of

@@ -150,6 +150,8 @@ typed_id! {
     JobKind, JobId, "job";
     /// Names a server.
     ServerKind, ServerId, "server";
+    /// Names a token: credentials of an account beside its key.
+    TokenKind, TokenId, "token";
 }
 
 #[cfg(test)]

@@ -151,7 +151,7 @@ pub fn secret_key() -> Result<Secret> {
     Ok(Secret::new(hex(&bits)))
 }
 
-fn hash(key: &Secret) -> String {
+pub(super) fn hash(key: &Secret) -> String {
     hex(&Sha256::digest(key.expose().as_bytes()))
 }
 

@@ -25,6 +25,7 @@ mod imaging;
 mod ingest;
 mod leases;
 mod metering;
+mod offers;
 mod once;
 mod page;
 mod power;
@@ -32,6 +33,7 @@ mod seal;
 mod server_record;
 mod servers;
 mod standard;
+mod tokens;
 mod version;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,13 +55,14 @@ use uuid::Uuid;
 
 use self::once::{Once, UnderWay};
 use crate::authority::Authority;
-use crate::db::{Database, Reader};
+use crate::db::{Database, Reach, Reader};
 
 pub use accounts::{OPERATOR, secret_key};
 pub use leases::LEASE;
 pub(crate) use once::Origin;
 pub use once::REMEMBERED;
 pub use page::Page;
+pub(crate) use tokens::token_id;
 
 /// Who asks, once authenticated.
 #[derive(Debug, Clone)]
@@ -72,11 +75,13 @@ pub struct Caller {
     once: Option<Arc<Once>>,
     /// The versions of its object that it asks about, if it cares.
     matching: Option<Vec<String>>,
+    /// What its token is good for; `None` if it came with the account's key.
+    reach: Option<Reach>,
 }
 
 impl Caller {
     fn new(account: AccountId, scope: Scope) -> Self {
-        Self { account, scope, once: None, matching: None }
+        Self { account, scope, once: None, matching: None, reach: None }
     }
 }
 

@@ -387,7 +387,10 @@ impl App {
                 }
             }
             Some(Subject::Host(host)) if wants_record => self.host_info(host).await.map(Some),
-            Some(Subject::Drive(_) | Subject::Host(_)) | None => Ok(None),
+            Some(Subject::Token(token)) if wants_record => {
+                self.token_info(caller, token).await.map(Some)
+            }
+            Some(Subject::Drive(_) | Subject::Host(_) | Subject::Token(_)) | None => Ok(None),
         }
     }
 

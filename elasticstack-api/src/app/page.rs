@@ -22,6 +22,10 @@ pub struct Page {
     pub status: Option<String>,
     /// The name that each must have.
     pub name: Option<String>,
+    /// Of usage: the first instant of the period.
+    pub from: Option<Timestamp>,
+    /// Of usage: the first instant after the period.
+    pub to: Option<Timestamp>,
 }
 
 impl Page {

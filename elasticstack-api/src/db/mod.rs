@@ -21,6 +21,7 @@ mod once;
 mod outbox;
 mod row;
 mod servers;
+mod tokens;
 mod usage;
 
 use std::error::Error as StdError;
@@ -46,6 +47,7 @@ pub(crate) use jobs::JobRow;
 pub(crate) use once::{OnceRow, Subject};
 pub(crate) use outbox::OutboxRow;
 pub(crate) use servers::ServerRow;
+pub(crate) use tokens::{Reach, TokenRow};
 pub(crate) use usage::Breakpoint;
 
 use dialect::{Pools, Purpose, Statement, Transaction};

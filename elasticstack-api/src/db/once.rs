@@ -13,6 +13,7 @@ pub(crate) enum Subject {
     Drive(DriveId),
     Host(HostId),
     Server(ServerId),
+    Token(TokenId),
 }
 
 impl Subject {
@@ -21,6 +22,7 @@ impl Subject {
             Self::Drive(_) => "drive",
             Self::Host(_) => "host",
             Self::Server(_) => "server",
+            Self::Token(_) => "token",
         }
     }
 
@@ -29,6 +31,7 @@ impl Subject {
             Self::Drive(id) => id.to_string(),
             Self::Host(id) => id.to_string(),
             Self::Server(id) => id.to_string(),
+            Self::Token(id) => id.to_string(),
         }
     }
 }
@@ -61,6 +64,7 @@ fn subject(row: &Row) -> Result<Option<Subject>> {
         Some("drive") => Some(Subject::Drive(id(row)?)),
         Some("host") => Some(Subject::Host(id(row)?)),
         Some("server") => Some(Subject::Server(id(row)?)),
+        Some("token") => Some(Subject::Token(id(row)?)),
         Some(other) => return Err(Error::internal(format!("an intent about a {other:?}"))),
     })
 }

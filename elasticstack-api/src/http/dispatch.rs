@@ -4,7 +4,9 @@ use bytes::Bytes as Data;
 use elasticstack_core::prelude::*;
 use elasticstack_core::wire::calls::Call;
 use elasticstack_core::wire::internal::Conversion;
-use elasticstack_core::wire::keys::Object::{Drive, Host, Profile, Server};
+use elasticstack_core::wire::keys::Object::{
+    Capabilities, Drive, Host, Profile, Server, Token, Usage,
+};
 use elasticstack_core::wire::record::Record;
 
 use super::ImageAnswer;
@@ -85,6 +87,14 @@ pub(super) async fn dispatch(
         Call::HostsInfo => Reply::Many(Host, app.hosts_info(&page).await?),
         Call::HostInfo => Reply::One(Host, app.host_info(parameters.id(0)?).await?),
         Call::HostCreate => Reply::One(Host, app.host_add(caller, &record).await?),
+        Call::TokensList => Reply::Ids(texts(app.token_ids(caller).await?)),
+        Call::TokensInfo => Reply::Many(Token, app.tokens_info(caller).await?),
+        Call::TokenCreate => Reply::One(Token, app.token_create(caller, &record).await?),
+        Call::TokenInfo => Reply::One(Token, app.token_info(caller, parameters.id(0)?).await?),
+        Call::TokenDestroy => nothing(app.token_destroy(caller, parameters.id(0)?).await?),
+        Call::UsageInfo => Reply::Many(Usage, app.usage_info(caller, &page).await?),
+        Call::UsageInfoAll => Reply::Many(Usage, app.usage_of_all(&page).await?),
+        Call::CapabilitiesInfo => Reply::One(Capabilities, super::capabilities(app)),
         Call::ProfileInfo => Reply::One(Profile, app.profile_info(caller).await?),
     };
     Ok(reply)

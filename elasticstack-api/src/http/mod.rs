@@ -32,13 +32,14 @@ use futures_util::FutureExt as _;
 use http::HeaderMap;
 use http::header::{ALLOW, CACHE_CONTROL, ETAG, HeaderName, HeaderValue, RETRY_AFTER};
 use http::request::Parts;
+use uuid::Uuid;
 
 use self::dispatch::{Asked, dispatch};
 use self::limits::{Counters, Room};
 use self::request::{Format, Parameters};
 use self::response::Reply;
 use self::serve::Peer;
-use crate::app::{App, Caller, Origin};
+use crate::app::{App, Caller, Origin, token_id};
 use crate::db::Subject;
 
 pub use self::limits::Limits;
@@ -165,9 +166,7 @@ impl Api {
         request::check_method(route, &parts.method)?;
         let (account, key) = request::credentials(headers)?;
         let caller = self.authenticated(account, &key, parts, notes).await?;
-        if !caller.scope.covers(route.scope) {
-            return Err(out_of_scope());
-        }
+        caller.covers(route.scope, route.effect)?;
         let page = request::page(route, parts.uri.query())?;
         let subject = request::subject(route, &parameters);
         let mut asked =
@@ -241,7 +240,7 @@ impl Api {
     /// The caller, unless there were too many wrong ones before, or too many calls of this one.
     async fn authenticated(
         &self,
-        account: AccountId,
+        account: Option<AccountId>,
         key: &Secret,
         parts: &Parts,
         notes: &mut Notes,
@@ -253,13 +252,28 @@ impl Api {
         let peer = parts.extensions.get().map(|Peer(address)| *address);
         let address = limits::client(peer, &parts.headers, &self.proxies);
         let now = self.app.now();
-        self.counters.may_try(address, account, now).map_err(&mut waits)?;
-        let caller = self.app.authenticate(account, key).await.inspect_err(|error| {
+        let token = token_id(key);
+        // A token is guessed at by its id: whose it is, it does not say.
+        let guessed = account
+            .or_else(|| token.map(|token| AccountId::from_uuid(*token.as_uuid())))
+            .unwrap_or(AccountId::from_uuid(Uuid::nil()));
+        self.counters.may_try(address, guessed, now).map_err(&mut waits)?;
+        let tried = match (account, token) {
+            (Some(account), None) => self.app.authenticate(account, key).await,
+            (account, _) => self.app.authenticate_token(key).await.and_then(|caller| {
+                if account.is_none_or(|account| account == caller.account) {
+                    return Ok(caller);
+                }
+                let sentence = "the token is not that account's: send the two that belong together";
+                Err(Error::new(ErrorKind::BadCredentials, sentence))
+            }),
+        };
+        let caller = tried.inspect_err(|error| {
             if error.kind() == ErrorKind::BadCredentials {
-                self.counters.was_wrong(address, account, now);
+                self.counters.was_wrong(address, guessed, now);
             }
         })?;
-        let room = self.counters.call(account, now).map_err(waits)?;
+        let room = self.counters.call(caller.account, now).map_err(waits)?;
         notes.room = Some(room);
         Ok(caller)
     }
@@ -275,8 +289,12 @@ fn is_remembered(route: &Route) -> bool {
     route.effect == Effect::Changes && route.body != Body::Bytes
 }
 
-fn out_of_scope() -> Error {
-    Error::new(ErrorKind::OutOfScope, "this call is for operators: use an operator's credentials")
+/// What the installation offers, with the limits of this API.
+fn capabilities(app: &App) -> Record {
+    app.capabilities()
+        .with("limit:record_bytes", MAX_RECORD)
+        .with("limit:write_bytes", MAX_WRITE)
+        .with("limit:page", request::MAX_PAGE)
 }
 
 fn no_such_call() -> Error {

@@ -25,7 +25,7 @@ use crate::db::Subject;
 const MAX_LINES: usize = 10_000;
 
 /// The most that one page has.
-const MAX_PAGE: u32 = 10_000;
+pub(super) const MAX_PAGE: u32 = 10_000;
 
 /// The longest name of a request that a client may choose.
 const MAX_REQUEST_ID: usize = 128;
@@ -85,18 +85,21 @@ pub(super) fn allowed(effect: Effect) -> &'static str {
     }
 }
 
-/// Who says he asks, and the key that is to prove it.
-pub(super) fn credentials(headers: &HeaderMap) -> Result<(AccountId, Secret)> {
+/// Who says he asks, unless a token is to say so, and what is to prove it.
+pub(super) fn credentials(headers: &HeaderMap) -> Result<(Option<AccountId>, Secret)> {
     let refused = || {
         Error::new(
             ErrorKind::BadCredentials,
             "the credentials are missing or wrong: send HTTP Basic with your account's UUID as \
-             user and its secret key as password",
+             user and its secret key or a token as password, or a token as Bearer",
         )
     };
     let header = headers.get(AUTHORIZATION).ok_or_else(refused)?;
     let (scheme, encoded) =
         header.to_str().ok().and_then(|text| text.split_once(' ')).ok_or_else(refused)?;
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Ok((None, Secret::new(encoded.trim())));
+    }
     if !scheme.eq_ignore_ascii_case("basic") {
         return Err(refused());
     }
@@ -104,7 +107,7 @@ pub(super) fn credentials(headers: &HeaderMap) -> Result<(AccountId, Secret)> {
     let decoded = String::from_utf8(decoded).map_err(|_| refused())?;
     let (user, password) = decoded.split_once(':').ok_or_else(refused)?;
     let account = user.parse().map_err(|_| refused())?;
-    Ok((account, Secret::new(password)))
+    Ok((Some(account), Secret::new(password)))
 }
 
 /// What the request is called in the answer and in the log: as the client says, if that is a plain
@@ -184,6 +187,7 @@ pub(super) fn page(route: &Route, query: Option<&str>) -> Result<Page> {
         Answer::Many(object) | Answer::Ids(object) => match object {
             Object::Drive | Object::Server => &["limit", "after", "tag", "status", "name"],
             Object::Host => &["limit", "after", "status", "name"],
+            Object::Usage => &["limit", "after", "from", "to"],
             _ => &[],
         },
         _ => &[],
@@ -208,11 +212,26 @@ pub(super) fn page(route: &Route, query: Option<&str>) -> Result<Page> {
                 })?);
             }
             "after" => {
-                let id: Uuid = value.parse().map_err(|_| {
+                let number = value.parse::<i64>().ok().map(|number| number.to_string());
+                let id = value.parse::<Uuid>().ok().map(|id| id.to_string());
+                let is_usage = route.answer == Answer::Many(Object::Usage);
+                let after = if is_usage { number } else { id };
+                page.after = Some(after.ok_or_else(|| {
                     let why = "after takes the id of the last one you have".to_owned();
                     refused(ErrorKind::InvalidValue, why)
+                })?);
+            }
+            "from" | "to" => {
+                let seconds = value.parse::<u32>().map_err(|_| {
+                    let why = format!("{key} takes seconds since 1970");
+                    refused(ErrorKind::InvalidValue, why)
                 })?;
-                page.after = Some(id.to_string());
+                let instant = Some(Timestamp::from_micros(i64::from(seconds) * 1_000_000));
+                if key == "from" {
+                    page.from = instant;
+                } else {
+                    page.to = instant;
+                }
             }
             "tag" => page.tag = text,
             "status" => page.status = text,
@@ -329,7 +348,9 @@ mod tests {
     #[test]
     fn credentials_are_an_account_and_a_key_that_may_have_colons() {
         let (account, key) = credentials(&basic(&format!("{ACCOUNT}:a:b c"))).unwrap();
-        assert_eq!((account.to_string().as_str(), key.expose()), (ACCOUNT, "a:b c"));
+        assert_eq!((account.unwrap().to_string().as_str(), key.expose()), (ACCOUNT, "a:b c"));
+        let (account, key) = credentials(&header(AUTHORIZATION, "bEarer es_x")).unwrap();
+        assert_eq!((account, key.expose()), (None, "es_x"));
         let unpadded = basic(&format!("{ACCOUNT}:k"))[AUTHORIZATION].to_str().unwrap().to_owned();
         let unpadded = unpadded.trim_end_matches('=').replace("Basic", "bAsIc");
         assert!(credentials(&header(AUTHORIZATION, &unpadded)).is_ok());
@@ -337,7 +358,7 @@ mod tests {
             HeaderMap::new(),
             header(AUTHORIZATION, "Basic"),
             header(AUTHORIZATION, "Basic !!!"),
-            header(AUTHORIZATION, &format!("Bearer {}", BASE64.encode(format!("{ACCOUNT}:k")))),
+            header(AUTHORIZATION, &format!("Digest {}", BASE64.encode(format!("{ACCOUNT}:k")))),
             header(AUTHORIZATION, &format!("Basic {}", BASE64.encode(b"\xff:\xff"))),
             basic(ACCOUNT),
             basic("somebody:key"),

@@ -18,4 +18,5 @@ mod races;
 mod refusals;
 mod restarts;
 mod several;
+mod tokens;
 mod usage;

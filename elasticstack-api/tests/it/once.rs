@@ -42,6 +42,11 @@ async fn request_of(cloud: &Cloud, call: Call) -> (String, String) {
             (on(&[&running().await]), String::new())
         }
         Call::HostCreate => (on(&[]), format!("name {}\naddress h:1", Uuid::new_v4().simple())),
+        Call::TokenCreate => (on(&[]), "name t".to_owned()),
+        Call::TokenDestroy => {
+            let made = cloud.post("/tokens/create", "name t").await.expect(200);
+            (on(&[made.value("token").unwrap()]), String::new())
+        }
         other => panic!("say here how {other:?} is asked"),
     }
 }
@@ -125,6 +130,9 @@ async fn every_changing_call_that_is_cut_off_after_its_commit_is_answered_and_no
         assert_eq!((third.status, third.text()), (again.status, again.text()), "{call:?}");
         if call == Call::HostCreate {
             assert!(again.value("bundle").is_some(), "what is told once is not lost");
+        }
+        if call == Call::TokenCreate {
+            assert!(again.value("secret").is_some(), "what is told once is not lost");
         }
         cloud.server.close().await;
     }

@@ -9,6 +9,8 @@ use crate::wire::record::is_word;
 /// What a record is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Object {
+    /// What an installation offers.
+    Capabilities,
     /// A drive.
     Drive,
     /// A host, as operators see it.
@@ -17,6 +19,10 @@ pub enum Object {
     Profile,
     /// A server.
     Server,
+    /// A token: credentials of an account beside its key.
+    Token,
+    /// An interval in which something was used.
+    Usage,
 }
 
 /// Who sets a key, and when.

@@ -9,12 +9,24 @@ pub use super::key::{Input, Key, Object, Shape, Standing, Takes, parse_size};
 const DRIVE: &[Object] = &[Object::Drive];
 const HOST: &[Object] = &[Object::Host];
 const SERVER: &[Object] = &[Object::Server];
+const TOKEN: &[Object] = &[Object::Token];
+const USAGE: &[Object] = &[Object::Usage];
+const OFFER: &[Object] = &[Object::Capabilities];
 const BOTH: &[Object] = &[Object::Drive, Object::Server];
-const ALL: &[Object] = &[Object::Drive, Object::Host, Object::Profile, Object::Server];
+const ALL: &[Object] =
+    &[Object::Drive, Object::Host, Object::Profile, Object::Server, Object::Token];
 
 /// Every key of the public API.
 pub const KEYS: &[Key] = &[
     key("accelerator", HOST, Input::Never, Takes::Nothing, "What runs its guests, and why."),
+    key(
+        "access",
+        TOKEN,
+        Input::Create,
+        Takes::OneOf(&["read", "full"]),
+        "read: calls that change nothing; full, if unset: all that the account may.",
+    ),
+    key("account", USAGE, Input::Never, Takes::Nothing, "Who used it."),
     key(
         "address",
         HOST,
@@ -84,6 +96,8 @@ pub const KEYS: &[Key] = &[
         "How processor time is limited, or none.",
     ),
     key("cpu:total", HOST, Input::Never, Takes::Nothing, "Its processor time in MHz.").number(),
+    key("created", TOKEN, Input::Never, Takes::Nothing, "When it was made, in seconds since 1970.")
+        .number(),
     key("drive", DRIVE, Input::Never, Takes::Nothing, "The drive's UUID."),
     key("email", &[Object::Profile], Input::Never, Takes::Nothing, "Where the account is reached."),
     key(
@@ -94,6 +108,14 @@ pub const KEYS: &[Key] = &[
         "none: drives are not encrypted.",
     )
     .refused_but(&["none"]),
+    key(
+        "expires",
+        TOKEN,
+        Input::Create,
+        Takes::Range(1, u32::MAX),
+        "When it ends, in seconds since 1970; never if unset.",
+    )
+    .number(),
     key(
         "failed",
         BOTH,
@@ -108,6 +130,8 @@ pub const KEYS: &[Key] = &[
         Takes::Nothing,
         "gzip for a compressed image, to be imaged with gunzip.",
     ),
+    key("from", USAGE, Input::Never, Takes::Nothing, "When it began, in microseconds since 1970.")
+        .number(),
     key("host", HOST, Input::Never, Takes::Nothing, "The host's UUID."),
     key("ide:{0-1}:{0-1}", SERVER, Input::Stopped, Takes::Drive, "The drive on an IDE port."),
     key("ide:{0-1}:{0-1}:media", SERVER, Input::Stopped, MEDIA, "disk or cdrom; disk if unset."),
@@ -118,9 +142,26 @@ pub const KEYS: &[Key] = &[
         Takes::Nothing,
         "How far imaging is, or queued; absent if none goes on.",
     ),
+    key("interval", USAGE, Input::Never, Takes::Nothing, "The permanent id of the interval.")
+        .number(),
+    key(
+        "limit:*",
+        OFFER,
+        Input::Never,
+        Takes::Nothing,
+        "A limit by name: bytes, seconds or a count as the name says.",
+    )
+    .number(),
     key("media", DRIVE, Input::Never, Takes::Nothing, "disk or cdrom, for a standard drive."),
     key("mem", SERVER, Input::Stopped, Takes::Range(128, 1_048_576), "Memory in MiB.").number(),
     key("mem:total", HOST, Input::Never, Takes::Nothing, "Its memory for guests in MiB.").number(),
+    key(
+        "meter",
+        USAGE,
+        Input::Never,
+        Takes::Nothing,
+        "cpu in MHz, memory in MiB or drive in bytes.",
+    ),
     key("name", ALL, Input::Always, Takes::Name, "What you call it; 1 to 80 characters."),
     key("nic:0:dhcp", SERVER, Input::Stopped, Takes::Text(40), "auto, or a static IP.").kept(),
     key("nic:0:dhcp:ip", SERVER, Input::Stopped, Takes::Text(40), "The address in use.").kept(),
@@ -143,6 +184,7 @@ pub const KEYS: &[Key] = &[
     ),
     key("nic:{0-3}:vlan", SERVER, Input::Stopped, Takes::Text(36), "The VLAN the card is on.")
         .kept(),
+    key("offer:*", OFFER, Input::Never, Takes::Nothing, "yes or no, by name."),
     key(
         "password",
         SERVER,
@@ -158,6 +200,14 @@ pub const KEYS: &[Key] = &[
         "true: stopping it keeps it; else it vanishes when it stops.",
     ),
     key(
+        "quantity",
+        USAGE,
+        Input::Never,
+        Takes::Nothing,
+        "How much of it, in the unit of its meter.",
+    )
+    .number(),
+    key(
         "rawsize",
         DRIVE,
         Input::Never,
@@ -172,8 +222,16 @@ pub const KEYS: &[Key] = &[
         Takes::Words(4_000),
         "Accounts that may image from it; all-f for everybody.",
     ),
+    key("resource", USAGE, Input::Never, Takes::Nothing, "The UUID of what was used."),
     key("scsi:0:{0-7}", SERVER, Input::Stopped, Takes::Drive, "The drive on a virtio-scsi port."),
     key("scsi:0:{0-7}:media", SERVER, Input::Stopped, MEDIA, "disk or cdrom; disk if unset."),
+    key(
+        "secret",
+        TOKEN,
+        Input::Never,
+        Takes::Nothing,
+        "The token itself; in the answer of create only.",
+    ),
     key("server", SERVER, Input::Never, Takes::Nothing, "The server's UUID."),
     key(
         "size",
@@ -208,10 +266,20 @@ pub const KEYS: &[Key] = &[
     ),
     key("tags", BOTH, Input::Always, Takes::Words(1_000), "Words of yours to find it by."),
     key("tier", DRIVE, Input::Create, Takes::OneOf(&["disk"]), "The kind of array: disk."),
+    key(
+        "to",
+        USAGE,
+        Input::Never,
+        Takes::Nothing,
+        "When it ended, in microseconds since 1970; absent while it goes on.",
+    )
+    .number(),
+    key("token", TOKEN, Input::Never, Takes::Nothing, "The token's UUID."),
     key("type", SERVER, Input::Create, Takes::OneOf(&["vm"]), "vm."),
     key("user", BOTH, Input::Never, Takes::Nothing, "The owner's UUID."),
     key("user:*", BOTH, Input::Always, Takes::Text(4_000), "Anything you want to note."),
     key("uuid", ALL, Input::Never, Takes::Nothing, "The object's UUID, in lists."),
+    key("version", OFFER, Input::Never, Takes::Nothing, "The version of the program."),
     key(
         "vnc",
         SERVER,

@@ -35,7 +35,7 @@ pub fn markdown() -> String {
         let doc = format!("{}{scope}", route.doc);
         line(&mut page, [&format!("{method} `{}`", route.path), &body, &answer, &doc]);
     }
-    for object in [Object::Drive, Object::Server, Object::Profile, Object::Host] {
+    for object in OBJECTS {
         let _ = write!(page, "\n## Keys of a {}\n\n", word(object));
         page.push_str("| key | given | takes | |\n|---|---|---|---|\n");
         for key in KEYS.iter().filter(|key| key.objects.contains(&object)) {
@@ -50,7 +50,8 @@ const PREFACE: &str = "# The public API
 
 This page is made from the tables that the server itself reads (`cargo xtask goldens`).
 
-Every call is `/object/ID/action`, authenticated by HTTP Basic with the account's UUID and secret key. A body is read by
+Every call is `/object/ID/action`, authenticated by HTTP Basic with the account's UUID and secret key, or with the UUID and a
+token, or by `Authorization: Bearer TOKEN`. A body is read by
 its `Content-Type` (`application/json`, else lines of `KEY VALUE`), an answer is written by `Accept` (JSON if it names
 `application/json`, else text). In a key `{0-7}` stands for one digit and `*` for any word of up to 80 characters; an empty
 value unsets a key.
@@ -89,12 +90,25 @@ address of their own, so `nic:0:dhcp:ip` shows only what was given. The screen (
 the server's host. Keys that promise protection are refused until they are honoured.
 ";
 
+const OBJECTS: [Object; 7] = [
+    Object::Drive,
+    Object::Server,
+    Object::Profile,
+    Object::Token,
+    Object::Usage,
+    Object::Capabilities,
+    Object::Host,
+];
+
 fn word(object: Object) -> &'static str {
     match object {
+        Object::Capabilities => "capability record",
         Object::Drive => "drive",
         Object::Host => "host",
         Object::Profile => "profile",
         Object::Server => "server",
+        Object::Token => "token",
+        Object::Usage => "usage interval",
     }
 }
 

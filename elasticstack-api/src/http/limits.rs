@@ -149,24 +149,23 @@ impl Counters {
         })
     }
 
-    /// Whether credentials of an account may be tried from an address. An account that is guessed
-    /// at from many addresses stays open to those that were never wrong.
+    /// Whether credentials of an account may be tried from an address, if it is known from where.
+    /// An account that is guessed at from many addresses stays open to those that were never wrong.
     ///
     /// # Errors
     /// `Throttled`, and how long to wait.
     pub(super) fn may_try(
         &self,
-        address: IpAddr,
+        address: Option<IpAddr>,
         account: AccountId,
         now: Timestamp,
     ) -> Result<(), (Error, Duration)> {
-        let address = network(address);
-        let from = self.wrong_from.look(&address, now);
+        let from = address.map(|address| self.wrong_from.look(&network(address), now));
         let guessed = self.wrong_for.look(&account, now);
         let wait = match (from, guessed) {
-            (Err(wait), _) => wait,
-            (Ok(room), Err(wait)) if room.reset > Duration::ZERO => wait,
-            (Ok(_), _) => return Ok(()),
+            (Some(Err(wait)), _) | (None, Err(wait)) => wait,
+            (Some(Ok(room)), Err(wait)) if room.reset > Duration::ZERO => wait,
+            (Some(Ok(_)), _) | (None, Ok(_)) => return Ok(()),
         };
         let sentence = "too many wrong credentials: wait as long as Retry-After says, then send \
                         the right ones";
@@ -174,10 +173,12 @@ impl Counters {
     }
 
     /// Notes that the credentials of an account were wrong.
-    pub(super) fn was_wrong(&self, address: IpAddr, account: AccountId, now: Timestamp) {
-        let address = network(address);
-        // Who may not try does not get here, so there is always one to take.
-        let _ = (self.wrong_from.take(address, now), self.wrong_for.take(account, now));
+    pub(super) fn was_wrong(&self, address: Option<IpAddr>, account: AccountId, now: Timestamp) {
+        // Who may not try does not get here; of two at once the second finds nothing to take.
+        let _ = self.wrong_for.take(account, now);
+        if let Some(address) = address {
+            let _ = self.wrong_from.take(network(address), now);
+        }
     }
 }
 
@@ -193,21 +194,25 @@ fn network(address: IpAddr) -> IpAddr {
 }
 
 /// Whence a request comes: from its peer, or, where that is a listed proxy, from the nearest
-/// address before it that is none. A request that came by no connection is this machine's.
-pub(super) fn client(peer: Option<IpAddr>, headers: &HeaderMap, proxies: &[IpAddr]) -> IpAddr {
+/// address before it that is none. `None` where that says nothing: a listed proxy that does not
+/// tell, and this machine itself, where whoever is not listed is a proxy all the same. Many
+/// clients are behind either, and one that guesses must not shut out the others.
+pub(super) fn client(
+    peer: Option<IpAddr>,
+    headers: &HeaderMap,
+    proxies: &[IpAddr],
+) -> Option<IpAddr> {
+    let is_proxy = |address: IpAddr| proxies.iter().any(|proxy| proxy.to_canonical() == address);
     let mut client = peer.unwrap_or(Ipv4Addr::LOCALHOST.into()).to_canonical();
     let forwarded = headers.get_all("x-forwarded-for").iter().rev();
     let mut forwarded = forwarded
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.rsplit(','))
         .map(str::trim);
-    while proxies.iter().any(|proxy| proxy.to_canonical() == client) {
-        match forwarded.next().and_then(|text| text.parse::<IpAddr>().ok()) {
-            Some(before) => client = before.to_canonical(),
-            None => break,
-        }
+    while is_proxy(client) {
+        client = forwarded.next()?.parse::<IpAddr>().ok()?.to_canonical();
     }
-    client
+    (!client.is_loopback()).then_some(client)
 }
 
 #[cfg(test)]
@@ -251,13 +256,13 @@ mod tests {
         let counters = Counters::new(&Limits::default());
         let (here, there) = (address("192.0.2.1"), address("192.0.2.2"));
         for _ in 0..ADDRESS.burst {
-            counters.may_try(here, account(1), NOW).unwrap();
-            counters.was_wrong(here, account(1), NOW);
+            counters.may_try(Some(here), account(1), NOW).unwrap();
+            counters.was_wrong(Some(here), account(1), NOW);
         }
-        let (refused, wait) = counters.may_try(here, account(2), NOW).unwrap_err();
+        let (refused, wait) = counters.may_try(Some(here), account(2), NOW).unwrap_err();
         assert_eq!((refused.kind(), wait), (ErrorKind::Throttled, ADDRESS.every));
-        counters.may_try(there, account(1), NOW).expect("the right key comes from elsewhere");
-        counters.may_try(here, account(1), NOW.plus(wait)).expect("the wait is over");
+        counters.may_try(Some(there), account(1), NOW).expect("the right key comes from elsewhere");
+        counters.may_try(Some(here), account(1), NOW.plus(wait)).expect("the wait is over");
     }
 
     #[test]
@@ -265,13 +270,17 @@ mod tests {
         let counters = Counters::new(&Limits::default());
         for number in 0..ACCOUNT.burst {
             let guesser = Ipv4Addr::from(0x0a00_0000 + number).into();
-            counters.may_try(guesser, account(1), NOW).unwrap();
-            counters.was_wrong(guesser, account(1), NOW);
+            counters.may_try(Some(guesser), account(1), NOW).unwrap();
+            counters.was_wrong(Some(guesser), account(1), NOW);
         }
         let again = Ipv4Addr::from(0x0a00_0000).into();
-        assert!(counters.may_try(again, account(1), NOW).is_err(), "one guess each");
-        counters.may_try(address("192.0.2.1"), account(1), NOW).expect("its owner");
-        counters.may_try(again, account(2), NOW).expect("another account");
+        assert!(counters.may_try(Some(again), account(1), NOW).is_err(), "one guess each");
+        counters.may_try(Some(address("192.0.2.1")), account(1), NOW).expect("its owner");
+        counters.may_try(Some(again), account(2), NOW).expect("another account");
+        assert!(counters.may_try(None, account(1), NOW).is_err(), "who knows who that is");
+        counters
+            .may_try(None, account(2), NOW)
+            .expect("a proxy that tells nothing is not shut out");
     }
 
     #[test]
@@ -291,23 +300,24 @@ mod tests {
     fn only_listed_proxies_say_where_a_request_comes_from() {
         let proxies = [address("127.0.0.1"), address("10.0.0.1")];
         for (peer, forwarded, client) in [
-            ("127.0.0.1", "192.0.2.9", "192.0.2.9"),
-            ("::ffff:127.0.0.1", "192.0.2.9", "192.0.2.9"),
-            ("127.0.0.1", "6.6.6.6, 192.0.2.9", "192.0.2.9"),
-            ("127.0.0.1", "6.6.6.6, 192.0.2.9, 10.0.0.1", "192.0.2.9"),
-            ("127.0.0.1", "nonsense", "127.0.0.1"),
-            ("127.0.0.1", "", "127.0.0.1"),
-            ("192.0.2.7", "6.6.6.6", "192.0.2.7"),
+            ("127.0.0.1", "192.0.2.9", Some("192.0.2.9")),
+            ("::ffff:127.0.0.1", "192.0.2.9", Some("192.0.2.9")),
+            ("127.0.0.1", "6.6.6.6, 192.0.2.9", Some("192.0.2.9")),
+            ("127.0.0.1", "6.6.6.6, 192.0.2.9, 10.0.0.1", Some("192.0.2.9")),
+            ("127.0.0.1", "nonsense", None),
+            ("10.0.0.1", "", None),
+            ("127.0.0.2", "6.6.6.6", None),
+            ("192.0.2.7", "6.6.6.6", Some("192.0.2.7")),
         ] {
             let headers = HeaderMap::from_iter([(
                 http::header::HeaderName::from_static("x-forwarded-for"),
                 HeaderValue::from_static(forwarded),
             )]);
             let found = super::client(Some(address(peer)), &headers, &proxies);
-            assert_eq!(found, address(client), "{peer} {forwarded}");
-            assert_eq!(super::client(Some(address(peer)), &headers, &[]), {
-                address(peer).to_canonical()
-            });
+            assert_eq!(found, client.map(address), "{peer} {forwarded}");
+            let peer = address(peer).to_canonical();
+            let unlisted = super::client(Some(peer), &headers, &[]);
+            assert_eq!(unlisted, (!peer.is_loopback()).then_some(peer));
         }
         assert_eq!(network(address("2001:db8::1")), network(address("2001:db8::2")));
         assert_ne!(network(address("2001:db8::1")), network(address("2001:db8:0:1::1")));

@@ -109,14 +109,15 @@ async fn connection(stream: TcpStream, router: Router, end: CancellationToken) {
 #[cfg(test)]
 mod tests {
     use axum::body::Bytes;
-    use axum::routing::post;
+    use axum::routing::{get, post};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::sync::oneshot;
 
     use super::*;
 
     fn echo() -> Router {
-        Router::new().route("/", post(async |body: Bytes| body))
+        let whence = async |Extension(Peer(address)): Extension<Peer>| address.to_string();
+        Router::new().route("/", post(async |body: Bytes| body)).route("/whence", get(whence))
     }
 
     /// Sends one request as bytes and reads until the server closes.
@@ -147,6 +148,13 @@ mod tests {
             assert!(answer.contains("HTTP/1.1 200 OK\r\n"), "{expect}: {answer}");
             assert!(answer.ends_with("\r\n\r\nbody"), "{expect}: {answer}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_request_knows_whence_it_comes() {
+        let answer =
+            exchange(b"GET /whence HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+        assert!(answer.ends_with("\r\n\r\n127.0.0.1"), "{answer}");
     }
 
     #[tokio::test]

@@ -71,7 +71,8 @@ twice is writing once.
 **Limits.** An account may make so many calls a second, and so many in a row: `RateLimit-Limit`, `RateLimit-Remaining` and
 `RateLimit-Reset` (seconds until all are there again) are in every answer to it; past that, 429 with `Retry-After`. Twenty
 wrong credentials from one address, or a hundred for one account, and further ones from there wait likewise; an address
-that was never wrong is not held up by what others guess. Credentials that are missing or unreadable are no guess. A body
+that was never wrong is not held up by what others guess. Behind a proxy that the operator has not listed addresses are not
+known and accounts alone are counted. Credentials that are missing or unreadable are no guess. A body
 may pause for 60 s and comes with 4 KiB a second at least; a head comes within 30 s. `X-Request-Id` (at most 128 letters, digits, `-`, `_`
 and `.`) is echoed and in the log; without one the answer has a new one.
 

@@ -90,6 +90,14 @@ impl Outcome {
     }
 }
 
+/// What is known of an earlier request under the same key.
+enum Known {
+    /// Its answer.
+    Answer(Result<Option<Record>>),
+    /// What it was about: whoever was to answer it is gone, or does not come to an end.
+    Unanswered(Option<Subject>),
+}
+
 /// Whether an answer was made for this request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
@@ -299,9 +307,9 @@ impl App {
         known: OnceRow,
     ) -> (Result<Option<Record>>, Origin) {
         let answer = match self.known_answer(caller, once, known).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(unanswered)) => {
-                let answer = self.settled(caller, form, unanswered.subject).await;
+            Ok(Known::Answer(answer)) => answer,
+            Ok(Known::Unanswered(subject)) => {
+                let answer = self.settled(caller, form, subject).await;
                 if stands(&answer)
                     && let Err(error) = self.keep_for(caller, once, &answer).await
                 {
@@ -314,14 +322,13 @@ impl App {
         (answer, Origin::Earlier)
     }
 
-    /// The answer that was given under the key, waiting for it while it is under way; or the row
-    /// of what died unanswered.
+    /// The answer that was given under the key, waiting for it while it is under way.
     async fn known_answer(
         &self,
         caller: &Caller,
         once: &Once,
         mut known: OnceRow,
-    ) -> Result<Result<Result<Option<Record>>, OnceRow>> {
+    ) -> Result<Known> {
         if known.fingerprint != once.fingerprint {
             return Err(Error::new(
                 ErrorKind::KeyReused,
@@ -333,13 +340,15 @@ impl App {
         let mut patience = self.patience();
         loop {
             if let Some(sealed) = &known.outcome {
-                return Ok(Ok(once.opened(sealed)?.answer()));
+                return Ok(Known::Answer(once.opened(sealed)?.answer()));
             }
             let is_ours = known.owner == self.db.owner();
             if is_ours && !self.under_way.has(&known.attempt) {
-                return Ok(Err(known));
+                return Ok(Known::Unanswered(known.subject));
             }
-            let Some(mut reader) = patience.look().await? else { return Ok(Err(known)) };
+            let Some(mut reader) = patience.look().await? else {
+                return Ok(Known::Unanswered(known.subject));
+            };
             if let Some(now) = reader.once(caller.account, &once.key).await? {
                 known = now;
             }

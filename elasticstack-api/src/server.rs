@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 
 use crate::app::{App, AppConfig, DataPath};
 use crate::hosts::{Dial, Fleet, Patience};
-use crate::http::{self, LegacyCall};
+use crate::http::{self, LegacyCall, Limits};
 
 /// A control plane at work: its use cases, its public API and its tasks for hosts.
 ///
@@ -91,6 +91,7 @@ pub struct ServerBuilder {
     config: AppConfig,
     patience: Patience,
     legacy: Vec<LegacyCall>,
+    limits: Limits,
 }
 
 impl ServerBuilder {
@@ -147,12 +148,28 @@ impl ServerBuilder {
         self
     }
 
+    /// How often callers may call, and which proxies are believed; generous and none by default.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
     /// Opens the database, takes up its hosts and begins to serve them.
     ///
     /// # Errors
     /// `MissingKey` without a database or a dial; what [`App::open_with`] fails with.
     pub async fn build(self) -> Result<Server> {
-        let Self { database, dial, scheduler, biller, clock, config, patience, legacy } = self;
+        let Self {
+            database,
+            dial,
+            scheduler,
+            biller,
+            clock,
+            config,
+            patience,
+            legacy,
+            limits,
+        } = self;
         let database = database.ok_or_else(|| missing("database"))?;
         let dial = dial.ok_or_else(|| missing("dial"))?;
         let scheduler = scheduler.unwrap_or_else(|| Arc::new(ReferenceScheduler));
@@ -161,7 +178,7 @@ impl ServerBuilder {
         let fleet = Arc::new(Fleet::new(dial, patience));
         let data: Arc<dyn DataPath> = fleet.clone();
         let app = App::open_with(config, &database, scheduler, biller, clock, data).await?;
-        let router = http::router(Arc::clone(&app), legacy);
+        let router = http::router(Arc::clone(&app), legacy, &limits);
         fleet.spawn(&app).await?;
         Ok(Server { app, fleet, router })
     }

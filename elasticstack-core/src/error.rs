@@ -150,6 +150,8 @@ pub enum ErrorKind {
     InvalidValue,
     /// The work was begun and ended without success.
     JobFailed,
+    /// An idempotency key was used for another request before.
+    KeyReused,
     /// The request's body cannot be read as what it says it is.
     MalformedBody,
     /// A read was asked for a call that changes something.
@@ -168,6 +170,8 @@ pub enum ErrorKind {
     OutOfScope,
     /// The biller refused.
     PaymentRequired,
+    /// The object is not at the version that the caller has seen.
+    PreconditionFailed,
     /// The account's limit is reached.
     QuotaExceeded,
     /// A static IP or a VLAN is used by a server.
@@ -186,7 +190,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind, for tables and tests.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::BadCredentials,
         Self::ChangedMeanwhile,
         Self::DriveInUse,
@@ -194,6 +198,7 @@ impl ErrorKind {
         Self::Internal,
         Self::InvalidValue,
         Self::JobFailed,
+        Self::KeyReused,
         Self::MalformedBody,
         Self::MethodNotAllowed,
         Self::MissingKey,
@@ -203,6 +208,7 @@ impl ErrorKind {
         Self::NotOffered,
         Self::OutOfScope,
         Self::PaymentRequired,
+        Self::PreconditionFailed,
         Self::QuotaExceeded,
         Self::ResourceInUse,
         Self::ServerBusy,
@@ -223,6 +229,7 @@ impl ErrorKind {
             Self::Internal => "internal",
             Self::InvalidValue => "invalid_value",
             Self::JobFailed => "job_failed",
+            Self::KeyReused => "key_reused",
             Self::MalformedBody => "malformed_body",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::MissingKey => "missing_key",
@@ -232,6 +239,7 @@ impl ErrorKind {
             Self::NotOffered => "not_offered",
             Self::OutOfScope => "out_of_scope",
             Self::PaymentRequired => "payment_required",
+            Self::PreconditionFailed => "precondition_failed",
             Self::QuotaExceeded => "quota_exceeded",
             Self::ResourceInUse => "resource_in_use",
             Self::ServerBusy => "server_busy",
@@ -267,8 +275,10 @@ impl ErrorKind {
             | Self::DriveInUse
             | Self::Fenced
             | Self::ResourceInUse
+            | Self::KeyReused
             | Self::ServerBusy
             | Self::Stale => ErrorClass::Conflict,
+            Self::PreconditionFailed => ErrorClass::Outdated,
             Self::Throttled => ErrorClass::Throttled,
             Self::JobFailed => ErrorClass::Failed,
             Self::Internal => ErrorClass::Internal,
@@ -280,6 +290,9 @@ impl ErrorKind {
     /// Whether the same request may succeed later without a change of the caller's.
     #[must_use]
     pub const fn retryable(self) -> bool {
+        if matches!(self, Self::KeyReused) {
+            return false;
+        }
         match self.class() {
             ErrorClass::Conflict
             | ErrorClass::Throttled
@@ -293,6 +306,7 @@ impl ErrorKind {
             | ErrorClass::NotFound
             | ErrorClass::Method
             | ErrorClass::NotAcceptable
+            | ErrorClass::Outdated
             | ErrorClass::Failed => false,
         }
     }
@@ -317,6 +331,8 @@ pub enum ErrorClass {
     NotAcceptable,
     /// In use, or changed meanwhile.
     Conflict,
+    /// The caller has seen another version.
+    Outdated,
     /// Too fast.
     Throttled,
     /// Tried, and ended without success.

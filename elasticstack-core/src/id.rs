@@ -152,6 +152,8 @@ typed_id! {
     PoolKind, PoolId, "pool";
     /// Names a server.
     ServerKind, ServerId, "server";
+    /// Names a token: credentials of an account beside its key.
+    TokenKind, TokenId, "token";
     /// Names a VLAN.
     VlanKind, VlanId, "vlan";
 }

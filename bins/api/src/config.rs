@@ -5,17 +5,20 @@
 //! listen = "127.0.0.1:8440"                 # in clear, so on loopback, behind a TLS proxy
 //! database = "postgres://elasticstack:PASSWORD@db.example.net/elasticstack"
 //! legacy = ["image"]                        # calls that answer 204 as in older clouds: image, start
+//! proxies = ["127.0.0.1"]                   # whose X-Forwarded-For is believed; none by default
+//! calls_in_a_row = 10000                    # of one account
+//! calls_per_second = 2000
 //! ```
 //! Without `database` it is SQLite in `state_dir`, for one server. With PostgreSQL (15 is tested,
 //! CockroachDB is not) any number of servers may share one: the first `init` makes the authority,
 //! whose two files (`authority.key`, `authority.pem`) the others need in their own `state_dir`.
 //! The database must exist; its tables are made. Ids compare fastest under the locale `C`.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
-use elasticstack_api::http::LegacyCall;
+use elasticstack_api::http::{LegacyCall, Limits};
 use serde::Deserialize;
 
 /// Where the file is unless told otherwise.
@@ -34,6 +37,13 @@ pub(crate) struct Config {
     /// The calls that answer 204 as in older clouds.
     #[serde(default)]
     pub(crate) legacy: Vec<LegacyCall>,
+    /// The proxies whose `X-Forwarded-For` is believed.
+    #[serde(default)]
+    pub(crate) proxies: Vec<IpAddr>,
+    /// The calls that an account may make in a row, if not the default.
+    pub(crate) calls_in_a_row: Option<u32>,
+    /// The calls that an account is granted each second, if not the default.
+    pub(crate) calls_per_second: Option<u32>,
 }
 
 impl Config {
@@ -50,6 +60,16 @@ impl Config {
             let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
             anyhow!("line {}: {}", before.matches('\n').count() + 1, error.message())
         })
+    }
+
+    /// What is granted to callers.
+    pub(crate) fn limits(&self) -> Limits {
+        let Limits { burst, per_second, .. } = Limits::default();
+        Limits {
+            burst: self.calls_in_a_row.unwrap_or(burst),
+            per_second: self.calls_per_second.unwrap_or(per_second),
+            proxies: self.proxies.clone(),
+        }
     }
 
     /// The database's address.

@@ -55,6 +55,7 @@ async fn open(config: &Config) -> anyhow::Result<Server> {
         .database(config.database())
         .legacy(config.legacy.iter().copied())
         .dial(Arc::new(dial))
+        .limits(config.limits())
         .config(AppConfig { authority: Some(Arc::new(authority)), ..AppConfig::default() })
         .build()
         .await?)

@@ -82,7 +82,7 @@ impl Failure {
                 ErrorClass::Unavailable => 3,
                 ErrorClass::NotFound => 4,
                 ErrorClass::Unauthenticated | ErrorClass::Forbidden => 5,
-                ErrorClass::Conflict | ErrorClass::Throttled => 6,
+                ErrorClass::Conflict | ErrorClass::Outdated | ErrorClass::Throttled => 6,
                 ErrorClass::Invalid
                 | ErrorClass::NeedsPayment
                 | ErrorClass::Method

@@ -86,7 +86,9 @@ impl From<Error> for Fault {
             ErrorClass::Internal => StatusCode::BAD_GATEWAY,
             ErrorClass::Throttled => StatusCode::TOO_MANY_REQUESTS,
             ErrorClass::NoCapacity => StatusCode::INSUFFICIENT_STORAGE,
-            ErrorClass::Conflict | ErrorClass::Failed => StatusCode::CONFLICT,
+            ErrorClass::Conflict | ErrorClass::Outdated | ErrorClass::Failed => {
+                StatusCode::CONFLICT
+            }
             ErrorClass::NeedsPayment => StatusCode::PAYMENT_REQUIRED,
             ErrorClass::Forbidden => StatusCode::FORBIDDEN,
             ErrorClass::Invalid

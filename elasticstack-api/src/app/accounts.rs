@@ -93,7 +93,7 @@ impl App {
         let kept = known.as_ref().map_or(NO_HASH, |row| row.key_hash.as_str());
         let fits = bool::from(given.as_bytes().ct_eq(kept.as_bytes()));
         match known {
-            Some(row) if fits => Ok(Caller { account, scope: row.scope }),
+            Some(row) if fits => Ok(Caller::new(account, row.scope)),
             Some(_) | None => Err(Error::new(
                 ErrorKind::BadCredentials,
                 "the account's id or its secret key is wrong: send both as HTTP Basic credentials",
@@ -139,7 +139,7 @@ pub fn secret_key() -> Result<Secret> {
     Ok(Secret::new(hex(&bits)))
 }
 
-fn hash(key: &Secret) -> String {
+pub(super) fn hash(key: &Secret) -> String {
     hex(&Sha256::digest(key.expose().as_bytes()))
 }
 

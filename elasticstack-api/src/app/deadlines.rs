@@ -12,7 +12,7 @@ use super::power::{power_off, queue};
 use crate::db::OutboxRow;
 
 impl App {
-    /// Applies every deadline that has passed. Called about once a second.
+    /// Applies every deadline that has passed, and forgets what is remembered long enough. Called about once a second.
     ///
     /// # Errors
     /// `Internal`; what was applied before it stands.
@@ -28,7 +28,7 @@ impl App {
                 }
             }
         }
-        Ok(())
+        self.forget_keys().await
     }
 
     /// The instant since when an object must have been in its state to be overdue now.

@@ -18,8 +18,8 @@ use elasticstack_core::wire::record::Record;
 
 use super::access::{Wish, permitted};
 use super::drive_record::{self, InUse, apply, wanted_access, wanted_size};
-use super::{App, Caller, changed_meanwhile, new_id, no_room};
-use crate::db::{ClaimRow, DriveRow, OutboxRow, Reader, Writer};
+use super::{App, Caller, Page, changed_meanwhile, new_id, no_room};
+use crate::db::{ClaimRow, DriveRow, OutboxRow, Reader, Subject, Writer};
 use crate::usage::{self, Edge, Metered};
 
 /// The most that one read returns.
@@ -70,20 +70,21 @@ impl App {
     /// The ids of the caller's drives.
     ///
     /// # Errors
-    /// `Internal`.
-    pub async fn drive_ids(&self, caller: &Caller) -> Result<Vec<DriveId>> {
-        let rows = self.db.read().await?.drives_of(caller.account).await?;
+    /// `InvalidValue` for a page that can't be; `Internal`.
+    pub async fn drive_ids(&self, caller: &Caller, page: &Page) -> Result<Vec<DriveId>> {
+        let wanted = page.of_drives()?;
+        let rows = self.db.read().await?.drives_of(caller.account, &wanted).await?;
         Ok(rows.into_iter().map(|row| row.drive).collect())
     }
 
-    /// All of the caller's drives.
+    /// The caller's drives.
     ///
     /// # Errors
-    /// `Internal`.
-    pub async fn drives_info(&self, caller: &Caller) -> Result<Vec<Record>> {
+    /// As [`App::drive_ids`].
+    pub async fn drives_info(&self, caller: &Caller, page: &Page) -> Result<Vec<Record>> {
         let mut reader = self.db.read().await?;
         let mut records = Vec::new();
-        for row in reader.drives_of(caller.account).await? {
+        for row in reader.drives_of(caller.account, &page.of_drives()?).await? {
             records.push(record(&mut reader, caller.account, &row).await?);
         }
         Ok(records)
@@ -92,18 +93,18 @@ impl App {
     /// The ids of the standard drives.
     ///
     /// # Errors
-    /// `Internal`.
-    pub async fn standard_ids(&self) -> Result<Vec<DriveId>> {
-        let rows = self.db.read().await?.standard_drives().await?;
+    /// As [`App::drive_ids`].
+    pub async fn standard_ids(&self, page: &Page) -> Result<Vec<DriveId>> {
+        let rows = self.db.read().await?.standard_drives(&page.of_drives()?).await?;
         Ok(rows.into_iter().map(|row| row.drive).collect())
     }
 
-    /// All standard drives, without who uses them.
+    /// Standard drives, without who uses them.
     ///
     /// # Errors
-    /// `Internal`.
-    pub async fn standard_info(&self) -> Result<Vec<Record>> {
-        let rows = self.db.read().await?.standard_drives().await?;
+    /// As [`App::drive_ids`].
+    pub async fn standard_info(&self, page: &Page) -> Result<Vec<Record>> {
+        let rows = self.db.read().await?.standard_drives(&page.of_drives()?).await?;
         Ok(rows.iter().map(|row| drive_record::info(row, &InUse::default())).collect())
     }
 
@@ -115,17 +116,16 @@ impl App {
     pub async fn drive_create(&self, caller: &Caller, record: &Record) -> Result<Record> {
         keys::check(Object::Drive, Moment::Create, record)?;
         let new = NewDrive::asked_for(caller.account, record)?;
-        let row = self.make_drive(&new).await?;
+        let row = self.make_drive(caller, &new).await?;
         Ok(drive_record::info(&row, &InUse::default()))
     }
 
     /// Makes a drive and waits until its host has it, or the time to answer is up.
-    pub(super) async fn make_drive(&self, new: &NewDrive) -> Result<DriveRow> {
+    pub(super) async fn make_drive(&self, caller: &Caller, new: &NewDrive) -> Result<DriveRow> {
         let change = new.authorize(self).await?;
         let now = self.now();
         let made = self
-            .db
-            .write(|tx| {
+            .intend(caller, Subject::Drive(new.drive), |tx| {
                 Box::pin(async move {
                     let inventory = tx.inventory().await?;
                     let row = self.begin_drive(tx, new, &[inventory], now, change).await?;
@@ -244,8 +244,7 @@ impl App {
             None
         };
         let row = self
-            .db
-            .write(|tx| {
+            .intend(caller, Subject::Drive(drive), |tx| {
                 Box::pin(async move {
                     let before = permitted(caller.account, tx.drive(drive).await?, Wish::Own)?;
                     let mut row = before.clone();
@@ -311,19 +310,18 @@ impl App {
     /// `NotFound`; `DriveInUse`.
     pub async fn drive_destroy(&self, caller: &Caller, drive: DriveId) -> Result<()> {
         let now = self.now();
-        self.db
-            .write(|tx| {
-                Box::pin(async move {
-                    let mut row = permitted(caller.account, tx.drive(drive).await?, Wish::Own)?;
-                    let claims = tx.claims_on(drive).await?;
-                    if !claims.is_empty() {
-                        return Err(in_use(&claims, "destroyed"));
-                    }
-                    tombstone(tx, &mut row, now).await?;
-                    tx.save_drive(&row).await
-                })
+        self.intend(caller, Subject::Drive(drive), |tx| {
+            Box::pin(async move {
+                let mut row = permitted(caller.account, tx.drive(drive).await?, Wish::Own)?;
+                let claims = tx.claims_on(drive).await?;
+                if !claims.is_empty() {
+                    return Err(in_use(&claims, "destroyed"));
+                }
+                tombstone(tx, &mut row, now).await?;
+                tx.save_drive(&row).await
             })
-            .await
+        })
+        .await
     }
 
     /// `length` bytes of a drive from `offset` on, at most 4 MiB.

@@ -15,7 +15,7 @@ use elasticstack_core::wire::internal::{
 };
 
 use super::{App, HostRecord};
-use crate::db::{ArrayRow, DriveRow, HostRow, JobRow, OutboxRow, Reader, ServerRow};
+use crate::db::{ArrayRow, DriveRow, HostRow, JobRow, OutboxRow, Reader, ServerRow, Writer};
 
 impl App {
     /// Makes a host known, or notes its new name or address.
@@ -23,38 +23,7 @@ impl App {
     /// # Errors
     /// `InvalidValue` if another host has the name.
     pub async fn host_create(&self, host: HostId, name: &Name, address: &str) -> Result<()> {
-        self.db
-            .write(|tx| {
-                Box::pin(async move {
-                    let hosts = tx.hosts().await?;
-                    if hosts.iter().any(|row| row.name == *name && row.host != host) {
-                        return Err(Error::new(
-                            ErrorKind::InvalidValue,
-                            format!("a host is called {name} already: give another name"),
-                        )
-                        .field("name"));
-                    }
-                    let before = hosts.into_iter().find(|row| row.host == host);
-                    let mut row = before.clone().unwrap_or_else(|| HostRow {
-                        host,
-                        name: name.clone(),
-                        address: String::new(),
-                        state: HostState::Joining,
-                        cpu: MegaHertz(0),
-                        memory: MebiBytes(0),
-                        accelerator: String::new(),
-                        cpu_limits: String::new(),
-                        cursor: None,
-                    });
-                    row.name = name.clone();
-                    address.clone_into(&mut row.address);
-                    if before.as_ref() != Some(&row) {
-                        tx.save_host(&row).await?;
-                    }
-                    Ok(())
-                })
-            })
-            .await
+        self.db.write(|tx| Box::pin(make_known(tx, host, name, address))).await
     }
 
     /// Every host.
@@ -274,6 +243,41 @@ impl App {
         let row = self.db.read().await?.host(host).await?;
         Ok(row.ok_or_else(|| unknown(host))?.cursor)
     }
+}
+
+/// Adds a host, or notes its new name or address.
+pub(super) async fn make_known(
+    tx: &mut Writer<'_>,
+    host: HostId,
+    name: &Name,
+    address: &str,
+) -> Result<()> {
+    let hosts = tx.hosts().await?;
+    if hosts.iter().any(|row| row.name == *name && row.host != host) {
+        return Err(Error::new(
+            ErrorKind::InvalidValue,
+            format!("a host is called {name} already: give another name"),
+        )
+        .field("name"));
+    }
+    let before = hosts.into_iter().find(|row| row.host == host);
+    let mut row = before.clone().unwrap_or_else(|| HostRow {
+        host,
+        name: name.clone(),
+        address: String::new(),
+        state: HostState::Joining,
+        cpu: MegaHertz(0),
+        memory: MebiBytes(0),
+        accelerator: String::new(),
+        cpu_limits: String::new(),
+        cursor: None,
+    });
+    row.name = name.clone();
+    address.clone_into(&mut row.address);
+    if before.as_ref() != Some(&row) {
+        tx.save_host(&row).await?;
+    }
+    Ok(())
 }
 
 pub(super) fn unknown(host: HostId) -> Error {

@@ -5,28 +5,28 @@ use elasticstack_core::prelude::*;
 use elasticstack_core::wire::keys::{self, Moment, Object};
 use elasticstack_core::wire::record::Record;
 
-use super::App;
-use super::fleet::unknown;
-use crate::db::{HostRow, Reader};
+use super::fleet::{make_known, unknown};
+use super::{App, Caller, Page};
+use crate::db::{HostRow, Reader, Subject};
 
 impl App {
-    /// The ids of all hosts.
+    /// The ids of hosts.
     ///
     /// # Errors
-    /// `Internal`.
-    pub async fn host_ids(&self) -> Result<Vec<HostId>> {
-        let rows = self.db.read().await?.hosts().await?;
+    /// `InvalidValue` for a page that can't be; `Internal`.
+    pub async fn host_ids(&self, page: &Page) -> Result<Vec<HostId>> {
+        let rows = self.db.read().await?.hosts_page(&page.of_hosts()?).await?;
         Ok(rows.into_iter().map(|row| row.host).collect())
     }
 
-    /// All hosts.
+    /// Hosts.
     ///
     /// # Errors
-    /// `Internal`.
-    pub async fn hosts_info(&self) -> Result<Vec<Record>> {
+    /// As [`App::host_ids`].
+    pub async fn hosts_info(&self, page: &Page) -> Result<Vec<Record>> {
         let mut reader = self.db.read().await?;
         let mut records = Vec::new();
-        for row in reader.hosts().await? {
+        for row in reader.hosts_page(&page.of_hosts()?).await? {
             records.push(record(&mut reader, row).await?);
         }
         Ok(records)
@@ -47,7 +47,7 @@ impl App {
     /// # Errors
     /// `MissingKey` without a name or an address; `InvalidValue` for an address without a port, or
     /// a name in use; `NotOffered` where no authority signs certificates.
-    pub async fn host_add(&self, wish: &Record) -> Result<Record> {
+    pub async fn host_add(&self, caller: &Caller, wish: &Record) -> Result<Record> {
         keys::check(Object::Host, Moment::Create, wish)?;
         let wanted = |key: &'static str| {
             wish.value(key).ok_or_else(|| {
@@ -55,8 +55,8 @@ impl App {
                     .field(key)
             })
         };
-        let name: Name =
-            wanted("name")?.parse().map_err(|error: elasticstack_core::name::InvalidName| {
+        let name: &Name =
+            &wanted("name")?.parse().map_err(|error: elasticstack_core::name::InvalidName| {
                 Error::new(ErrorKind::InvalidValue, error.to_string()).field("name")
             })?;
         let address = wanted("address")?;
@@ -74,9 +74,17 @@ impl App {
             )
         })?;
         let host = super::new_id();
-        let bundle = authority.host_bundle(host)?;
-        self.host_create(host, &name, address).await?;
-        Ok(self.host_info(host).await?.with("bundle", bundle.expose()))
+        let bundle = &authority.host_bundle(host)?;
+        self.intend(caller, Subject::Host(host), |tx| {
+            Box::pin(async move {
+                make_known(tx, host, name, address).await?;
+                let row = tx.host(host).await?.ok_or_else(|| unknown(host))?;
+                let answer = record(tx, row).await?.with("bundle", bundle.expose());
+                self.answer_at_once(tx, caller, &answer).await?;
+                Ok(answer)
+            })
+        })
+        .await
     }
 }
 

@@ -18,7 +18,7 @@ use elasticstack_core::wire::record::Record;
 use super::access::{Wish, permitted};
 use super::drives::{NewDrive, in_use, record};
 use super::{App, Caller, new_id};
-use crate::db::{ClaimRow, DriveRow, Holder, JobRow, OutboxRow, Writer};
+use crate::db::{ClaimRow, DriveRow, Holder, JobRow, OutboxRow, Subject, Writer};
 
 impl App {
     /// Begins to image `target` from `source` and answers at once.
@@ -36,23 +36,22 @@ impl App {
         let now = self.now();
         let job = new_id();
         let account = caller.account;
-        self.db
-            .write(|tx| {
-                Box::pin(async move {
-                    let mut into = permitted(account, tx.drive(target).await?, Wish::Own)?;
-                    let mut from = permitted(account, tx.drive(source).await?, Wish::ImageFrom)
-                        .map_err(|error| error.field("source"))?;
-                    fitting(&from, &into, conversion)?;
-                    let source_epoch = claim(tx, &mut from, job, Access::Shared).await?;
-                    let target_epoch = claim(tx, &mut into, job, Access::Exclusive).await?;
-                    into.failed = None;
-                    tx.save_drive(&from).await?;
-                    tx.save_drive(&into).await?;
-                    let epochs = (source_epoch, target_epoch);
-                    begin(tx, job, (&from, &into), epochs, conversion, now).await
-                })
+        self.intend(caller, Subject::Drive(target), |tx| {
+            Box::pin(async move {
+                let mut into = permitted(account, tx.drive(target).await?, Wish::Own)?;
+                let mut from = permitted(account, tx.drive(source).await?, Wish::ImageFrom)
+                    .map_err(|error| error.field("source"))?;
+                fitting(&from, &into, conversion)?;
+                let source_epoch = claim(tx, &mut from, job, Access::Shared).await?;
+                let target_epoch = claim(tx, &mut into, job, Access::Exclusive).await?;
+                into.failed = None;
+                tx.save_drive(&from).await?;
+                tx.save_drive(&into).await?;
+                let epochs = (source_epoch, target_epoch);
+                begin(tx, job, (&from, &into), epochs, conversion, now).await
             })
-            .await?;
+        })
+        .await?;
         let mut reader = self.db.read().await?;
         let row = permitted(account, reader.drive(target).await?, Wish::Own)?;
         record(&mut reader, account, &row).await

@@ -26,13 +26,19 @@ mod ingest;
 mod leases;
 mod metering;
 mod nics;
+mod offers;
+mod once;
+mod page;
 mod pools;
 mod power;
 mod profile;
 mod resources;
+mod seal;
 mod server_record;
 mod servers;
 mod standard;
+mod tokens;
+mod version;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -51,11 +57,16 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use self::once::{Once, UnderWay};
 use crate::authority::Authority;
-use crate::db::{Database, Reader};
+use crate::db::{Database, Reach, Reader};
 
 pub use accounts::{OPERATOR, secret_key};
 pub use leases::LEASE;
+pub(crate) use once::Origin;
+pub use once::REMEMBERED;
+pub use page::Page;
+pub(crate) use tokens::token_id;
 
 /// Who asks, once authenticated.
 #[derive(Debug, Clone)]
@@ -64,6 +75,18 @@ pub struct Caller {
     pub account: AccountId,
     /// What its credentials cover.
     pub scope: Scope,
+    /// The key under which it asks, if it gave one.
+    once: Option<Arc<Once>>,
+    /// The versions of its object that it asks about, if it cares.
+    matching: Option<Vec<String>>,
+    /// What its token is good for; `None` if it came with the account's key.
+    reach: Option<Reach>,
+}
+
+impl Caller {
+    fn new(account: AccountId, scope: Scope) -> Self {
+        Self { account, scope, once: None, matching: None, reach: None }
+    }
 }
 
 /// Whether a new server is started at once.
@@ -169,6 +192,7 @@ pub struct App {
     /// The hosts whose leases we last knew to be ours.
     held: Mutex<BTreeSet<HostId>>,
     stale: AtomicU64,
+    under_way: UnderWay,
 }
 
 impl fmt::Debug for App {
@@ -222,6 +246,7 @@ impl App {
             heard: Mutex::default(),
             held: Mutex::default(),
             stale: AtomicU64::new(0),
+            under_way: UnderWay::default(),
         }))
     }
 
@@ -239,7 +264,7 @@ impl App {
         self.stale.load(Ordering::Relaxed)
     }
 
-    fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }
 

@@ -21,7 +21,7 @@ use super::imaging::tolerated;
 use super::resources::connect;
 use super::server_record::{Plug, ServerConfig, info};
 use super::{App, Caller, changed_meanwhile, no_room};
-use crate::db::{ClaimRow, DriveRow, Holder, OutboxRow, ServerRow, Writer};
+use crate::db::{ClaimRow, DriveRow, Holder, OutboxRow, ServerRow, Subject, Writer};
 use crate::usage::Metered;
 
 /// Whether a host's report came within the time to answer.
@@ -67,20 +67,18 @@ impl App {
             let parsed = ServerConfig::parse(&seen.config)?;
             let change = self.authorize_start(caller.account, &parsed).await?;
             let (now, config) = (self.now(), &seen.config);
-            self.db
-                .write(|tx| {
-                    Box::pin(async move {
-                        let mut row =
-                            permitted(caller.account, tx.server(server).await?, Wish::Own)?;
-                        if row.config != *config {
-                            return Err(changed_meanwhile("server"));
-                        }
-                        power_on(tx, self.scheduler.as_ref(), &mut row, change, now).await?;
-                        tx.save_server(&row).await?;
-                        Ok(row)
-                    })
+            self.intend(caller, Subject::Server(server), |tx| {
+                Box::pin(async move {
+                    let mut row = permitted(caller.account, tx.server(server).await?, Wish::Own)?;
+                    if row.config != *config {
+                        return Err(changed_meanwhile("server"));
+                    }
+                    power_on(tx, self.scheduler.as_ref(), &mut row, change, now).await?;
+                    tx.save_server(&row).await?;
+                    Ok(row)
                 })
-                .await?
+            })
+            .await?
         };
         Ok(info(&self.await_run(row).await?))
     }
@@ -123,8 +121,7 @@ impl App {
     pub async fn server_stop(&self, caller: &Caller, server: ServerId) -> Result<()> {
         let now = self.now();
         let asked = self
-            .db
-            .write(|tx| {
+            .intend(caller, Subject::Server(server), |tx| {
                 Box::pin(async move {
                     let before = permitted(caller.account, tx.server(server).await?, Wish::Own)?;
                     let mut row = before.clone();
@@ -159,21 +156,20 @@ impl App {
     /// # Errors
     /// `NotFound`.
     pub async fn server_shutdown(&self, caller: &Caller, server: ServerId) -> Result<()> {
-        self.db
-            .write(|tx| {
-                Box::pin(async move {
-                    let mut row = permitted(caller.account, tx.server(server).await?, Wish::Own)?;
-                    row.state.step(ServerEvent::Shutdown)?;
-                    if matches!(row.state, ServerState::Stopped | ServerState::Stopping) {
-                        return Ok(());
-                    }
-                    row.shutdown += 1;
-                    row.generation += 1;
-                    queue(tx, &row).await?;
-                    tx.save_server(&row).await
-                })
+        self.intend(caller, Subject::Server(server), |tx| {
+            Box::pin(async move {
+                let mut row = permitted(caller.account, tx.server(server).await?, Wish::Own)?;
+                row.state.step(ServerEvent::Shutdown)?;
+                if matches!(row.state, ServerState::Stopped | ServerState::Stopping) {
+                    return Ok(());
+                }
+                row.shutdown += 1;
+                row.generation += 1;
+                queue(tx, &row).await?;
+                tx.save_server(&row).await
             })
-            .await
+        })
+        .await
     }
 
     /// Presses a server's reset button and waits until that is done. A call while another waits
@@ -184,8 +180,7 @@ impl App {
     /// in time: the wish stands.
     pub async fn server_reset(&self, caller: &Caller, server: ServerId) -> Result<()> {
         let asked = self
-            .db
-            .write(|tx| {
+            .intend(caller, Subject::Server(server), |tx| {
                 Box::pin(async move {
                     let mut row = permitted(caller.account, tx.server(server).await?, Wish::Own)?;
                     row.state.step(ServerEvent::Reset)?;
@@ -218,8 +213,7 @@ impl App {
     pub async fn server_destroy(&self, caller: &Caller, server: ServerId) -> Result<()> {
         let now = self.now();
         let asked = self
-            .db
-            .write(|tx| {
+            .intend(caller, Subject::Server(server), |tx| {
                 Box::pin(async move {
                     let mut row = permitted(caller.account, tx.server(server).await?, Wish::Own)?;
                     doom(tx, &mut row, now).await?;

@@ -238,7 +238,7 @@ pub(super) fn is_active(state: ServerState) -> bool {
     }
 }
 
-const fn status(state: ServerState) -> &'static str {
+pub(super) const fn status(state: ServerState) -> &'static str {
     match state {
         ServerState::Starting
         | ServerState::Running

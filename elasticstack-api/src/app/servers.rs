@@ -12,26 +12,28 @@ use super::drive_record::bounded;
 use super::nics::{Macs, fill_in, unlike_others};
 use super::power::{metered, power_on};
 use super::server_record::{ServerConfig, info, is_active, normalised};
-use super::{App, Caller, OnCreate, changed_meanwhile, new_id, no_room};
-use crate::db::{OutboxRow, Reader, ServerRow, Writer};
+use super::{App, Caller, OnCreate, Page, changed_meanwhile, new_id, no_room};
+use crate::db::{OutboxRow, Reader, ServerRow, Subject, Writer};
 use crate::usage::{self, Edge};
 
 impl App {
     /// The ids of the caller's servers.
     ///
     /// # Errors
-    /// `Internal`.
-    pub async fn server_ids(&self, caller: &Caller) -> Result<Vec<ServerId>> {
-        let rows = self.db.read().await?.servers_of(caller.account).await?;
+    /// `InvalidValue` for a page that can't be; `Internal`.
+    pub async fn server_ids(&self, caller: &Caller, page: &Page) -> Result<Vec<ServerId>> {
+        let wanted = page.of_servers()?;
+        let rows = self.db.read().await?.servers_of(caller.account, &wanted).await?;
         Ok(rows.into_iter().map(|row| row.server).collect())
     }
 
-    /// All of the caller's servers.
+    /// The caller's servers.
     ///
     /// # Errors
-    /// `Internal`.
-    pub async fn servers_info(&self, caller: &Caller) -> Result<Vec<Record>> {
-        let rows = self.db.read().await?.servers_of(caller.account).await?;
+    /// As [`App::server_ids`].
+    pub async fn servers_info(&self, caller: &Caller, page: &Page) -> Result<Vec<Record>> {
+        let wanted = page.of_servers()?;
+        let rows = self.db.read().await?.servers_of(caller.account, &wanted).await?;
         Ok(rows.iter().map(info).collect())
     }
 
@@ -83,8 +85,7 @@ impl App {
             failed: None,
         };
         let row = self
-            .db
-            .write(|tx| {
+            .intend(caller, Subject::Server(made.server), |tx| {
                 Box::pin(async move {
                     let mut row = made.clone();
                     usable(tx, &row, parsed).await?;
@@ -133,8 +134,7 @@ impl App {
             None
         };
         let row = self
-            .db
-            .write(|tx| {
+            .intend(caller, Subject::Server(server), |tx| {
                 Box::pin(async move {
                     let before = permitted(account, tx.server(server).await?, Wish::Own)?;
                     if (is_active(before.state), before.cpu) != (is_active(seen.state), seen.cpu) {

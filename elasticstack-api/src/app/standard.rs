@@ -7,6 +7,7 @@
 
 use elasticstack_core::prelude::*;
 use elasticstack_core::state::DriveState;
+use elasticstack_core::wire::calls::Scope;
 use elasticstack_core::wire::internal::Access;
 use elasticstack_core::wire::record::Record;
 use sha2::{Digest, Sha256};
@@ -17,7 +18,7 @@ use super::access::EVERYBODY;
 use super::accounts::OPERATOR;
 use super::drive_record::GRANULE;
 use super::drives::{NewDrive, in_use};
-use super::{App, StandardImage, changed_meanwhile};
+use super::{App, Caller, StandardImage, changed_meanwhile};
 use crate::db::{DriveRow, Standard};
 
 impl App {
@@ -79,7 +80,7 @@ impl App {
                     config: config(image),
                     avoid: Vec::new(),
                 };
-                self.make_drive(&new).await?
+                self.make_drive(&Caller::new(OPERATOR, Scope::Operator), &new).await?
             }
             Some(row) if row.account != OPERATOR => return Err(changed_meanwhile("drive")),
             Some(row) => {

@@ -7,6 +7,7 @@ use elasticstack_core::wire::record::Record;
 
 use super::claims::{access_from_word, access_word};
 use super::dialect::Row;
+use super::filter::{Filter, searched};
 use super::row::{
     bytes, column, failed, from_record, instant, number, parsed, record, stored, word,
 };
@@ -96,26 +97,43 @@ impl Reader {
         row.as_ref().map(drive).transpose()
     }
 
-    /// The drives of an account that it may see, oldest id first.
-    pub(crate) async fn drives_of(&mut self, account: AccountId) -> Result<Vec<DriveRow>> {
-        let rows = self
-            .statement(
-                "SELECT * FROM drives WHERE account = $1 AND state IN ($2, $3) ORDER BY drive",
-            )
-            .bind(account.to_string())
-            .bind(DriveState::Creating.as_str())
-            .bind(DriveState::Ready.as_str())
+    /// The drives of an account that are wanted, in the order of their ids.
+    pub(crate) async fn drives_of(
+        &mut self,
+        account: AccountId,
+        wanted: &Filter<DriveState>,
+    ) -> Result<Vec<DriveRow>> {
+        let [one, other] = wanted.words(|state| state.as_str());
+        let statement = self.statement(
+            "SELECT * FROM drives WHERE account = $1 AND drive > $2 AND ($3 = '' OR name = $3) \
+             AND ($4 = '' OR replace(tags, $4, '') <> tags) AND state IN ($6, $7) \
+             ORDER BY drive LIMIT $5",
+        );
+        let rows = wanted
+            .bind(statement.bind(account.to_string()))
+            .bind(one)
+            .bind(other)
             .fetch_all()
             .await
             .map_err(failed("reading the drives of an account"))?;
         rows.iter().map(drive).collect()
     }
 
-    /// The published standard drives.
-    pub(crate) async fn standard_drives(&mut self) -> Result<Vec<DriveRow>> {
-        let rows = self
-            .statement("SELECT * FROM drives WHERE media IS NOT NULL AND state = $1 ORDER BY drive")
-            .bind(DriveState::Ready.as_str())
+    /// The published standard drives that are wanted, in the order of their ids.
+    pub(crate) async fn standard_drives(
+        &mut self,
+        wanted: &Filter<DriveState>,
+    ) -> Result<Vec<DriveRow>> {
+        let [one, other] = wanted.words(|state| state.as_str());
+        let statement = self.statement(
+            "SELECT * FROM drives WHERE state = $1 AND drive > $2 AND ($3 = '' OR name = $3) \
+             AND ($4 = '' OR replace(tags, $4, '') <> tags) AND state IN ($6, $7) \
+             AND media IS NOT NULL ORDER BY drive LIMIT $5",
+        );
+        let rows = wanted
+            .bind(statement.bind(DriveState::Ready.as_str()))
+            .bind(one)
+            .bind(other)
             .fetch_all()
             .await
             .map_err(failed("reading the standard drives"))?;
@@ -162,12 +180,13 @@ impl Writer<'_> {
             standard,
         } = row;
         let standard = standard.as_ref();
+        let (name, tags) = searched(config, &drive.to_string());
         self.change(
             "INSERT INTO drives (drive, account, host, array_id, size, state, since_us, \
              generation, epoch, access, config, seen_generation, seen_size, fault_generation, \
-             fault_code, failed, media, format, rawsize, sha256) \
+             fault_code, failed, media, format, rawsize, sha256, name, tags) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, \
-             $18, $19, $20) \
+             $18, $19, $20, $21, $22) \
              ON CONFLICT (drive) DO UPDATE SET account = excluded.account, host = excluded.host, \
              array_id = excluded.array_id, size = excluded.size, state = excluded.state, \
              since_us = excluded.since_us, generation = excluded.generation, \
@@ -175,7 +194,8 @@ impl Writer<'_> {
              seen_generation = excluded.seen_generation, seen_size = excluded.seen_size, \
              fault_generation = excluded.fault_generation, fault_code = excluded.fault_code, \
              failed = excluded.failed, media = excluded.media, format = excluded.format, \
-             rawsize = excluded.rawsize, sha256 = excluded.sha256",
+             rawsize = excluded.rawsize, sha256 = excluded.sha256, \
+             name = excluded.name, tags = excluded.tags",
         )
         .bind(drive.to_string())
         .bind(account.to_string())
@@ -197,6 +217,8 @@ impl Writer<'_> {
         .bind(standard.and_then(|standard| standard.format.as_deref()))
         .bind(standard.and_then(|standard| standard.rawsize).map(Bytes::to_i64))
         .bind(standard.map(|standard| standard.sha256.as_str()))
+        .bind(name)
+        .bind(tags)
         .execute()
         .await
         .map_err(failed("saving a drive"))?;

@@ -8,6 +8,7 @@ use elasticstack_core::state::{DriveState, HostState, ServerState};
 use elasticstack_core::wire::internal::Cursor;
 
 use super::dialect::Row;
+use super::filter::Filter;
 use super::row::{bytes, column, failed, number, parsed, small, stored, word};
 use super::{Reader, Writer};
 
@@ -64,6 +65,22 @@ impl Reader {
             .fetch_all()
             .await
             .map_err(failed("reading the hosts"))?;
+        rows.iter().map(host).collect()
+    }
+
+    /// The hosts that are wanted, in the order of their ids.
+    pub(crate) async fn hosts_page(&mut self, wanted: &Filter<HostState>) -> Result<Vec<HostRow>> {
+        let states: [&str; 3] = wanted.words(|state| state.as_str());
+        let statement = self.statement(
+            "SELECT * FROM hosts WHERE $1 = '' AND host > $2 AND ($3 = '' OR name = $3) \
+             AND $4 = '' AND state IN ($6, $7, $8) ORDER BY host LIMIT $5",
+        );
+        let rows = states
+            .into_iter()
+            .fold(wanted.bind(statement.bind("")), super::dialect::Statement::bind)
+            .fetch_all()
+            .await
+            .map_err(failed("reading a page of hosts"))?;
         rows.iter().map(host).collect()
     }
 

@@ -12,14 +12,17 @@ mod accounts;
 mod claims;
 mod dialect;
 mod drives;
+mod filter;
 mod hosts;
 mod jobs;
 mod leases;
 mod numbers;
+mod once;
 mod outbox;
 mod resources;
 mod row;
 mod servers;
+mod tokens;
 mod usage;
 
 use std::error::Error as StdError;
@@ -39,11 +42,14 @@ use uuid::Uuid;
 pub(crate) use accounts::AccountRow;
 pub(crate) use claims::{ClaimRow, Holder};
 pub(crate) use drives::{DriveRow, Standard};
+pub(crate) use filter::Filter;
 pub(crate) use hosts::{ArrayRow, HostRow};
 pub(crate) use jobs::JobRow;
+pub(crate) use once::{OnceRow, Subject};
 pub(crate) use outbox::OutboxRow;
 pub(crate) use resources::{PoolRow, ResourceRow};
 pub(crate) use servers::ServerRow;
+pub(crate) use tokens::{Reach, TokenRow};
 pub(crate) use usage::Breakpoint;
 
 use dialect::{Pools, Purpose, Statement, Transaction};
@@ -106,6 +112,7 @@ impl Database {
         database.era = Era(u32::try_from(era).map_err(|error| {
             Error::internal(format!("era {era} is past the largest")).source(error)
         })?);
+        database.index().await?;
         Ok(database)
     }
 
@@ -147,12 +154,21 @@ impl Database {
     /// and the change number grows.
     pub(crate) async fn write<'env, T>(
         &self,
+        work: impl for<'tx> FnMut(&'tx mut Writer<'env>) -> BoxFuture<'tx, Result<T>>,
+    ) -> Result<T> {
+        self.write_after(|_| Box::pin(async { Ok(()) }), work).await
+    }
+
+    /// As [`Database::write`], with `first` done before `work` in the same transaction.
+    pub(crate) async fn write_after<'env, T>(
+        &self,
+        mut first: impl for<'tx> FnMut(&'tx mut Writer<'env>) -> BoxFuture<'tx, Result<()>>,
         mut work: impl for<'tx> FnMut(&'tx mut Writer<'env>) -> BoxFuture<'tx, Result<T>>,
     ) -> Result<T> {
         let begun = Instant::now();
         let (mut turns, mut pause_ms) = (1, 1);
         loop {
-            match self.attempt(turns, &mut work).await {
+            match self.attempt(turns, &mut first, &mut work).await {
                 Err(error) if is_conflict(&error) => {
                     tracing::debug!(error = %Chain(&error), "another transaction got in the way");
                     if begun.elapsed() > PERSEVERANCE {
@@ -176,6 +192,7 @@ impl Database {
     async fn attempt<'env, T>(
         &self,
         turns: u32,
+        first: &mut impl for<'tx> FnMut(&'tx mut Writer<'env>) -> BoxFuture<'tx, Result<()>>,
         work: &mut impl for<'tx> FnMut(&'tx mut Writer<'env>) -> BoxFuture<'tx, Result<T>>,
     ) -> Result<T> {
         let _turns = self
@@ -191,6 +208,7 @@ impl Database {
             .map_err(failed("beginning a transaction"))?;
         let mut writer =
             Writer { reader: Reader { transaction }, changed: false, borrows: PhantomData };
+        first(&mut writer).await?;
         let outcome = work(&mut writer).await?;
         if writer.changed {
             let Reader { transaction } = writer.reader;

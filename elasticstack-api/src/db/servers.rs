@@ -8,6 +8,7 @@ use elasticstack_core::wire::internal::Hardware;
 use elasticstack_core::wire::record::Record;
 
 use super::dialect::Row;
+use super::filter::{Filter, searched};
 use super::row::{
     column, failed, from_record, instant, number, parsed, parsed_if_any, record, small, stored,
     word,
@@ -97,17 +98,25 @@ impl Reader {
         row.as_ref().map(server).transpose()
     }
 
-    /// The servers of an account that it may see, oldest id first.
-    pub(crate) async fn servers_of(&mut self, account: AccountId) -> Result<Vec<ServerRow>> {
-        let rows = self.statement(
-            "SELECT * FROM servers WHERE account = $1 AND state NOT IN ($2, $3) ORDER BY server",
-        )
-        .bind(account.to_string())
-        .bind(ServerState::Destroying.as_str())
-        .bind(ServerState::Gone.as_str())
-        .fetch_all()
-        .await
-        .map_err(failed("reading the servers of an account"))?;
+    /// The servers of an account that are wanted, in the order of their ids.
+    pub(crate) async fn servers_of(
+        &mut self,
+        account: AccountId,
+        wanted: &Filter<ServerState>,
+    ) -> Result<Vec<ServerRow>> {
+        let states: [&str; 6] = wanted.words(|state| state.as_str());
+        let statement = self.statement(
+            "SELECT * FROM servers WHERE account = $1 AND server > $2 AND ($3 = '' OR name = $3) \
+             AND ($4 = '' OR replace(tags, $4, '') <> tags) \
+             AND state IN ($6, $7, $8, $9, $10, $11) ORDER BY server LIMIT $5",
+        );
+        let statement = wanted.bind(statement.bind(account.to_string()));
+        let rows = states
+            .into_iter()
+            .fold(statement, super::dialect::Statement::bind)
+            .fetch_all()
+            .await
+            .map_err(failed("reading the servers of an account"))?;
         rows.iter().map(server).collect()
     }
 
@@ -155,6 +164,7 @@ impl Writer<'_> {
             failed_run,
             failed: failure,
         } = row;
+        let (name, tags) = searched(config, &server.to_string());
         let hardware = hardware
             .as_ref()
             .map(serde_json::to_string)
@@ -163,9 +173,10 @@ impl Writer<'_> {
         self.change(
             "INSERT INTO servers (server, account, host, state, since_us, generation, run, \
              powered, reset, shutdown, config, hardware, cpu_mhz, memory_mib, change_id, \
-             seen_generation, seen_reset, ended_run, started_us, screen, failed_run, failed) \
+             seen_generation, seen_reset, ended_run, started_us, screen, failed_run, failed, \
+             name, tags) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, \
-             $18, $19, $20, $21, $22) \
+             $18, $19, $20, $21, $22, $23, $24) \
              ON CONFLICT (server) DO UPDATE SET host = excluded.host, state = excluded.state, \
              since_us = excluded.since_us, generation = excluded.generation, run = excluded.run, \
              powered = excluded.powered, reset = excluded.reset, shutdown = excluded.shutdown, \
@@ -175,7 +186,7 @@ impl Writer<'_> {
              seen_reset = excluded.seen_reset, ended_run = excluded.ended_run, \
              started_us = excluded.started_us, \
              screen = excluded.screen, failed_run = excluded.failed_run, \
-             failed = excluded.failed",
+             failed = excluded.failed, name = excluded.name, tags = excluded.tags",
         )
         .bind(server.to_string())
         .bind(account.to_string())
@@ -199,6 +210,8 @@ impl Writer<'_> {
         .bind(screen.map(|screen| screen.to_string()))
         .bind(stored(failed_run.0))
         .bind(failure)
+        .bind(name)
+        .bind(tags)
         .execute()
         .await
         .map_err(failed("saving a server"))?;

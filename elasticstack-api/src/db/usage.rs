@@ -76,6 +76,32 @@ impl Reader {
         Ok(end.map(Timestamp::from_micros))
     }
 
+    /// Usage of an account, or of all if that is empty, that touches the period [from, to), in
+    /// the order of its ids.
+    pub(crate) async fn usage_in(
+        &mut self,
+        account: &str,
+        from: Option<Timestamp>,
+        to: Option<Timestamp>,
+        after: i64,
+        limit: i64,
+    ) -> Result<Vec<Usage>> {
+        let rows = self
+            .statement(
+                "SELECT * FROM usage_intervals WHERE ($1 = '' OR account = $1) AND id > $2 \
+                 AND from_us < $3 AND (to_us IS NULL OR to_us > $4) ORDER BY id LIMIT $5",
+            )
+            .bind(account)
+            .bind(after)
+            .bind(to.map_or(i64::MAX, Timestamp::as_micros))
+            .bind(from.map_or(i64::MIN, Timestamp::as_micros))
+            .bind(limit)
+            .fetch_all()
+            .await
+            .map_err(failed("reading usage"))?;
+        rows.iter().map(usage).collect()
+    }
+
     /// Usage that was not delivered, or not with its end, in order, at most `limit`.
     pub(crate) async fn undelivered_usage(&mut self, limit: u32) -> Result<Vec<Usage>> {
         let rows = self

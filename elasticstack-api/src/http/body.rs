@@ -14,9 +14,14 @@ use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
+use tokio::time::Instant;
 
 /// How long a client may pause within a body.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
+
+/// The least that a client sends each second, on the whole. Slower ones would hold a place and
+/// memory for hours.
+const SLOWEST: usize = 4 << 10;
 
 /// How much past a limit is still read and thrown away, so that a client that first sends all
 /// and then listens hears why it is refused.
@@ -33,7 +38,9 @@ pub(super) async fn collect(mut body: Body, limit: usize) -> Result<Bytes> {
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     let mut data = BytesMut::with_capacity(announced.min(limit).min(MAX_AHEAD));
     let mut excess = 0_usize;
+    let begun = Instant::now();
     while let Some(chunk) = next(&mut body).await? {
+        fast_enough(begun, data.len() + excess + chunk.len())?;
         if data.len() + chunk.len() <= limit && excess == 0 {
             data.extend_from_slice(&chunk);
         } else {
@@ -52,8 +59,10 @@ pub(super) async fn collect(mut body: Body, limit: usize) -> Result<Bytes> {
 /// `MalformedBody` if it is absurdly long, ends early or stalls.
 pub(super) async fn ignore(mut body: Body) -> Result<()> {
     let mut length = 0_usize;
+    let begun = Instant::now();
     while let Some(chunk) = next(&mut body).await? {
         length += chunk.len();
+        fast_enough(begun, length)?;
         if length > PATIENCE {
             return Err(too_long(PATIENCE));
         }
@@ -120,6 +129,22 @@ async fn next(body: &mut Body) -> Result<Option<Bytes>> {
     }
 }
 
+/// Refuses a body of which so little has come since it began.
+fn fast_enough(begun: Instant, length: usize) -> Result<()> {
+    if is_too_slow(begun.elapsed(), length) {
+        let least = SLOWEST >> 10;
+        return Err(malformed(format!(
+            "the body comes too slowly: send at least {least} KiB a second"
+        )));
+    }
+    Ok(())
+}
+
+fn is_too_slow(elapsed: Duration, length: usize) -> bool {
+    let seconds = u64::try_from(length / SLOWEST).unwrap_or(u64::MAX);
+    elapsed > MAX_PAUSE.saturating_add(Duration::from_secs(seconds))
+}
+
 fn too_long(limit: usize) -> Error {
     let limit = limit >> 20;
     malformed(format!("the body is too long: at most {limit} MiB"))
@@ -176,6 +201,20 @@ mod tests {
         assert_eq!(refused.public_message(), "the body is too long: at most 1 MiB");
         let late = chunks(vec![Ok("abc"), Ok("defgh"), Ok("i")]);
         assert!(collect(late, 4).await.is_err(), "a short chunk after a long one is not taken");
+    }
+
+    #[test]
+    fn a_body_that_drips_is_too_slow() {
+        let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
+        for (elapsed, length, is_slow) in [
+            (minutes(1), 1, false),
+            (minutes(2), 1, true),
+            (minutes(2), SLOWEST * 60, false),
+            (minutes(60), 3_600, true),
+            (minutes(60), 64 * MIB, false),
+        ] {
+            assert_eq!(is_too_slow(elapsed, length), is_slow, "{length} in {elapsed:?}");
+        }
     }
 
     #[tokio::test]

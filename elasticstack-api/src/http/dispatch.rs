@@ -5,13 +5,15 @@ use elasticstack_core::prelude::*;
 use elasticstack_core::resource::{ResourceId, ResourceKind};
 use elasticstack_core::wire::calls::Call;
 use elasticstack_core::wire::internal::Conversion;
-use elasticstack_core::wire::keys::Object::{Drive, Host, Pool, Profile, Resource, Server};
+use elasticstack_core::wire::keys::Object::{
+    Capabilities, Drive, Host, Pool, Profile, Resource, Server, Token, Usage,
+};
 use elasticstack_core::wire::record::Record;
 
 use super::LegacyCall;
 use super::request::Parameters;
 use super::response::Reply;
-use crate::app::{App, Caller, OnCreate};
+use crate::app::{App, Caller, OnCreate, Page};
 
 /// What came with a call; what the call does not have is empty.
 #[derive(Debug)]
@@ -19,6 +21,7 @@ pub(super) struct Asked<'a> {
     pub(super) parameters: Parameters<'a>,
     pub(super) record: Record,
     pub(super) data: Data,
+    pub(super) page: Page,
 }
 
 /// Does what `call` asks.
@@ -29,7 +32,7 @@ pub(super) async fn dispatch(
     asked: Asked<'_>,
     legacy: &[LegacyCall],
 ) -> Result<Reply> {
-    let Asked { parameters, record, data } = asked;
+    let Asked { parameters, record, data, page } = asked;
     let image = async |conversion| -> Result<Record> {
         app.drive_image(caller, parameters.id(0)?, parameters.id(1)?, conversion).await
     };
@@ -40,12 +43,12 @@ pub(super) async fn dispatch(
     let unless_legacy = |call, reply| if legacy.contains(&call) { Reply::Nothing } else { reply };
     let imaged = |info| unless_legacy(LegacyCall::Image, Reply::One(Drive, info));
     let reply = match call {
-        Call::DrivesList => Reply::Ids(texts(app.drive_ids(caller).await?)),
-        Call::DrivesListStandard => Reply::Ids(texts(app.standard_ids().await?)),
+        Call::DrivesList => Reply::Ids(texts(app.drive_ids(caller, &page).await?)),
+        Call::DrivesListStandard => Reply::Ids(texts(app.standard_ids(&page).await?)),
         Call::DrivesInfo | Call::DrivesInfoFull => {
-            Reply::Many(Drive, app.drives_info(caller).await?)
+            Reply::Many(Drive, app.drives_info(caller, &page).await?)
         }
-        Call::DrivesInfoStandard => Reply::Many(Drive, app.standard_info().await?),
+        Call::DrivesInfoStandard => Reply::Many(Drive, app.standard_info(&page).await?),
         Call::DriveCreate => Reply::One(Drive, app.drive_create(caller, &record).await?),
         Call::DriveInfo | Call::DriveInfoFull => {
             Reply::One(Drive, app.drive_info(caller, parameters.id(0)?).await?)
@@ -72,9 +75,9 @@ pub(super) async fn dispatch(
             let (drive, offset) = (parameters.id(0)?, parameters.size(1, "offset")?);
             nothing(app.drive_write(caller, drive, offset, data).await?)
         }
-        Call::ServersList => Reply::Ids(texts(app.server_ids(caller).await?)),
+        Call::ServersList => Reply::Ids(texts(app.server_ids(caller, &page).await?)),
         Call::ServersInfo | Call::ServersInfoFull => {
-            Reply::Many(Server, app.servers_info(caller).await?)
+            Reply::Many(Server, app.servers_info(caller, &page).await?)
         }
         Call::ServerCreate => {
             Reply::One(Server, app.server_create(caller, &record, OnCreate::Start).await?)
@@ -97,10 +100,10 @@ pub(super) async fn dispatch(
         Call::ServerReset => nothing(app.server_reset(caller, parameters.id(0)?).await?),
         Call::ServerDestroy => nothing(app.server_destroy(caller, parameters.id(0)?).await?),
         Call::ServerSerial => Reply::Bytes(app.server_serial(caller, parameters.id(0)?).await?),
-        Call::HostsList => Reply::Ids(texts(app.host_ids().await?)),
-        Call::HostsInfo => Reply::Many(Host, app.hosts_info().await?),
+        Call::HostsList => Reply::Ids(texts(app.host_ids(&page).await?)),
+        Call::HostsInfo => Reply::Many(Host, app.hosts_info(&page).await?),
         Call::HostInfo => Reply::One(Host, app.host_info(parameters.id(0)?).await?),
-        Call::HostCreate => Reply::One(Host, app.host_add(&record).await?),
+        Call::HostCreate => Reply::One(Host, app.host_add(caller, &record).await?),
         Call::ResourcesList => Reply::Resources(app.resource_ids(caller, None).await?),
         Call::ResourcesListOf => {
             Reply::Resources(app.resource_ids(caller, Some(kind(&parameters)?)).await?)
@@ -126,7 +129,15 @@ pub(super) async fn dispatch(
         Call::PoolsList => Reply::Ids(texts(app.pool_ids().await?)),
         Call::PoolsInfo => Reply::Many(Pool, app.pools_info().await?),
         Call::PoolInfo => Reply::One(Pool, app.pool_info(parameters.id(0)?).await?),
-        Call::PoolCreate => Reply::One(Pool, app.pool_create(&record).await?),
+        Call::PoolCreate => Reply::One(Pool, app.pool_create(caller, &record).await?),
+        Call::TokensList => Reply::Ids(texts(app.token_ids(caller).await?)),
+        Call::TokensInfo => Reply::Many(Token, app.tokens_info(caller).await?),
+        Call::TokenCreate => Reply::One(Token, app.token_create(caller, &record).await?),
+        Call::TokenInfo => Reply::One(Token, app.token_info(caller, parameters.id(0)?).await?),
+        Call::TokenDestroy => nothing(app.token_destroy(caller, parameters.id(0)?).await?),
+        Call::UsageInfo => Reply::Many(Usage, app.usage_info(caller, &page).await?),
+        Call::UsageInfoAll => Reply::Many(Usage, app.usage_of_all(&page).await?),
+        Call::CapabilitiesInfo => Reply::One(Capabilities, super::capabilities(app)),
         Call::ProfileInfo => Reply::One(Profile, app.profile_info(caller).await?),
         Call::ProfileSet => Reply::One(Profile, app.profile_set(caller, &record).await?),
     };

@@ -9,7 +9,6 @@ use axum::response::Response;
 use elasticstack_core::error::{Chain, Error, ErrorClass};
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, StatusCode};
-use uuid::Uuid;
 
 use super::request::accepts;
 
@@ -29,6 +28,7 @@ pub(crate) const fn status(class: ErrorClass) -> (StatusCode, &'static str, Opti
         ErrorClass::Method => (StatusCode::METHOD_NOT_ALLOWED, "method", None),
         ErrorClass::NotAcceptable => (StatusCode::NOT_ACCEPTABLE, "usage", None),
         ErrorClass::Conflict => (StatusCode::CONFLICT, "busy", None),
+        ErrorClass::Outdated => (StatusCode::PRECONDITION_FAILED, "busy", None),
         ErrorClass::Throttled => (StatusCode::TOO_MANY_REQUESTS, "busy", Some(1)),
         ErrorClass::Failed => (StatusCode::INTERNAL_SERVER_ERROR, "failed", None),
         ErrorClass::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "system", None),
@@ -62,7 +62,7 @@ pub(super) fn render(error: &Error, headers: &HeaderMap) -> Response {
 
 /// Writes to the log what an operator can do something about. A client's own mistakes are told
 /// to the client alone: their sentences quote what was sent, which may be a secret.
-pub(super) fn log(error: &Error, request_id: Uuid, call: &'static str) {
+pub(super) fn log(error: &Error, request_id: &str, call: &'static str) {
     let chain = Chain(error);
     match error.kind().class() {
         ErrorClass::Internal => tracing::error!(%request_id, call, error = %chain, "call broke"),
@@ -77,6 +77,7 @@ pub(super) fn log(error: &Error, request_id: Uuid, call: &'static str) {
         | ErrorClass::Method
         | ErrorClass::NotAcceptable
         | ErrorClass::Conflict
+        | ErrorClass::Outdated
         | ErrorClass::Throttled
         | ErrorClass::NoCapacity => {
             tracing::debug!(%request_id, call, code = error.kind().code(), "call refused");

@@ -11,14 +11,29 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use elasticstack_core::id::{IdKind, TypedId};
 use elasticstack_core::prelude::*;
-use elasticstack_core::wire::calls::{Effect, Route};
+use elasticstack_core::wire::calls::{Answer, Effect, Route};
 use elasticstack_core::wire::keys::{self, Object};
 use elasticstack_core::wire::record::Record;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName, IF_MATCH};
 use http::{HeaderMap, Method};
+use uuid::Uuid;
+
+use crate::app::Page;
+use crate::db::Subject;
 
 /// The most lines that a record's body may have.
 const MAX_LINES: usize = 10_000;
+
+/// The most that one page has.
+pub(super) const MAX_PAGE: u32 = 10_000;
+
+/// The longest name of a request that a client may choose.
+const MAX_REQUEST_ID: usize = 128;
+
+/// The longest idempotency key.
+const MAX_IDEMPOTENCY_KEY: usize = 255;
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Clients pad or do not.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -70,18 +85,21 @@ pub(super) fn allowed(effect: Effect) -> &'static str {
     }
 }
 
-/// Who says he asks, and the key that is to prove it.
-pub(super) fn credentials(headers: &HeaderMap) -> Result<(AccountId, Secret)> {
+/// Who says he asks, unless a token is to say so, and what is to prove it.
+pub(super) fn credentials(headers: &HeaderMap) -> Result<(Option<AccountId>, Secret)> {
     let refused = || {
         Error::new(
             ErrorKind::BadCredentials,
             "the credentials are missing or wrong: send HTTP Basic with your account's UUID as \
-             user and its secret key as password",
+             user and its secret key or a token as password, or a token as Bearer",
         )
     };
     let header = headers.get(AUTHORIZATION).ok_or_else(refused)?;
     let (scheme, encoded) =
         header.to_str().ok().and_then(|text| text.split_once(' ')).ok_or_else(refused)?;
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Ok((None, Secret::new(encoded.trim())));
+    }
     if !scheme.eq_ignore_ascii_case("basic") {
         return Err(refused());
     }
@@ -89,7 +107,41 @@ pub(super) fn credentials(headers: &HeaderMap) -> Result<(AccountId, Secret)> {
     let decoded = String::from_utf8(decoded).map_err(|_| refused())?;
     let (user, password) = decoded.split_once(':').ok_or_else(refused)?;
     let account = user.parse().map_err(|_| refused())?;
-    Ok((account, Secret::new(password)))
+    Ok((Some(account), Secret::new(password)))
+}
+
+/// What the request is called in the answer and in the log: as the client says, if that is a plain
+/// word, or a new one.
+pub(super) fn id(headers: &HeaderMap) -> String {
+    let given = headers.get("x-request-id").and_then(|value| value.to_str().ok());
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    given
+        .filter(|id| (1..=MAX_REQUEST_ID).contains(&id.len()) && id.bytes().all(plain))
+        .map_or_else(|| Uuid::new_v4().to_string(), str::to_owned)
+}
+
+/// The key under which the caller wants its call done once.
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>> {
+    let mut given = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(key) = given.next() else { return Ok(None) };
+    key.to_str()
+        .ok()
+        .filter(|key| {
+            given.next().is_none()
+                && (1..=MAX_IDEMPOTENCY_KEY).contains(&key.len())
+                && key.bytes().all(|byte| byte.is_ascii_graphic())
+        })
+        .map(Some)
+        .ok_or_else(|| {
+            Error::new(
+                ErrorKind::InvalidValue,
+                format!(
+                    "the Idempotency-Key is not one that is taken: give one of 1 to \
+                     {MAX_IDEMPOTENCY_KEY} visible ASCII characters, such as a new UUID"
+                ),
+            )
+            .field("Idempotency-Key")
+        })
 }
 
 /// The parameters of a path, in the order of its capital segments.
@@ -123,6 +175,94 @@ impl Parameters<'_> {
             )
             .field(field)
         })
+    }
+}
+
+/// The part of a list that a query asks for.
+///
+/// # Errors
+/// `UnknownKey` for a parameter that the call does not have; `InvalidValue`.
+pub(super) fn page(route: &Route, query: Option<&str>) -> Result<Page> {
+    let known: &[&str] = match route.answer {
+        Answer::Many(object) | Answer::Ids(object) => match object {
+            Object::Drive | Object::Server => &["limit", "after", "tag", "status", "name"],
+            Object::Host => &["limit", "after", "status", "name"],
+            Object::Usage => &["limit", "after", "from", "to"],
+            _ => &[],
+        },
+        _ => &[],
+    };
+    let mut page = Page::default();
+    for (key, value) in Record::from_form(query.unwrap_or_default().as_bytes())?.iter() {
+        let refused = |kind, why: String| Error::new(kind, why).field(key);
+        if !known.contains(&key) {
+            let shown: String = key.chars().take(40).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            return Err(refused(
+                ErrorKind::UnknownKey,
+                format!("{shown:?} is not a parameter of this call, which has {known}"),
+            ));
+        }
+        let text = Some(value.to_owned());
+        match key {
+            "limit" => {
+                let limit = value.parse().ok().filter(|limit| (1..=MAX_PAGE).contains(limit));
+                page.limit = Some(limit.ok_or_else(|| {
+                    refused(ErrorKind::InvalidValue, format!("limit takes 1 to {MAX_PAGE}"))
+                })?);
+            }
+            "after" => {
+                let number = value.parse::<i64>().ok().map(|number| number.to_string());
+                let id = value.parse::<Uuid>().ok().map(|id| id.to_string());
+                let is_usage = route.answer == Answer::Many(Object::Usage);
+                let after = if is_usage { number } else { id };
+                page.after = Some(after.ok_or_else(|| {
+                    let why = "after takes the id of the last one you have".to_owned();
+                    refused(ErrorKind::InvalidValue, why)
+                })?);
+            }
+            "from" | "to" => {
+                let seconds = value.parse::<u32>().map_err(|_| {
+                    let why = format!("{key} takes seconds since 1970");
+                    refused(ErrorKind::InvalidValue, why)
+                })?;
+                let instant = Some(Timestamp::from_micros(i64::from(seconds) * 1_000_000));
+                if key == "from" {
+                    page.from = instant;
+                } else {
+                    page.to = instant;
+                }
+            }
+            "tag" => page.tag = text,
+            "status" => page.status = text,
+            _ => page.name = text,
+        }
+    }
+    Ok(page)
+}
+
+/// The versions that the caller has seen of the object, if it says so; `*` is any.
+pub(super) fn seen_versions(headers: &HeaderMap) -> Option<Vec<String>> {
+    let mut versions = Vec::new();
+    for value in headers.get_all(IF_MATCH) {
+        for tag in value.to_str().unwrap_or_default().split(',').map(str::trim) {
+            if tag == "*" {
+                return None;
+            }
+            // A weak tag, or none at all, is no version: it matches nothing.
+            let tag = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+            versions.push(tag.unwrap_or_default().to_owned());
+        }
+    }
+    (!versions.is_empty()).then_some(versions)
+}
+
+/// The object that a path is about, if it is one that has versions.
+pub(super) fn subject(route: &Route, parameters: &Parameters<'_>) -> Option<Subject> {
+    match route.path.split('/').nth(2) {
+        Some("DRIVE") => parameters.id(0).ok().map(Subject::Drive),
+        Some("SERVER") => parameters.id(0).ok().map(Subject::Server),
+        _ => None,
     }
 }
 
@@ -163,7 +303,6 @@ mod tests {
     use elasticstack_core::id::DriveKind;
     use elasticstack_core::wire::calls::{self, CALLS, Call};
     use http::HeaderValue;
-    use http::header::HeaderName;
     use proptest::prelude::*;
 
     use super::*;
@@ -209,7 +348,9 @@ mod tests {
     #[test]
     fn credentials_are_an_account_and_a_key_that_may_have_colons() {
         let (account, key) = credentials(&basic(&format!("{ACCOUNT}:a:b c"))).unwrap();
-        assert_eq!((account.to_string().as_str(), key.expose()), (ACCOUNT, "a:b c"));
+        assert_eq!((account.unwrap().to_string().as_str(), key.expose()), (ACCOUNT, "a:b c"));
+        let (account, key) = credentials(&header(AUTHORIZATION, "bEarer es_x")).unwrap();
+        assert_eq!((account, key.expose()), (None, "es_x"));
         let unpadded = basic(&format!("{ACCOUNT}:k"))[AUTHORIZATION].to_str().unwrap().to_owned();
         let unpadded = unpadded.trim_end_matches('=').replace("Basic", "bAsIc");
         assert!(credentials(&header(AUTHORIZATION, &unpadded)).is_ok());
@@ -217,7 +358,7 @@ mod tests {
             HeaderMap::new(),
             header(AUTHORIZATION, "Basic"),
             header(AUTHORIZATION, "Basic !!!"),
-            header(AUTHORIZATION, &format!("Bearer {}", BASE64.encode(format!("{ACCOUNT}:k")))),
+            header(AUTHORIZATION, &format!("Digest {}", BASE64.encode(format!("{ACCOUNT}:k")))),
             header(AUTHORIZATION, &format!("Basic {}", BASE64.encode(b"\xff:\xff"))),
             basic(ACCOUNT),
             basic("somebody:key"),
@@ -226,6 +367,47 @@ mod tests {
             let refused = credentials(&headers).unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::BadCredentials, "{headers:?}");
         }
+    }
+
+    #[test]
+    fn a_request_is_called_what_its_client_calls_it_if_that_is_a_plain_word() {
+        let named = |value: &str| id(&header(HeaderName::from_static("x-request-id"), value));
+        for good in ["a", "7-b_c.D", &"x".repeat(128)] {
+            assert_eq!(named(good), good);
+        }
+        for bad in ["", "a b", "a\u{e4}", "a\tb", "a=b", "a\"b", &"x".repeat(129)] {
+            assert!(named(bad).parse::<Uuid>().is_ok(), "{bad:?}");
+        }
+        assert_ne!(id(&HeaderMap::new()), id(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn a_version_is_named_in_quotes_and_a_star_is_any() {
+        let seen = |value: &str| seen_versions(&header(IF_MATCH, value));
+        assert_eq!(seen_versions(&HeaderMap::new()), None);
+        assert_eq!(seen("*"), None);
+        assert_eq!(seen("\"a\", \"b\"").unwrap(), ["a", "b"]);
+        for none in ["W/\"a\"", "a", "\"", ""] {
+            assert_eq!(seen(none).unwrap(), [""], "{none:?}");
+        }
+    }
+
+    #[test]
+    fn an_idempotency_key_is_one_visible_word() {
+        let key = |value: &str| {
+            let headers = header(IDEMPOTENCY_KEY, value);
+            idempotency_key(&headers).map(|key| key.map(str::to_owned))
+        };
+        assert_eq!(idempotency_key(&HeaderMap::new()).unwrap(), None);
+        for good in ["a", "\"quoted\"", "5b0e3c52-0000-4000-8000-00000000d001", &"x".repeat(255)] {
+            assert_eq!(key(good).unwrap().as_deref(), Some(good));
+        }
+        for bad in ["", "a b", "\u{e4}", &"x".repeat(256)] {
+            assert_eq!(key(bad).unwrap_err().kind(), ErrorKind::InvalidValue, "{bad:?}");
+        }
+        let mut two = header(IDEMPOTENCY_KEY, "a");
+        two.append(IDEMPOTENCY_KEY, HeaderValue::from_static("a"));
+        assert!(idempotency_key(&two).is_err());
     }
 
     #[test]

@@ -4,10 +4,11 @@
 //! the request it is at, within [`LAST_WORDS`].
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use elasticstack_core::error::{Error, ErrorKind, Result};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -15,6 +16,10 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+/// Whence a connection comes; every request on it has this as an extension.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(pub(super) IpAddr);
 
 /// How long a client may take to send a request's head.
 const MAX_HEAD: Duration = Duration::from_secs(30);
@@ -57,8 +62,9 @@ pub(crate) async fn serve(
             () = &mut shutdown => break,
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    connections.spawn(connection(stream, router.clone(), end.clone()));
+                Ok((stream, peer)) => {
+                    let router = router.clone().layer(Extension(Peer(peer.ip())));
+                    connections.spawn(connection(stream, router, end.clone()));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -103,14 +109,15 @@ async fn connection(stream: TcpStream, router: Router, end: CancellationToken) {
 #[cfg(test)]
 mod tests {
     use axum::body::Bytes;
-    use axum::routing::post;
+    use axum::routing::{get, post};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::sync::oneshot;
 
     use super::*;
 
     fn echo() -> Router {
-        Router::new().route("/", post(async |body: Bytes| body))
+        let whence = async |Extension(Peer(address)): Extension<Peer>| address.to_string();
+        Router::new().route("/", post(async |body: Bytes| body)).route("/whence", get(whence))
     }
 
     /// Sends one request as bytes and reads until the server closes.
@@ -141,6 +148,13 @@ mod tests {
             assert!(answer.contains("HTTP/1.1 200 OK\r\n"), "{expect}: {answer}");
             assert!(answer.ends_with("\r\n\r\nbody"), "{expect}: {answer}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_request_knows_whence_it_comes() {
+        let answer =
+            exchange(b"GET /whence HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+        assert!(answer.ends_with("\r\n\r\n127.0.0.1"), "{answer}");
     }
 
     #[tokio::test]

@@ -6,6 +6,8 @@ use std::time::Duration;
 use axum::body::Body;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use elasticstack_api::app::AppConfig;
+use elasticstack_api::authority::Authority;
 use elasticstack_api::hosts::MemoryDial;
 use elasticstack_api::http::LegacyCall;
 use elasticstack_api::{Server, ServerBuilder};
@@ -30,6 +32,7 @@ pub(crate) struct Cloud {
     pub(crate) dial: Arc<MemoryDial>,
     pub(crate) host: HostId,
     pub(crate) basic: String,
+    pub(crate) operator: String,
     directory: tempfile::TempDir,
     database: TestDatabase,
 }
@@ -90,19 +93,22 @@ impl Cloud {
         Self::with(database, |builder| builder).await
     }
 
-    async fn with(
+    pub(crate) async fn with(
         database: TestDatabase,
         choose: impl FnOnce(ServerBuilder) -> ServerBuilder,
     ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (dial, agent) = (Arc::new(MemoryDial::new()), FakeAgent::new());
-        let builder = Server::builder().database(database.url()).dial(dial.clone());
+        let authority = Authority::open(directory.path()).unwrap();
+        let config = AppConfig { authority: Some(Arc::new(authority)), ..AppConfig::default() };
+        let builder = Server::builder().database(database.url()).dial(dial.clone()).config(config);
         let server = choose(builder).build().await.unwrap();
         let host = HostId::from_uuid(Uuid::new_v4());
         dial.insert(host, agent.router());
         server.app().host_create(host, &"h1".parse().unwrap(), "memory").await.unwrap();
         let basic = account(&server, "customer").await;
-        let cloud = Self { server, agent, dial, host, basic, directory, database };
+        let operator = operator(&server).await;
+        let cloud = Self { server, agent, dial, host, basic, operator, directory, database };
         // The first host is known to have room once it has answered.
         let drive = cloud.drive_once_there_is_room(SMALL).await;
         cloud.post(&format!("/drives/{drive}/destroy"), "").await.expect(204);
@@ -118,6 +124,23 @@ impl Cloud {
     /// Another customer's credentials.
     pub(crate) async fn stranger(&self) -> String {
         account(&self.server, "stranger").await
+    }
+
+    /// The ids of all that there is.
+    pub(crate) async fn ids(&self) -> [String; 3] {
+        let mut ids = [const { String::new() }; 3];
+        for (path, ids) in ["/drives/list", "/servers/list", "/hosts/list"].iter().zip(&mut ids) {
+            let request = Request::get(*path).header("Authorization", &self.operator);
+            let owners = self.get(path).await;
+            let operators = self.send(request.body(Body::empty()).unwrap()).await.expect(200);
+            *ids = [owners.text(), operators.text()].concat();
+        }
+        ids
+    }
+
+    /// Where its state is.
+    pub(crate) fn database_url(&self) -> String {
+        self.database.url()
     }
 
     /// Where a test may put files.
@@ -209,6 +232,14 @@ pub(crate) async fn send(server: &Server, request: Request<Body>) -> Answer {
     let response = server.router().oneshot(request);
     let response = tokio::time::timeout(GUARD, response).await.expect("no answer").unwrap();
     Answer::of(response).await
+}
+
+async fn operator(server: &Server) -> String {
+    let account = AccountId::from_uuid(Uuid::new_v4());
+    let key = Uuid::new_v4().to_string();
+    let secret = Secret::new(key.as_str());
+    server.app().operator_create(account, &"operator".parse().unwrap(), &secret).await.unwrap();
+    format!("Basic {}", STANDARD.encode(format!("{account}:{key}")))
 }
 
 async fn account(server: &Server, name: &str) -> String {

@@ -1,6 +1,6 @@
 //! Imaging and standard drives.
 
-use elasticstack_api::app::{OnCreate, StandardImage};
+use elasticstack_api::app::{OnCreate, Page, StandardImage};
 use elasticstack_core::prelude::*;
 use elasticstack_core::wire::internal::{Conversion, Fault, JobProgress};
 use sha2::{Digest, Sha256};
@@ -95,11 +95,11 @@ async fn a_standard_drive_is_published_once_and_seen_only_when_whole() {
     let first = publish(&vec![7; 5 << 20]);
     let wrong = StandardImage { sha256: "00".repeat(32), ..first.clone() };
     assert_eq!(app.publish_standard(&wrong).await.unwrap_err().kind(), ErrorKind::InvalidValue);
-    assert_eq!(app.standard_ids().await.unwrap(), [], "not whole, not standard");
+    assert_eq!(app.standard_ids(&Page::default()).await.unwrap(), [], "not whole, not standard");
     assert_eq!(app.drive_info(&caller, first.drive).await.unwrap_err().kind(), ErrorKind::NotFound);
 
     app.publish_standard(&first).await.unwrap();
-    let info = app.standard_info().await.unwrap().remove(0);
+    let info = app.standard_info(&Page::default()).await.unwrap().remove(0);
     for (key, value) in [
         ("claim:type", "shared"),
         ("format", "gzip"),
@@ -139,13 +139,13 @@ async fn a_standard_drive_is_published_once_and_seen_only_when_whole() {
     }
     let second = publish(&[9; 10]);
     assert_eq!(app.publish_standard(&second).await.unwrap_err().kind(), ErrorKind::DriveInUse);
-    assert_eq!(app.standard_ids().await.unwrap(), [first.drive]);
+    assert_eq!(app.standard_ids(&Page::default()).await.unwrap(), [first.drive]);
     world.host.exchange(app).await;
     world.host.change_job(JobProgress::Done);
     world.host.exchange(app).await;
     app.publish_standard(&second).await.unwrap();
     assert_eq!(
-        app.standard_info().await.unwrap()[0].value("size"),
+        app.standard_info(&Page::default()).await.unwrap()[0].value("size"),
         Some((4 * MIB).to_string().as_str())
     );
 }

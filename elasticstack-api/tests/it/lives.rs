@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use elasticstack_api::app::OnCreate;
+use elasticstack_api::app::{OnCreate, Page};
 use elasticstack_core::prelude::*;
 use elasticstack_core::state::RunPhase;
 use elasticstack_core::wire::internal::{Document, Fault};
@@ -42,7 +42,7 @@ async fn a_drive_is_active_when_create_answers_and_missing_when_destroy_does() {
     assert_eq!(made, expected);
     assert_known(Object::Drive, &made);
     assert_eq!(plane.app.drive_info(&caller, drive).await.unwrap(), made);
-    assert_eq!(plane.app.drive_ids(&caller).await.unwrap(), [drive]);
+    assert_eq!(plane.app.drive_ids(&caller, &Page::default()).await.unwrap(), [drive]);
 
     let change = Record::new().with("name", "n").with("size", 0).with("tags", "");
     let changed = plane.app.drive_set(&caller, drive, &change).await.unwrap();
@@ -56,7 +56,7 @@ async fn a_drive_is_active_when_create_answers_and_missing_when_destroy_does() {
     plane.app.drive_destroy(&caller, drive).await.unwrap();
     let missing = plane.app.drive_info(&caller, drive).await.unwrap_err();
     assert_eq!(missing.kind(), ErrorKind::NotFound);
-    assert_eq!(plane.app.drives_info(&caller).await.unwrap(), []);
+    assert_eq!(plane.app.drives_info(&caller, &Page::default()).await.unwrap(), []);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -72,11 +72,11 @@ async fn a_drive_that_its_host_cannot_make_leaves_nothing_behind() {
         (refused.kind(), refused.public_message()),
         (ErrorKind::NoCapacity, "the array is full")
     );
-    assert_eq!(plane.app.drive_ids(&caller).await.unwrap(), []);
+    assert_eq!(plane.app.drive_ids(&caller, &Page::default()).await.unwrap(), []);
     let app = plane.app.clone();
     plane.until(async || app.drive_create(&caller, &sized(1_000)).await.is_ok()).await;
 
-    let drive = plane.app.drive_ids(&caller).await.unwrap()[0];
+    let drive = plane.app.drive_ids(&caller, &Page::default()).await.unwrap()[0];
     world.host.expect(Mishap::Drive(fault));
     let refused = plane.app.drive_set(&caller, drive, &sized(1_020)).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::NoCapacity);
@@ -175,7 +175,7 @@ async fn a_server_that_is_not_persistent_vanishes_when_its_guest_powers_off() {
     world.host.exchange(&plane.app).await;
     let gone = plane.app.server_info(&caller, server).await.unwrap_err();
     assert_eq!(gone.kind(), ErrorKind::NotFound);
-    assert_eq!(plane.app.server_ids(&caller).await.unwrap(), []);
+    assert_eq!(plane.app.server_ids(&caller, &Page::default()).await.unwrap(), []);
     plane.app.drive_destroy(&caller, drive).await.unwrap();
 }
 
@@ -194,7 +194,11 @@ async fn a_start_that_fails_says_why_and_releases_what_it_claimed() {
         .await
         .unwrap_err();
     assert_eq!((refused.kind(), refused.public_message()), (ErrorKind::JobFailed, "no such CPU"));
-    assert_eq!(plane.app.server_ids(&caller).await.unwrap(), [], "it was not persistent");
+    assert_eq!(
+        plane.app.server_ids(&caller, &Page::default()).await.unwrap(),
+        [],
+        "it was not persistent"
+    );
 
     let server = plane.server(&caller, &[drive], OnCreate::LeaveStopped).await;
     world.host.expect(Mishap::Start(fault));

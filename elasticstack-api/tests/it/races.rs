@@ -1,6 +1,6 @@
 //! Many callers at once.
 
-use elasticstack_api::app::OnCreate;
+use elasticstack_api::app::{OnCreate, Page};
 use elasticstack_core::prelude::*;
 use tokio::task::JoinSet;
 
@@ -30,7 +30,11 @@ async fn of_sixteen_servers_that_want_one_drive_exactly_one_gets_it() {
         assert_eq!(refused.blamed_field(), Some("block:0"));
     }
     assert_eq!(world.host.runs_begun().len(), 1);
-    assert_eq!(plane.app.server_ids(&caller).await.unwrap().len(), 1, "who lost was not made");
+    assert_eq!(
+        plane.app.server_ids(&caller, &Page::default()).await.unwrap().len(),
+        1,
+        "who lost was not made"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -57,11 +61,11 @@ async fn room_is_never_promised_twice() {
             assert_eq!(refused.kind(), ErrorKind::NoCapacity);
         }
     }
-    let drive = plane.app.drive_ids(&caller).await.unwrap()[0];
+    let drive = plane.app.drive_ids(&caller, &Page::default()).await.unwrap()[0];
     let full = plane.app.drive_set(&caller, drive, &sized(128)).await.unwrap_err();
     assert_eq!(full.kind(), ErrorKind::NoCapacity, "24 MiB are left, 28 are wanted");
     plane.app.drive_set(&caller, drive, &sized(124)).await.unwrap();
-    let server = plane.app.server_ids(&caller).await.unwrap()[0];
+    let server = plane.app.server_ids(&caller, &Page::default()).await.unwrap()[0];
     let more = elasticstack_core::wire::record::Record::new().with("cpu", 13_001);
     let full = plane.app.server_set(&caller, server, &more).await.unwrap_err();
     assert_eq!(full.kind(), ErrorKind::NoCapacity, "12,000 MHz are left, 12,001 are wanted");

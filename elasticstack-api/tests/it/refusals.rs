@@ -1,6 +1,6 @@
 //! What is refused, with which kind and which key to blame.
 
-use elasticstack_api::app::{Caller, OnCreate};
+use elasticstack_api::app::{Caller, OnCreate, Page};
 use elasticstack_core::prelude::*;
 use elasticstack_core::wire::internal::Conversion;
 use elasticstack_core::wire::record::Record;
@@ -73,8 +73,8 @@ async fn what_belongs_to_others_is_missing() {
     for (index, refused) in refused.into_iter().enumerate() {
         assert_eq!(refused.kind(), ErrorKind::NotFound, "call {index}: {refused}");
     }
-    assert_eq!(app.drive_ids(&other).await.unwrap(), [own]);
-    assert_eq!(app.server_ids(&other).await.unwrap(), []);
+    assert_eq!(app.drive_ids(&other, &Page::default()).await.unwrap(), [own]);
+    assert_eq!(app.server_ids(&other, &Page::default()).await.unwrap(), []);
 
     let readers = Record::new().with("readers", other.account);
     app.drive_set(&owner, drive, &readers).await.unwrap();
@@ -129,8 +129,8 @@ async fn bad_input_names_the_key_and_makes_nothing() {
         let refused = app.server_create(&caller, &record, OnCreate::Start).await.unwrap_err();
         assert_eq!((refused.kind(), refused.blamed_field()), (kind, field), "{record:?}");
     }
-    assert_eq!(app.drive_ids(&caller).await.unwrap(), [drive]);
-    assert_eq!(app.server_ids(&caller).await.unwrap(), []);
+    assert_eq!(app.drive_ids(&caller, &Page::default()).await.unwrap(), [drive]);
+    assert_eq!(app.server_ids(&caller, &Page::default()).await.unwrap(), []);
 
     let end = Bytes::from_mib(8);
     let four = Bytes::from_mib(4);
@@ -221,7 +221,7 @@ async fn what_the_biller_refuses_does_not_happen() {
     }
     app.drive_set(&caller, drive, &sized(4)).await.expect("shrinking costs nothing");
     plane.server(&caller, &[], OnCreate::LeaveStopped).await;
-    assert_eq!(app.drive_ids(&caller).await.unwrap(), [drive]);
-    assert_eq!(app.server_ids(&caller).await.unwrap().len(), 2);
+    assert_eq!(app.drive_ids(&caller, &Page::default()).await.unwrap(), [drive]);
+    assert_eq!(app.server_ids(&caller, &Page::default()).await.unwrap().len(), 2);
     assert_eq!(world.host.runs_begun(), []);
 }

@@ -8,6 +8,8 @@ use super::route::{change, is_parameter, read};
 /// What a call does, apart from how it is spelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Call {
+    /// Tells what the installation offers.
+    CapabilitiesInfo,
     /// Makes a drive that becomes what another holds.
     DriveClone,
     /// Clones, decompressing.
@@ -110,11 +112,25 @@ pub enum Call {
     ServersInfoFull,
     /// Names all own servers.
     ServersList,
+    /// Makes a token.
+    TokenCreate,
+    /// Takes a token away.
+    TokenDestroy,
+    /// Tells about one token.
+    TokenInfo,
+    /// Tells about all own tokens.
+    TokensInfo,
+    /// Names all own tokens.
+    TokensList,
+    /// Tells what was used by oneself.
+    UsageInfo,
+    /// Tells what was used by all.
+    UsageInfoAll,
 }
 
 use Answer::{Ids, Many, Nothing, One};
 use Body::{Ignored, Record};
-use Object::{Drive, Host, Pool, Profile, Resource, Server};
+use Object::{Capabilities, Drive, Host, Pool, Profile, Resource, Server, Token, Usage};
 
 /// Every call of the public API. A path with fewer parameters comes first where two could match.
 pub const CALLS: &[Route] = &[
@@ -364,6 +380,37 @@ pub const CALLS: &[Route] = &[
         Record(Profile),
         One(Profile),
         "Changes your account.",
+    ),
+    read(Call::TokensList, "/tokens/list", Ids(Token), "The ids of your tokens."),
+    read(Call::TokensInfo, "/tokens/info", Many(Token), "All your tokens."),
+    change(
+        Call::TokenCreate,
+        "/tokens/create",
+        Record(Token),
+        One(Token),
+        "Makes a token; the answer has, this once, its secret. Asked with the account's key.",
+    ),
+    read(Call::TokenInfo, "/tokens/TOKEN/info", One(Token), "One token."),
+    change(
+        Call::TokenDestroy,
+        "/tokens/TOKEN/destroy",
+        Ignored,
+        Nothing,
+        "Takes a token away: it opens nothing from then on.",
+    ),
+    read(
+        Call::UsageInfo,
+        "/usage/info",
+        Many(Usage),
+        "Your usage; from and to, in seconds since 1970, ask for what touches that period.",
+    ),
+    read(Call::UsageInfoAll, "/usage/info/all", Many(Usage), "As info, of all accounts.")
+        .for_operators(),
+    read(
+        Call::CapabilitiesInfo,
+        "/capabilities/info",
+        One(Capabilities),
+        "What this installation offers, and its limits.",
     ),
 ];
 

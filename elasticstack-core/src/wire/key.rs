@@ -10,6 +10,8 @@ use crate::wire::record::is_word;
 /// What a record is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Object {
+    /// What an installation offers.
+    Capabilities,
     /// A drive.
     Drive,
     /// A host, as operators see it.
@@ -22,6 +24,10 @@ pub enum Object {
     Resource,
     /// A server.
     Server,
+    /// A token: credentials of an account beside its key.
+    Token,
+    /// An interval in which something was used.
+    Usage,
 }
 
 /// Who sets a key, and when.
@@ -146,6 +152,11 @@ impl Key {
 
     pub(super) const fn refused_but(mut self, values: &'static [&'static str]) -> Self {
         self.standing = Standing::RefusedBut(values);
+        self
+    }
+
+    pub(super) const fn number(mut self) -> Self {
+        self.shape = Shape::Number;
         self
     }
 

@@ -10,19 +10,37 @@ pub use super::key::{Input, Key, Object, Shape, Standing, Takes, parse_size};
 const DRIVE: &[Object] = &[Object::Drive];
 const HOST: &[Object] = &[Object::Host];
 const SERVER: &[Object] = &[Object::Server];
+const TOKEN: &[Object] = &[Object::Token];
+const USAGE: &[Object] = &[Object::Usage];
+const OFFER: &[Object] = &[Object::Capabilities];
 const BOTH: &[Object] = &[Object::Drive, Object::Server];
 const POOL: &[Object] = &[Object::Pool];
 const PROFILE: &[Object] = &[Object::Profile];
 const RESOURCE: &[Object] = &[Object::Resource];
 const OWNED: &[Object] = &[Object::Drive, Object::Resource, Object::Server];
-const ALL: &[Object] =
-    &[Object::Drive, Object::Host, Object::Pool, Object::Profile, Object::Resource, Object::Server];
+const ALL: &[Object] = &[
+    Object::Drive,
+    Object::Host,
+    Object::Pool,
+    Object::Profile,
+    Object::Resource,
+    Object::Server,
+    Object::Token,
+];
 
 const ADDRESS: Takes = Takes::Form(Form::Address);
 
 /// Every key of the public API.
 pub const KEYS: &[Key] = &[
     key("accelerator", HOST, Input::Never, Takes::Nothing, "What runs its guests, and why."),
+    key(
+        "access",
+        TOKEN,
+        Input::Create,
+        Takes::OneOf(&["read", "full"]),
+        "read: calls that change nothing; full, if unset: all that the account may.",
+    ),
+    key("account", USAGE, Input::Never, Takes::Nothing, "Who used it."),
     key(
         "address",
         HOST,
@@ -114,6 +132,8 @@ pub const KEYS: &[Key] = &[
     ),
     key("cpu:total", HOST, Input::Never, Takes::Nothing, "Its processor time in MHz.")
         .number_of("MHz"),
+    key("created", TOKEN, Input::Never, Takes::Nothing, "When it was made, in seconds since 1970.")
+        .number_of("seconds"),
     key("drive", DRIVE, Input::Never, Takes::Nothing, "The drive's UUID."),
     key("email", PROFILE, Input::Always, Takes::Text(254), "Where the account is reached."),
     key(
@@ -124,6 +144,14 @@ pub const KEYS: &[Key] = &[
         "none: drives are not encrypted.",
     )
     .refused_but(&["none"]),
+    key(
+        "expires",
+        TOKEN,
+        Input::Create,
+        Takes::Range(1, u32::MAX),
+        "When it ends, in seconds since 1970; never if unset.",
+    )
+    .number(),
     key(
         "failed",
         BOTH,
@@ -139,6 +167,8 @@ pub const KEYS: &[Key] = &[
         Takes::Nothing,
         "gzip for a compressed image, to be imaged with gunzip.",
     ),
+    key("from", USAGE, Input::Never, Takes::Nothing, "When it began, in microseconds since 1970.")
+        .number_of("microseconds"),
     key(
         "gateway",
         POOL,
@@ -158,6 +188,8 @@ pub const KEYS: &[Key] = &[
         Takes::Nothing,
         "How far imaging is, or queued; absent if none goes on.",
     ),
+    key("interval", USAGE, Input::Never, Takes::Nothing, "The permanent id of the interval.")
+        .number(),
     key("last", POOL, Input::Create, ADDRESS, "Its highest address.").needed_by(POOL),
     key(
         "licenses",
@@ -167,12 +199,27 @@ pub const KEYS: &[Key] = &[
         "Products on the drive that are charged for.",
     )
     .refused_but(&[]),
+    key(
+        "limit:*",
+        OFFER,
+        Input::Never,
+        Takes::Nothing,
+        "A limit by name: bytes, seconds or a count as the name says.",
+    )
+    .number(),
     key("media", DRIVE, Input::Never, Takes::Nothing, "disk or cdrom, for a standard drive."),
     key("mem", SERVER, Input::Stopped, Takes::Range(128, 1_048_576), "Memory in MiB.")
         .number_of("MiB")
         .needed_by(SERVER),
     key("mem:total", HOST, Input::Never, Takes::Nothing, "Its memory for guests in MiB.")
         .number_of("MiB"),
+    key(
+        "meter",
+        USAGE,
+        Input::Never,
+        Takes::Nothing,
+        "cpu in MHz, memory in MiB or drive in bytes.",
+    ),
     key("name", ALL, Input::Always, Takes::Name, "What you call it; 1 to 80 characters.")
         .needed_by(&[Object::Host, Object::Pool]),
     key(
@@ -231,6 +278,7 @@ pub const KEYS: &[Key] = &[
         "The VLAN of yours that the card is on.",
     )
     .kept(),
+    key("offer:*", OFFER, Input::Never, Takes::Nothing, "yes or no, by name."),
     key(
         "password",
         SERVER,
@@ -247,6 +295,14 @@ pub const KEYS: &[Key] = &[
     ),
     key("pool", POOL, Input::Never, Takes::Nothing, "The pool's UUID."),
     key(
+        "quantity",
+        USAGE,
+        Input::Never,
+        Takes::Nothing,
+        "How much of it, in the unit of its meter.",
+    )
+    .number(),
+    key(
         "rawsize",
         DRIVE,
         Input::Never,
@@ -262,8 +318,16 @@ pub const KEYS: &[Key] = &[
         "Accounts that may image from it; all-f for everybody.",
     ),
     key("resource", RESOURCE, Input::Never, Takes::Nothing, "The address, or the VLAN's UUID."),
+    key("resource", USAGE, Input::Never, Takes::Nothing, "The UUID of what was used."),
     key("scsi:0:{0-7}", SERVER, Input::Stopped, Takes::Drive, "The drive on a virtio-scsi port."),
     key("scsi:0:{0-7}:media", SERVER, Input::Stopped, MEDIA, "disk or cdrom; disk if unset."),
+    key(
+        "secret",
+        TOKEN,
+        Input::Never,
+        Takes::Nothing,
+        "The token itself; in the answer of create only.",
+    ),
     key("server", SERVER, Input::Never, Takes::Nothing, "The server's UUID."),
     key(
         "size",
@@ -306,12 +370,22 @@ pub const KEYS: &[Key] = &[
         "The kind of array to lie on; disk if unset. Arrays do not tell their kind yet.",
     )
     .kept(),
+    key(
+        "to",
+        USAGE,
+        Input::Never,
+        Takes::Nothing,
+        "When it ended, in microseconds since 1970; absent while it goes on.",
+    )
+    .number_of("microseconds"),
+    key("token", TOKEN, Input::Never, Takes::Nothing, "The token's UUID."),
     key("type", RESOURCE, Input::Never, Takes::Nothing, "ip or vlan."),
     key("type", SERVER, Input::Create, Takes::Text(40), "vm; containers are not offered yet.")
         .refused_but(&["vm"]),
     key("user", OWNED, Input::Never, Takes::Nothing, "The owner's UUID."),
     key("user:*", OWNED, Input::Always, Takes::Text(4_000), "Anything you want to note."),
     key("uuid", ALL, Input::Never, Takes::Nothing, "The object's UUID, in lists."),
+    key("version", OFFER, Input::Never, Takes::Nothing, "The version of the program."),
     key(
         "vnc",
         SERVER,

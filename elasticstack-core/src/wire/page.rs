@@ -53,13 +53,40 @@ const PREFACE: &str = "# The public API
 
 This page is made from the tables that the server itself reads (`cargo xtask goldens`).
 
-Every call is `/object/ID/action`, authenticated by HTTP Basic with the account's UUID and secret key. A body is read by
+Every call is `/object/ID/action`, authenticated by HTTP Basic with the account's UUID and secret key, or with the UUID and a
+token, or by `Authorization: Bearer TOKEN`. A body is read by
 its `Content-Type` (`application/json`, else lines of `KEY VALUE`), an answer is written by `Accept` (JSON if it names
 `application/json`, else text). In a key `{0-7}` stands for one digit and `*` for any word of up to 80 characters; an empty
 value unsets a key.
 
 An error carries `X-Elastic-Error: KEYWORD code=… field=…` and one sentence of text; `Accept: application/problem+json`
 gets it as JSON (RFC 9457).
+
+**Done once.** A changing POST with the header `Idempotency-Key` (1 to 255 visible ASCII characters of your choice, such as
+a new UUID) is done once, however often it is sent with that key within 24 hours and whatever breaks in between: later
+answers are the first one again, with `Idempotent-Replayed: true`; one that comes while the first is under way waits for
+it. If the server died before it answered, the answer is what the object is now. What was refused has changed nothing, is not
+remembered and may be sent again under its key; a `failed` (500) is an answer and is remembered; after 503 the same key
+goes on waiting. Another call, path or body under the same key, or other credentials, is 409 `key_reused`. A key is its
+account's. Answers are kept encrypted under a key made from your own secret. `write` needs no key and ignores it: writing
+twice is writing once.
+
+**Limits.** An account may make so many calls a second, and so many in a row: `RateLimit-Limit`, `RateLimit-Remaining` and
+`RateLimit-Reset` (seconds until all are there again) are in every answer to it; past that, 429 with `Retry-After`. Twenty
+wrong credentials from one address, or a hundred for one account, and further ones from there wait likewise; an address
+that was never wrong is not held up by what others guess. Behind a proxy that the operator has not listed addresses are not
+known and accounts alone are counted. Credentials that are missing or unreadable are no guess. A body
+may pause for 60 s and comes with 4 KiB a second at least; a head comes within 30 s. `X-Request-Id` (at most 128 letters, digits, `-`, `_`
+and `.`) is echoed and in the log; without one the answer has a new one.
+
+**Parts of a list.** Calls that answer with many drives, servers or hosts take the query parameters `limit` (1 to 10,000),
+`after` (an id: begin behind it), `status`, `name` and, but for hosts, `tag`. What is listed is ordered by id, so a walk that passes
+the last id of each page as the next `after` meets everything that is there all the while exactly once. A parameter that a call does
+not have is 400.
+
+**Versions.** The info of a drive or a server has an `ETag`: another one whenever what is wanted of the object has changed,
+the same while only its host's reports change. A changing call with `If-Match` and that tag is done if the object is still at
+that version, else 412 `precondition_failed` and nothing is done.
 
 **Kept, not honoured yet** means that a value is accepted, stored and echoed and has no effect today: processor time is
 not limited to `cpu`, servers reach the outside through QEMU's user networking whatever their `nic` keys say, and have no
@@ -76,14 +103,27 @@ An operator may name `image` and `start` in `legacy` in `api.toml`: they then an
 clients insist.
 ";
 
+const OBJECTS: [Object; 7] = [
+    Object::Drive,
+    Object::Server,
+    Object::Profile,
+    Object::Token,
+    Object::Usage,
+    Object::Capabilities,
+    Object::Host,
+];
+
 fn word(object: Object) -> &'static str {
     match object {
+        Object::Capabilities => "capability record",
         Object::Drive => "drive",
         Object::Host => "host",
         Object::Pool => "pool",
         Object::Profile => "profile",
         Object::Resource => "resource",
         Object::Server => "server",
+        Object::Token => "token",
+        Object::Usage => "usage interval",
     }
 }
 

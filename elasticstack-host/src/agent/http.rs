@@ -199,6 +199,7 @@ impl IntoResponse for Failure {
             ErrorClass::Method => StatusCode::METHOD_NOT_ALLOWED,
             ErrorClass::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
             ErrorClass::Conflict => StatusCode::CONFLICT,
+            ErrorClass::Outdated => StatusCode::PRECONDITION_FAILED,
             ErrorClass::Throttled => StatusCode::TOO_MANY_REQUESTS,
             ErrorClass::Failed | ErrorClass::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             ErrorClass::Unavailable => StatusCode::SERVICE_UNAVAILABLE,

@@ -1,0 +1,95 @@
+//! What is granted to callers, and what is not.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use axum::body::Body;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use elasticstack_api::http::Limits;
+use elasticstack_core::prelude::*;
+use http::Request;
+use uuid::Uuid;
+
+use crate::cloud::{Answer, Cloud};
+use crate::database::TestDatabase;
+
+/// A cloud under these limits whose time stands still unless it is moved.
+async fn limited(limits: Limits) -> (Cloud, Arc<AtomicI64>) {
+    let clock = Arc::new(AtomicI64::new(1_000_000_000));
+    let time = clock.clone();
+    let time = Arc::new(move || Timestamp::from_micros(time.load(Ordering::SeqCst)));
+    let choose = |builder: elasticstack_api::ServerBuilder| builder.limits(limits).clock(time);
+    (Cloud::with(TestDatabase::new(), choose).await, clock)
+}
+
+async fn ask(cloud: &Cloud, basic: &str, from: &str) -> Answer {
+    let request = Request::get("/drives/list").header("Authorization", basic);
+    cloud.send(request.header("X-Forwarded-For", from).body(Body::empty()).unwrap()).await
+}
+
+#[tokio::test]
+async fn an_account_is_told_what_it_may_still_ask_and_when_to_go_on() {
+    let limits = Limits { burst: 500, per_second: 2, ..Limits::default() };
+    let (cloud, clock) = limited(limits).await;
+    let stranger = cloud.stranger().await;
+    let mut left = 500;
+    while left > 0 {
+        left -= 1;
+        let answer = ask(&cloud, &stranger, "").await.expect(200);
+        assert_eq!(answer.header("ratelimit-limit"), "500");
+        assert_eq!(answer.header("ratelimit-remaining"), left.to_string());
+    }
+    let refused = ask(&cloud, &stranger, "").await.expect(429);
+    assert_eq!(refused.header("x-elastic-error"), "busy code=throttled");
+    assert_eq!(refused.header("retry-after"), "1");
+    assert!(refused.text().contains("2 a second, and 500 in a row"), "{}", refused.text());
+    cloud.get("/drives/list").await.expect(200);
+    clock.fetch_add(500_000, Ordering::SeqCst);
+    let answer = ask(&cloud, &stranger, "").await.expect(200);
+    assert_eq!(answer.header("ratelimit-remaining"), "0");
+    assert_eq!(answer.header("ratelimit-reset"), "250");
+    cloud.server.close().await;
+}
+
+#[tokio::test]
+async fn guessing_is_throttled_by_address_and_the_right_key_from_elsewhere_is_not() {
+    let limits = Limits { proxies: vec!["127.0.0.1".parse().unwrap()], ..Limits::default() };
+    let (cloud, clock) = limited(limits).await;
+    let decoded = STANDARD.decode(&cloud.basic["Basic ".len()..]).unwrap();
+    let account = std::str::from_utf8(&decoded).unwrap().split_once(':').unwrap().0.to_owned();
+    let wrong = format!("Basic {}", STANDARD.encode(format!("{account}:{}", Uuid::new_v4())));
+    let mut tries = 0;
+    let refused = loop {
+        let answer = ask(&cloud, &wrong, "192.0.2.1").await;
+        if answer.status == 429 {
+            break answer;
+        }
+        answer.expect(401);
+        tries += 1;
+        assert!(tries < 100, "nothing stops a guesser");
+    };
+    assert_eq!(refused.header("x-elastic-error"), "busy code=throttled");
+    let wait: i64 = refused.header("retry-after").parse().unwrap();
+    ask(&cloud, &cloud.basic, "192.0.2.1").await.expect(429);
+    ask(&cloud, &cloud.basic, "192.0.2.1, 192.0.2.2").await.expect(200);
+    ask(&cloud, &cloud.basic, "").await.expect(200);
+    clock.fetch_add(wait * 1_000_000, Ordering::SeqCst);
+    ask(&cloud, &cloud.basic, "192.0.2.1").await.expect(200);
+    for _ in 0..100 {
+        let none = Request::get("/drives/list").body(Body::empty()).unwrap();
+        cloud.send(none).await.expect(401);
+    }
+    cloud.server.close().await;
+}
+
+#[tokio::test]
+async fn a_request_is_called_in_its_answer_what_its_client_called_it() {
+    let cloud = Cloud::new().await;
+    for (given, kept) in [("my-trace.7", true), ("two words", false)] {
+        let request = cloud.request("GET", "/drives/list").header("X-Request-Id", given);
+        let answer = cloud.send(request.body(Body::empty()).unwrap()).await.expect(200);
+        assert_eq!(answer.header("x-request-id") == given, kept);
+    }
+    cloud.server.close().await;
+}

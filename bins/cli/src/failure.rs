@@ -134,6 +134,7 @@ mod tests {
                 ErrorKind::ChangedMeanwhile
                 | ErrorKind::DriveInUse
                 | ErrorKind::Fenced
+                | ErrorKind::ResourceInUse
                 | ErrorKind::ServerBusy
                 | ErrorKind::Stale
                 | ErrorKind::Throttled => 6,

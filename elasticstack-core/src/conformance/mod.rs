@@ -1,5 +1,5 @@
 //! Conformance kits: what a [`BlockStore`](crate::block::BlockStore), a
-//! [`Hypervisor`](crate::hypervisor::Hypervisor) or a [`Scheduler`](crate::scheduler::Scheduler)
+//! [`Hypervisor`](crate::hypervisor::Hypervisor) or a [`Scheduler`]
 //! owes, as tests that run on any implementation.
 //!
 //! Every numbered clause of a trait's contract has at least one check, which names the clause it

@@ -159,17 +159,8 @@ impl ServerBuilder {
     /// # Errors
     /// `MissingKey` without a database or a dial; what [`App::open_with`] fails with.
     pub async fn build(self) -> Result<Server> {
-        let Self {
-            database,
-            dial,
-            scheduler,
-            biller,
-            clock,
-            config,
-            patience,
-            legacy,
-            limits,
-        } = self;
+        let Self { database, dial, scheduler, biller, clock, config, patience, legacy, limits } =
+            self;
         let database = database.ok_or_else(|| missing("database"))?;
         let dial = dial.ok_or_else(|| missing("dial"))?;
         let scheduler = scheduler.unwrap_or_else(|| Arc::new(ReferenceScheduler));

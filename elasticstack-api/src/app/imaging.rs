@@ -76,8 +76,7 @@ impl App {
         let change = new.authorize(self).await?;
         let (now, job) = (self.now(), new_id());
         let made = self
-            .db
-            .write(|tx| {
+            .intend(caller, Subject::Drive(new.drive), |tx| {
                 Box::pin(async move {
                     let mut from = permitted(account, tx.drive(source).await?, Wish::ImageFrom)?;
                     let nearest = beside(tx.inventory().await?, &from);

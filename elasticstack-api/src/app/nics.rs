@@ -6,6 +6,7 @@
 use elasticstack_core::prelude::*;
 use elasticstack_core::wire::record::Record;
 
+use super::Page;
 use crate::db::{Reader, ServerRow};
 
 /// The network cards that a server may have.
@@ -61,7 +62,7 @@ pub(super) async fn unlike_others(
     if own.is_empty() {
         return Ok(());
     }
-    let others = reader.servers_of(row.account).await?;
+    let others = reader.servers_of(row.account, &Page::default().of_servers()?).await?;
     let others = others.iter().filter(|other| other.server != row.server);
     let mut taken: Vec<(String, String)> =
         others.flat_map(|other| on_vlans(&other.config)).map(|(_, card)| card).collect();

@@ -399,7 +399,12 @@ impl App {
             Some(Subject::Token(token)) if wants_record => {
                 self.token_info(caller, token).await.map(Some)
             }
-            Some(Subject::Drive(_) | Subject::Host(_) | Subject::Token(_)) | None => Ok(None),
+            Some(Subject::Account(_)) if wants_record => self.profile_info(caller).await.map(Some),
+            Some(Subject::Pool(pool)) if wants_record => self.pool_info(pool).await.map(Some),
+            Some(Subject::Resource(id)) if wants_record => {
+                self.resource_info(caller, id).await.map(Some)
+            }
+            Some(_) | None => Ok(None),
         }
     }
 

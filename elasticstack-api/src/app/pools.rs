@@ -8,8 +8,8 @@ use elasticstack_core::prelude::*;
 use elasticstack_core::wire::keys::{self, Moment, Object};
 use elasticstack_core::wire::record::Record;
 
-use super::App;
-use crate::db::{PoolRow, Reader};
+use super::{App, Caller};
+use crate::db::{PoolRow, Reader, Subject};
 
 impl App {
     /// The ids of all pools.
@@ -51,24 +51,22 @@ impl App {
     /// # Errors
     /// Those of a record's check; `MissingKey`; `InvalidValue` for addresses that make no subnet
     /// or that another pool has.
-    pub async fn pool_create(&self, wish: &Record) -> Result<Record> {
+    pub async fn pool_create(&self, caller: &Caller, wish: &Record) -> Result<Record> {
         keys::check(Object::Pool, Moment::Create, wish)?;
         let row = &parse(super::new_id(), wish)?;
-        self.db
-            .write(|tx| {
-                Box::pin(async move {
-                    let overlaps =
-                        |pool: &&PoolRow| pool.first <= row.last && row.first <= pool.last;
-                    if let Some(other) = tx.pools().await?.iter().find(overlaps) {
-                        return Err(refused(
-                            "first",
-                            format!("pool {} has some of these addresses already", other.name),
-                        ));
-                    }
-                    tx.insert_pool(row).await
-                })
+        self.intend(caller, Subject::Pool(row.pool), |tx| {
+            Box::pin(async move {
+                let overlaps = |pool: &&PoolRow| pool.first <= row.last && row.first <= pool.last;
+                if let Some(other) = tx.pools().await?.iter().find(overlaps) {
+                    return Err(refused(
+                        "first",
+                        format!("pool {} has some of these addresses already", other.name),
+                    ));
+                }
+                tx.insert_pool(row).await
             })
-            .await?;
+        })
+        .await?;
         self.pool_info(row.pool).await
     }
 }

@@ -6,7 +6,7 @@ use elasticstack_core::wire::keys::{self, Moment, Object};
 use elasticstack_core::wire::record::Record;
 
 use super::{App, Caller};
-use crate::db::AccountRow;
+use crate::db::{AccountRow, Subject};
 
 impl App {
     /// The caller's account as its owner sees it.
@@ -35,19 +35,17 @@ impl App {
             return Err(Error::new(ErrorKind::InvalidValue, sentence).field("email"));
         }
         let name = name.as_ref();
-        self.db
-            .write(|tx| {
-                Box::pin(async move {
-                    let before = known(tx.account(account).await?)?;
-                    let (name, email) =
-                        (name.unwrap_or(&before.name), email.unwrap_or(&before.email));
-                    if *name != before.name || *email != before.email {
-                        tx.save_profile(account, name, email).await?;
-                    }
-                    Ok(())
-                })
+        self.intend(caller, Subject::Account(account), |tx| {
+            Box::pin(async move {
+                let before = known(tx.account(account).await?)?;
+                let (name, email) = (name.unwrap_or(&before.name), email.unwrap_or(&before.email));
+                if *name != before.name || *email != before.email {
+                    tx.save_profile(account, name, email).await?;
+                }
+                Ok(())
             })
-            .await?;
+        })
+        .await?;
         self.profile_info(caller).await
     }
 }

@@ -16,7 +16,7 @@ use super::access::{Wish, permitted};
 use super::drive_record::bounded;
 use super::server_record::Wire;
 use super::{App, Caller, new_id};
-use crate::db::{PoolRow, Reader, ResourceRow, ServerRow, Writer};
+use crate::db::{PoolRow, Reader, ResourceRow, ServerRow, Subject, Writer};
 use crate::usage::{self, Edge, Metered};
 
 impl App {
@@ -80,22 +80,23 @@ impl App {
         let mut config = Record::new();
         config.apply(wish);
         let config = &config;
-        let id = self
-            .db
-            .write(|tx| {
-                Box::pin(async move {
-                    let (resource, pool) = match kind {
-                        ResourceKind::Ip => lowest_free(tx).await?,
-                        ResourceKind::Vlan => (ResourceId::Vlan(vlan), None),
-                    };
-                    let row = ResourceRow { resource, account, pool, config: config.clone() };
-                    tx.save_resource(&row).await?;
-                    usage::begin(tx, &metered(&row), 1, Edge::Ours(now), Some(change)).await?;
-                    Ok(resource)
-                })
+        self.intend(caller, Subject::Account(account), |tx| {
+            Box::pin(async move {
+                let (resource, pool) = match kind {
+                    ResourceKind::Ip => lowest_free(tx).await?,
+                    ResourceKind::Vlan => (ResourceId::Vlan(vlan), None),
+                };
+                let row = ResourceRow { resource, account, pool, config: config.clone() };
+                tx.save_resource(&row).await?;
+                usage::begin(tx, &metered(&row), 1, Edge::Ours(now), Some(change)).await?;
+                let pools = pools_by_id(tx).await?;
+                let made = info(tx, &pools, &row).await?;
+                // Which one it is, is known from here on only.
+                self.answer_at_once(tx, caller, &made).await?;
+                Ok(made)
             })
-            .await?;
-        self.resource_info(caller, id).await
+        })
+        .await
     }
 
     /// Changes what the caller has set of a resource.
@@ -111,20 +112,19 @@ impl App {
         let account = caller.account;
         permitted(account, self.db.read().await?.resource(id).await?, Wish::Own)?;
         keys::check(Object::Resource, Moment::SetStopped, change)?;
-        self.db
-            .write(|tx| {
-                Box::pin(async move {
-                    let before = permitted(account, tx.resource(id).await?, Wish::Own)?;
-                    let mut row = before.clone();
-                    row.config.apply(change);
-                    bounded(&row.config)?;
-                    if row != before {
-                        tx.save_resource(&row).await?;
-                    }
-                    Ok(())
-                })
+        self.intend(caller, Subject::Resource(id), |tx| {
+            Box::pin(async move {
+                let before = permitted(account, tx.resource(id).await?, Wish::Own)?;
+                let mut row = before.clone();
+                row.config.apply(change);
+                bounded(&row.config)?;
+                if row != before {
+                    tx.save_resource(&row).await?;
+                }
+                Ok(())
             })
-            .await?;
+        })
+        .await?;
         self.resource_info(caller, id).await
     }
 
@@ -134,19 +134,18 @@ impl App {
     /// `NotFound`; `ResourceInUse`.
     pub async fn resource_destroy(&self, caller: &Caller, id: ResourceId) -> Result<()> {
         let (account, now) = (caller.account, self.now());
-        self.db
-            .write(|tx| {
-                Box::pin(async move {
-                    let row = permitted(account, tx.resource(id).await?, Wish::Own)?;
-                    let users = tx.users_of(id).await?;
-                    if !users.is_empty() {
-                        return Err(in_use(id, &users));
-                    }
-                    tx.delete_resource(id).await?;
-                    usage::end(tx, &metered(&row), Edge::Ours(now)).await
-                })
+        self.intend(caller, Subject::Resource(id), |tx| {
+            Box::pin(async move {
+                let row = permitted(account, tx.resource(id).await?, Wish::Own)?;
+                let users = tx.users_of(id).await?;
+                if !users.is_empty() {
+                    return Err(in_use(id, &users));
+                }
+                tx.delete_resource(id).await?;
+                usage::end(tx, &metered(&row), Edge::Ours(now)).await
             })
-            .await
+        })
+        .await
     }
 }
 

@@ -69,7 +69,11 @@ async fn version(reader: &mut Reader, caller: &Caller, subject: Subject) -> Resu
             let row = permitted(caller.account, reader.server(server).await?, Wish::See).ok();
             row.map(|row| tag(row.generation, &row.config))
         }
-        Subject::Host(_) | Subject::Token(_) => None,
+        Subject::Account(_)
+        | Subject::Host(_)
+        | Subject::Pool(_)
+        | Subject::Resource(_)
+        | Subject::Token(_) => None,
     })
 }
 

@@ -2,6 +2,7 @@
 
 use elasticstack_core::id::{IdKind, TypedId};
 use elasticstack_core::prelude::*;
+use elasticstack_core::resource::{ResourceId, ResourceKind};
 
 use super::dialect::Row;
 use super::row::{column, failed, instant, parsed, parsed_if_any};
@@ -10,8 +11,12 @@ use super::{Reader, Writer};
 /// What an intent is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Subject {
+    /// The account itself, or what is named only as it is made.
+    Account(AccountId),
     Drive(DriveId),
     Host(HostId),
+    Pool(PoolId),
+    Resource(ResourceId),
     Server(ServerId),
     Token(TokenId),
 }
@@ -19,8 +24,11 @@ pub(crate) enum Subject {
 impl Subject {
     const fn kind(self) -> &'static str {
         match self {
+            Self::Account(_) => "account",
             Self::Drive(_) => "drive",
             Self::Host(_) => "host",
+            Self::Pool(_) => "pool",
+            Self::Resource(id) => id.kind().as_str(),
             Self::Server(_) => "server",
             Self::Token(_) => "token",
         }
@@ -28,8 +36,11 @@ impl Subject {
 
     fn object(self) -> String {
         match self {
+            Self::Account(id) => id.to_string(),
             Self::Drive(id) => id.to_string(),
             Self::Host(id) => id.to_string(),
+            Self::Pool(id) => id.to_string(),
+            Self::Resource(id) => id.to_string(),
             Self::Server(id) => id.to_string(),
             Self::Token(id) => id.to_string(),
         }
@@ -61,11 +72,19 @@ fn subject(row: &Row) -> Result<Option<Subject>> {
     let kind: Option<&str> = column(row, "kind")?;
     Ok(match kind {
         None => None,
+        Some("account") => Some(Subject::Account(id(row)?)),
         Some("drive") => Some(Subject::Drive(id(row)?)),
         Some("host") => Some(Subject::Host(id(row)?)),
+        Some("pool") => Some(Subject::Pool(id(row)?)),
         Some("server") => Some(Subject::Server(id(row)?)),
         Some("token") => Some(Subject::Token(id(row)?)),
-        Some(other) => return Err(Error::internal(format!("an intent about a {other:?}"))),
+        Some(other) => {
+            let name: &str = column(row, "object")?;
+            let kind = ResourceKind::from_word(other);
+            let resource = kind.and_then(|kind| ResourceId::parse(kind, name));
+            let unknown = || Error::internal(format!("an intent about a {other:?}"));
+            Some(Subject::Resource(resource.ok_or_else(unknown)?))
+        }
     })
 }
 

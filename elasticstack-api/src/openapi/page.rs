@@ -57,6 +57,9 @@ pub(crate) fn html() -> String {
         Object::Server,
         Object::Resource,
         Object::Profile,
+        Object::Token,
+        Object::Usage,
+        Object::Capabilities,
         Object::Host,
         Object::Pool,
     ] {

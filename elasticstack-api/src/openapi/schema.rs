@@ -24,12 +24,15 @@ pub(super) enum Wish {
 /// The word for an object, as schemas and extensions spell it.
 pub(super) const fn word(object: Object) -> &'static str {
     match object {
+        Object::Capabilities => "capabilities",
         Object::Drive => "drive",
         Object::Host => "host",
         Object::Pool => "pool",
         Object::Profile => "profile",
         Object::Resource => "resource",
         Object::Server => "server",
+        Object::Token => "token",
+        Object::Usage => "usage",
     }
 }
 

@@ -1,8 +1,7 @@
 //! Who is let through, for every call of the table. A new call is covered by its row alone; a call
 //! on a new kind of object fails here until [`Possessions`] has one.
 //!
-//! That a repeated `Idempotency-Key` changes nothing twice belongs here too, as a walk of the same
-//! table.
+//! That a repeated `Idempotency-Key` changes nothing twice is a walk of the same table in `once`.
 
 use axum::body::Body;
 use elasticstack_core::wire::calls::{CALLS, Effect, Route, Scope, path};
@@ -21,13 +20,16 @@ struct Possessions {
     drive: String,
     server: String,
     vlan: String,
+    token: String,
 }
 
 impl Possessions {
     async fn of(cloud: &Cloud) -> Self {
         let vlan = cloud.post("/resources/vlan/create", "name v").await.expect(200);
         let vlan = vlan.value("resource").unwrap().to_owned();
-        Self { drive: cloud.drive().await, server: cloud.stopped_server().await, vlan }
+        let token = cloud.post("/tokens/create", "name t").await.expect(200);
+        let token = token.value("token").unwrap().to_owned();
+        Self { drive: cloud.drive().await, server: cloud.stopped_server().await, vlan, token }
     }
 
     fn id(&self, object: Object, host: &str) -> String {
@@ -37,12 +39,15 @@ impl Possessions {
             Object::Host => host.to_owned(),
             Object::Resource => self.vlan.clone(),
             Object::Pool => NOTHING.to_owned(),
-            Object::Profile => unreachable!("a profile has no id"),
+            Object::Token => self.token.clone(),
+            Object::Capabilities | Object::Profile | Object::Usage => {
+                unreachable!("no path names a {object:?}")
+            }
         }
     }
 
     fn owns(&self, text: &str) -> bool {
-        [&self.drive, &self.server, &self.vlan].iter().any(|id| text.contains(*id))
+        [&self.drive, &self.server, &self.vlan, &self.token].iter().any(|id| text.contains(*id))
     }
 }
 

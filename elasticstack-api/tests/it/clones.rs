@@ -1,6 +1,6 @@
 //! Cloning: a new drive, its claims and its job, together or not at all.
 
-use elasticstack_api::app::OnCreate;
+use elasticstack_api::app::{OnCreate, Page};
 use elasticstack_core::prelude::*;
 use elasticstack_core::wire::internal::{Conversion, Fault, JobProgress};
 use elasticstack_core::wire::record::Record;
@@ -68,7 +68,7 @@ async fn a_clone_that_cannot_be_made_leaves_nothing() {
     world.host.expect(Mishap::Drive(fault));
     let failed = app.drive_clone(&owner, source, &sized(16), Conversion::None).await;
     assert_eq!(failed.unwrap_err().kind(), ErrorKind::JobFailed);
-    assert_eq!(app.drive_ids(&owner).await.unwrap(), [source]);
+    assert_eq!(app.drive_ids(&owner, &Page::default()).await.unwrap(), [source]);
     plane
         .until(async || app.drive_info(&owner, source).await.unwrap().value("claimed").is_none())
         .await;
@@ -81,7 +81,7 @@ async fn a_clone_that_cannot_be_made_leaves_nothing() {
     let unpaid = app.drive_clone(&owner, source, &sized(16), Conversion::None).await.unwrap_err();
     assert_eq!(unpaid.kind(), ErrorKind::PaymentRequired);
     *world.biller.refuses.lock().unwrap() = false;
-    assert_eq!(app.drive_ids(&owner).await.unwrap(), [source]);
+    assert_eq!(app.drive_ids(&owner, &Page::default()).await.unwrap(), [source]);
 
     let readers = Record::new().with("readers", other.account);
     app.drive_set(&owner, source, &readers).await.unwrap();

@@ -35,12 +35,22 @@ async fn request_of(cloud: &Cloud, call: Call) -> (String, String) {
         Call::DriveImage | Call::DriveImageGunzip | Call::DriveImageGzip => {
             (on(&[&cloud.drive().await, &cloud.drive().await]), String::new())
         }
+        Call::DriveClone | Call::DriveCloneGunzip | Call::DriveCloneGzip => {
+            (on(&[&cloud.drive().await]), SMALL.to_owned())
+        }
         Call::ServerCreate | Call::ServerCreateStopped => (on(&[]), sized),
         Call::ServerSet => (on(&[&running().await]), "cpu 1500".to_owned()),
         Call::ServerStart => (on(&[&cloud.stopped_server().await]), String::new()),
         Call::ServerStop | Call::ServerShutdown | Call::ServerReset | Call::ServerDestroy => {
             (on(&[&running().await]), String::new())
         }
+        Call::ResourceCreate => (on(&["vlan"]), "name v".to_owned()),
+        Call::ResourceSet | Call::ResourceDestroy => {
+            let made = cloud.post("/resources/vlan/create", "").await.expect(200);
+            (on(&["vlan", made.value("resource").unwrap()]), "tags seen".to_owned())
+        }
+        Call::PoolCreate => (on(&[]), pool()),
+        Call::ProfileSet => (on(&[]), format!("name {}", Uuid::new_v4().simple())),
         Call::HostCreate => (on(&[]), format!("name {}\naddress h:1", Uuid::new_v4().simple())),
         Call::TokenCreate => (on(&[]), "name t".to_owned()),
         Call::TokenDestroy => {
@@ -49,6 +59,13 @@ async fn request_of(cloud: &Cloud, call: Call) -> (String, String) {
         }
         other => panic!("say here how {other:?} is asked"),
     }
+}
+
+/// A pool of addresses that no other one has.
+fn pool() -> String {
+    static POOLS: AtomicU64 = AtomicU64::new(0);
+    let net = format!("10.9.{}", POOLS.fetch_add(1, Ordering::Relaxed));
+    format!("name p\nfirst {net}.10\nlast {net}.20\nnetmask 255.255.255.0\ngateway {net}.1")
 }
 
 /// Whoever may ask this.

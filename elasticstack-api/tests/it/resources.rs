@@ -32,7 +32,8 @@ async fn take(app: &App, caller: &elasticstack_api::app::Caller, kind: ResourceK
 async fn resources_are_taken_told_changed_and_given_back_as_old_clients_do() {
     let cloud = Cloud::new().await;
     cloud.post("/resources/ip/create", "name www").await.expect(507);
-    cloud.server.app().pool_create(&pool("public", 7, 8)).await.unwrap();
+    let operator = customer(cloud.server.app(), 9).await;
+    cloud.server.app().pool_create(&operator, &pool("public", 7, 8)).await.unwrap();
     let made = cloud.post_json("/resources/ip/create", r#"{"name": "www"}"#).await.expect(200);
     let made = made.json();
     for (key, value) in [
@@ -84,10 +85,10 @@ async fn pools_share_no_address_and_are_used_up_from_the_lowest() {
     let plane = world.still().await;
     let app = &plane.app;
     let caller = customer(app, 1).await;
-    app.pool_create(&pool("high", 20, 21)).await.unwrap();
-    app.pool_create(&pool("low", 10, 10)).await.unwrap();
+    app.pool_create(&caller, &pool("high", 20, 21)).await.unwrap();
+    app.pool_create(&caller, &pool("low", 10, 10)).await.unwrap();
     for (first, last) in [(5, 10), (10, 30), (21, 40)] {
-        let refused = app.pool_create(&pool("more", first, last)).await.unwrap_err();
+        let refused = app.pool_create(&caller, &pool("more", first, last)).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::InvalidValue, "{first} to {last}");
     }
     let mut taken = Vec::new();
@@ -104,8 +105,8 @@ async fn pools_share_no_address_and_are_used_up_from_the_lowest() {
 async fn of_many_takers_each_gets_an_address_of_its_own() {
     let world = World::new();
     let plane = world.still().await;
-    plane.app.pool_create(&pool("public", 10, 25)).await.unwrap();
     let caller = customer(&plane.app, 1).await;
+    plane.app.pool_create(&caller, &pool("public", 10, 25)).await.unwrap();
     let takers = (0..24).map(|_| {
         let (app, caller) = (plane.app.clone(), caller.clone());
         tokio::spawn(
@@ -132,7 +133,7 @@ async fn a_running_server_has_its_static_ip_alone_and_its_vlan_with_others() {
     let plane = world.plane().await;
     let app = &plane.app;
     let (owner, other) = (customer(app, 1).await, customer(app, 2).await);
-    app.pool_create(&pool("public", 10, 20)).await.unwrap();
+    app.pool_create(&owner, &pool("public", 10, 20)).await.unwrap();
     let ip = take(app, &owner, ResourceKind::Ip).await;
     let vlan = take(app, &owner, ResourceKind::Vlan).await;
     let wired = small_server(&[])
@@ -190,7 +191,7 @@ async fn resources_are_metered_from_their_making_to_their_end() {
     let plane = world.still().await;
     let app = &plane.app;
     let (first, second) = (customer(app, 1).await, customer(app, 2).await);
-    app.pool_create(&pool("public", 10, 10)).await.unwrap();
+    app.pool_create(&first, &pool("public", 10, 10)).await.unwrap();
     for caller in [&first, &second] {
         let ip = take(app, caller, ResourceKind::Ip).await;
         let vlan = take(app, caller, ResourceKind::Vlan).await;

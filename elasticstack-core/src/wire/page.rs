@@ -46,9 +46,6 @@ pub fn markdown() -> String {
     page
 }
 
-const OBJECTS: [Object; 6] =
-    [Object::Drive, Object::Server, Object::Resource, Object::Profile, Object::Host, Object::Pool];
-
 const PREFACE: &str = "# The public API
 
 This page is made from the tables that the server itself reads (`cargo xtask goldens`).
@@ -103,14 +100,16 @@ An operator may name `image` and `start` in `legacy` in `api.toml`: they then an
 clients insist.
 ";
 
-const OBJECTS: [Object; 7] = [
+const OBJECTS: [Object; 9] = [
     Object::Drive,
     Object::Server,
+    Object::Resource,
     Object::Profile,
     Object::Token,
     Object::Usage,
     Object::Capabilities,
     Object::Host,
+    Object::Pool,
 ];
 
 fn word(object: Object) -> &'static str {

@@ -43,6 +43,7 @@ pub const PARAMETERS: &[Parameter] = &[
     object("SERVER", Object::Server, "The server's UUID."),
     size("SIZE", "How many bytes."),
     object("SOURCE", Object::Drive, "The UUID of the drive to copy from."),
+    object("TOKEN", Object::Token, "The token's UUID."),
     Parameter { name: "TYPE", names: Names::OneOf(&["ip", "vlan"]), doc: "ip or vlan." },
 ];
 

@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 /// The room on the one array.
-pub(crate) const CAPACITY: u64 = 160 << 20;
+pub(crate) const CAPACITY: u64 = 120 << 20;
 
 #[derive(Default)]
 struct Host {

@@ -16,12 +16,18 @@ pub enum Form {
     AutoOrAddress,
     /// An address of a network card, not of a group of them.
     Mac,
+    /// An address of mail, as far as its spelling can tell: who gets it is proved by sending it.
+    Mail,
     /// A VLAN's UUID.
     Vlan,
 }
 
 /// The most addresses that one value holds.
 const MAX_ADDRESSES: usize = 4;
+
+/// The most characters before and behind the @ of an address of mail (RFC 5321: 64, and 254 in all).
+const MAX_MAILBOX: usize = 64;
+const MAX_DOMAIN: usize = 189;
 
 const OCTET: &str = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
 
@@ -34,6 +40,7 @@ impl Form {
             Self::Addresses => "at most four IPv4 addresses parted by spaces",
             Self::AutoOrAddress => "auto or an IPv4 address",
             Self::Mac => "a hardware address such as 52:54:00:12:34:56",
+            Self::Mail => "an address of mail, NAME@DOMAIN",
             Self::Vlan => "a VLAN's UUID",
         }
     }
@@ -47,6 +54,10 @@ impl Form {
             Self::Addresses => format!("^{address}( {address}){{0,3}}$"),
             Self::AutoOrAddress => format!("^(auto|{address})$"),
             Self::Mac => "^[0-9A-Fa-f][02468ACEace](:[0-9A-Fa-f]{2}){5}$".to_owned(),
+            Self::Mail => {
+                let part = r"[^@\s\u0000-\u001f\u007f-\u009f]";
+                format!("^{part}{{1,{MAX_MAILBOX}}}@{part}{{1,{MAX_DOMAIN}}}$")
+            }
             Self::Vlan => {
                 "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$".to_owned()
             }
@@ -60,6 +71,7 @@ impl Form {
             Self::Address | Self::Addresses => "198.51.100.7",
             Self::AutoOrAddress => "auto",
             Self::Mac => "52:54:00:12:34:56",
+            Self::Mail => "web@example.org",
             Self::Vlan => "3d6a2f10-0000-4000-8000-00000000b001",
         }
     }
@@ -75,6 +87,7 @@ impl Form {
             }
             Self::AutoOrAddress => value == "auto" || is_address(value),
             Self::Mac => is_mac(value),
+            Self::Mail => is_mail(value),
             Self::Vlan => value.parse::<VlanId>().is_ok(),
         }
     }
@@ -91,13 +104,40 @@ fn is_mac(text: &str) -> bool {
     octets.is_some_and(|octets| octets.len() == 6 && octets.first().is_some_and(|o| o % 2 == 0))
 }
 
+fn is_mail(text: &str) -> bool {
+    let is_part = |part: &str, most| {
+        let plain = |c: char| c != '@' && !c.is_whitespace() && !c.is_control();
+        part.chars().all(plain) && (1..=most).contains(&part.chars().count())
+    };
+    text.split_once('@').is_some_and(|(mailbox, domain)| {
+        is_part(mailbox, MAX_MAILBOX) && is_part(domain, MAX_DOMAIN)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn an_address_of_mail_is_a_name_at_a_domain() {
+        for good in ["a@b.c", "first.last+tag@mail.example.org", "größe@example.org"] {
+            assert!(Form::Mail.fits(good), "{good}");
+        }
+        for bad in ["a", "@b", "a@", "a@b@c", "a b@c", "a@b\nBcc: x@y", "\u{5}@x"] {
+            assert!(!Form::Mail.fits(bad), "{bad}");
+        }
+    }
+
+    #[test]
     fn what_is_spelled_otherwise_does_not_fit() {
-        let forms = [Form::Address, Form::Addresses, Form::AutoOrAddress, Form::Mac, Form::Vlan];
+        let forms = [
+            Form::Address,
+            Form::Addresses,
+            Form::AutoOrAddress,
+            Form::Mac,
+            Form::Mail,
+            Form::Vlan,
+        ];
         for form in forms {
             assert!(form.fits(form.example()), "{form:?}");
             for bad in ["", " ", "x", "1.2.3", "1.2.3.256", "01.2.3.4", "1.2.3.4 ", "::1"] {

@@ -133,9 +133,9 @@ pub const KEYS: &[Key] = &[
     key("cpu:total", HOST, Input::Never, Takes::Nothing, "Its processor time in MHz.")
         .number_of("MHz"),
     key("created", TOKEN, Input::Never, Takes::Nothing, "When it was made, in seconds since 1970.")
-        .number_of("seconds"),
+        .number_of("seconds since 1970"),
     key("drive", DRIVE, Input::Never, Takes::Nothing, "The drive's UUID."),
-    key("email", PROFILE, Input::Always, Takes::Text(254), "Where the account is reached."),
+    key("email", PROFILE, Input::Always, Takes::Form(Form::Mail), "Where the account is reached."),
     key(
         "encryption:cipher",
         DRIVE,
@@ -151,7 +151,7 @@ pub const KEYS: &[Key] = &[
         Takes::Range(1, u32::MAX),
         "When it ends, in seconds since 1970; never if unset.",
     )
-    .number(),
+    .number_of("seconds since 1970"),
     key(
         "failed",
         BOTH,
@@ -168,7 +168,7 @@ pub const KEYS: &[Key] = &[
         "gzip for a compressed image, to be imaged with gunzip.",
     ),
     key("from", USAGE, Input::Never, Takes::Nothing, "When it began, in microseconds since 1970.")
-        .number_of("microseconds"),
+        .number_of("microseconds since 1970"),
     key(
         "gateway",
         POOL,
@@ -377,7 +377,7 @@ pub const KEYS: &[Key] = &[
         Takes::Nothing,
         "When it ended, in microseconds since 1970; absent while it goes on.",
     )
-    .number_of("microseconds"),
+    .number_of("microseconds since 1970"),
     key("token", TOKEN, Input::Never, Takes::Nothing, "The token's UUID."),
     key("type", RESOURCE, Input::Never, Takes::Nothing, "ip or vlan."),
     key("type", SERVER, Input::Create, Takes::Text(40), "vm; containers are not offered yet.")

@@ -5,7 +5,8 @@ objects that the account has, and sizes what a small machine has room for. What 
 goes out as it is. What each parameter and key means is read from the document itself (`x-object`,
 `x-unit`, `x-names-keys`), so that a new call needs no line here.
 
-Environment: EHURI, EHAUTH, and JUDGE_COUNTS, the file for how the calls were answered.
+Environment: EHURI, EHAUTH, OPERATOR_AUTH, who adds a pool of addresses, and JUDGE_COUNTS, the file
+for how the calls were answered.
 """
 
 import atexit
@@ -14,6 +15,7 @@ import os
 import random
 import re
 import threading
+import time
 from base64 import b64encode
 from collections import Counter
 from urllib.error import HTTPError
@@ -24,14 +26,33 @@ import schemathesis
 
 MIB = 1 << 20
 BASE = os.environ["EHURI"].rstrip("/")
-BASIC = "Basic " + b64encode(os.environ["EHAUTH"].encode()).decode()
+
+
+def basic(name):
+    return "Basic " + b64encode(os.environ[name].encode()).decode()
+
+
+BASIC = basic("EHAUTH")
 GUARD = 120  # seconds: far above what a call needs, so that only a hang ends here
 
 # What the account has at least and at most; guests run on a software CPU.
-LEAST, MOST = {"drive": 5, "server": 4}, {"drive": 12, "server": 5}
-# All drives are of one size, so that each can be imaged from any other.
+LEAST = {"drive": 5, "server": 4, "ip": 2, "vlan": 2, "token": 2}
+MOST = {"drive": 12, "server": 5, "ip": 5, "vlan": 5, "token": 5}
+# What valid numbers mean, by unit. All drives are of one size, so that each can be imaged from any other.
 SMALL = {"bytes": (1, 4 * MIB), "MiB": (128, 192), "MHz": (500, 550)}
+# What ends, ends later than now.
+SMALL["seconds since 1970"] = (int(time.time()) + 3600, int(time.time()) + 7200)
+POOL = {
+    "name": "judged",
+    "first": "10.64.0.10",
+    "last": "10.64.255.250",
+    "netmask": "255.255.0.0",
+    "gateway": "10.64.0.1",
+}
 NEW = {
+    "ip": [("resources/ip/create", {"name": "judged"})],
+    "vlan": [("resources/vlan/create", {"name": "judged"})],
+    "token": [("tokens/create", {"name": "judged"})],
     "drive": [("drives/create", {"name": "judged", "size": "4M"})],
     "server": [
         ("servers/create/stopped", {"name": "judged", "cpu": 500, "mem": 128, "persistent": True}),
@@ -45,11 +66,11 @@ dice = random.Random(7)
 counts = Counter()
 
 
-def api(path, record=None):
+def api(path, record=None, credentials=BASIC):
     """What the call answers, or None if it is refused."""
     body = None if record is None else json.dumps(record).encode()
     request = Request(f"{BASE}/{path}", data=body)
-    request.add_header("Authorization", BASIC)
+    request.add_header("Authorization", credentials)
     request.add_header("Accept", "application/json")
     request.add_header("Content-Type", "application/json")
     try:
@@ -62,15 +83,17 @@ def api(path, record=None):
 def owned(kind):
     """Ids of this kind: after making what is missing and destroying what is too much."""
     with lock:
-        infos = api(f"{kind}s/info") or []
-        ids = [info[kind] for info in infos]
+        is_resource = kind in ("ip", "vlan")
+        path, key = (f"resources/{kind}", "resource") if is_resource else (f"{kind}s", kind)
+        infos = api(f"{path}/info") or []
+        ids = [info[key] for info in infos]
         for surplus in ids[MOST.get(kind, len(ids)):]:
-            api(f"{kind}s/{surplus}/destroy", {})
+            api(f"{path}/{surplus}/destroy", {})
         ids = ids[:MOST.get(kind, len(ids))]
         for number in range(len(ids), LEAST.get(kind, 0)):
-            path, record = NEW[kind][number % len(NEW[kind])]
-            made = api(path, record)
-            ids += [made[kind]] if made else []
+            create, record = NEW[kind][number % len(NEW[kind])]
+            made = api(create, record)
+            ids += [made[key]] if made else []
         if kind == "server" and ids and all(info["status"] == "stopped" for info in infos):
             api(f"servers/{ids[0]}/start", {})
         dice.shuffle(ids)
@@ -101,6 +124,7 @@ def meaning(operation, media_type, name):
 
 
 document = json.load(urlopen(f"{BASE}/openapi.json", timeout=GUARD))
+api("pools/create", POOL, basic("OPERATOR_AUTH"))
 
 
 def described(operation):
@@ -113,7 +137,7 @@ def record_schema(operation, media_type):
 
 
 def small(value, unit):
-    """A value of this unit that a small machine has room for."""
+    """A value of this unit that means something, and that a small machine has room for."""
     return value if value in ("", None) or unit not in SMALL else dice.randint(*SMALL[unit])
 
 
@@ -162,7 +186,9 @@ def before_call(context, case, kwargs):
     for parameter in described(case.operation).get("parameters", []):
         name = parameter["name"]
         if "x-object" in parameter:
-            found = pool.one(parameter["x-object"])
+            kind = parameter["x-object"]
+            # A resource is of the type that the path names before it.
+            found = pool.one(case.path_parameters["TYPE"] if kind == "resource" else kind)
             if found:
                 case.path_parameters[name] = found
         elif parameter["schema"].get("x-unit") == "bytes":

@@ -221,7 +221,7 @@ pub const KEYS: &[Key] = &[
         "cpu in MHz, memory in MiB or drive in bytes.",
     ),
     key("name", ALL, Input::Always, Takes::Name, "What you call it; 1 to 80 characters.")
-        .needed_by(&[Object::Host, Object::Pool]),
+        .needed_by(&[Object::Host, Object::Pool, Object::Token]),
     key(
         "nameserver",
         POOL,

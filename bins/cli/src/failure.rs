@@ -134,6 +134,8 @@ mod tests {
                 ErrorKind::ChangedMeanwhile
                 | ErrorKind::DriveInUse
                 | ErrorKind::Fenced
+                | ErrorKind::KeyReused
+                | ErrorKind::PreconditionFailed
                 | ErrorKind::ResourceInUse
                 | ErrorKind::ServerBusy
                 | ErrorKind::Stale

@@ -95,9 +95,15 @@ async fn start(customer: &Customer, drive: &str, runtime: &Path) -> Result<(Stri
 
 async fn drives(customer: &Customer) -> Result<Pairs> {
     let mut pairs = Pairs::default();
-    for _ in 0..PAIRS {
-        let (large, ours) = customer.create_drive(LARGE_DRIVE).await?;
-        let (small, peers) = customer.create_drive(SMALL_DRIVE).await?;
+    for pair in 0..PAIRS {
+        // In turns: who comes first has the end of the last pair's drives to wait for.
+        let ((large, ours), (small, peers)) = if pair % 2 == 0 {
+            let large = customer.create_drive(LARGE_DRIVE).await?;
+            (large, customer.create_drive(SMALL_DRIVE).await?)
+        } else {
+            let small = customer.create_drive(SMALL_DRIVE).await?;
+            (customer.create_drive(LARGE_DRIVE).await?, small)
+        };
         pairs.push(ours, peers);
         customer.destroy_drive(&large).await?;
         customer.destroy_drive(&small).await?;

@@ -120,7 +120,7 @@ fn parameter(parameter: &Parameter) -> Value {
                 Object::Resource => schema::resource(),
                 _ => schema::uuid(),
             };
-            described["x-object"] = schema::word(object).into();
+            described["x-object"] = object.word().into();
         }
         Names::OneOf(words) => described["schema"] = schema::one_of(words),
         Names::Size => described["schema"] = schema::size(),
@@ -358,7 +358,7 @@ fn given_name(object: Object, wish: Wish) -> String {
 
 /// The word for an object, as a type is written.
 fn title(object: Object) -> String {
-    let word = schema::word(object);
+    let word = object.word();
     word.chars()
         .next()
         .map(|first| first.to_ascii_uppercase())

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use elasticstack_core::wire::calls::{Answer, Body, CALLS, Effect, Route, Scope, path};
-use elasticstack_core::wire::keys::{Input, Key, Object, Standing, Takes};
+use elasticstack_core::wire::keys::{Input, Key, Object, Standing};
 use elasticstack_core::wire::parameters::Names;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -52,17 +52,7 @@ pub(crate) fn html() -> String {
             call(&mut page, route);
         }
     }
-    for object in [
-        Object::Drive,
-        Object::Server,
-        Object::Resource,
-        Object::Profile,
-        Object::Token,
-        Object::Usage,
-        Object::Capabilities,
-        Object::Host,
-        Object::Pool,
-    ] {
+    for object in Object::ALL {
         key_table(&mut page, object);
     }
     page.push_str("</body></html>\n");
@@ -112,7 +102,7 @@ fn call(page: &mut String, route: &Route) {
     let answer = match route.answer {
         Answer::One(object) => format!("200 and the {}", link(object)),
         Answer::Many(object) => format!("200 and every {}", link(object)),
-        Answer::Ids(object) => format!("200 and the id of every {}", schema::word(object)),
+        Answer::Ids(object) => format!("200 and the id of every {}", object.word()),
         Answer::Bytes => "200 and the bytes".to_owned(),
         Answer::Nothing => "204 and nothing".to_owned(),
     };
@@ -128,7 +118,7 @@ fn call(page: &mut String, route: &Route) {
 }
 
 fn link(object: Object) -> String {
-    let word = schema::word(object);
+    let word = object.word();
     format!("<a href=\"#keys-{word}\">{word}</a>")
 }
 
@@ -166,7 +156,7 @@ fn curl(route: &Route) -> String {
 }
 
 fn key_table(page: &mut String, object: Object) {
-    let word = schema::word(object);
+    let word = object.word();
     let _ = write!(
         page,
         "<h2 id=\"keys-{word}\">Keys of a {word}</h2><p><code>{{0-7}}</code> stands for one digit, \
@@ -183,7 +173,7 @@ fn key_table(page: &mut String, object: Object) {
         let needed = if key.needed_by.contains(&object) { ", needed" } else { "" };
         let name = format!("<code>{}</code>", key.pattern);
         let doc = format!("{}{}", escaped(key.doc), standing(key));
-        row(page, &[&name, &format!("{given}{needed}"), &escaped(&takes(key)), &doc]);
+        row(page, &[&name, &format!("{given}{needed}"), &escaped(&key.takes_in_words()), &doc]);
     }
     page.push_str("</table>");
 }
@@ -196,25 +186,6 @@ fn standing(key: &Key) -> String {
         Standing::RefusedBut(values) => {
             format!(" <em>Refused but for {}: not offered yet.</em>", escaped(&values.join(", ")))
         }
-    }
-}
-
-fn takes(key: &Key) -> String {
-    let unit = key.unit.map_or_else(String::new, |unit| format!(" {unit}"));
-    match key.takes {
-        Takes::Text(max) => format!("text, at most {max} characters"),
-        Takes::Name => "a name".to_owned(),
-        Takes::Size => "bytes, or with k, M, G, T".to_owned(),
-        Takes::Range(low, high) => format!("{low} to {high}{unit}"),
-        Takes::RangeOrAuto(low, high) => format!("auto, or {low} to {high}{unit}"),
-        Takes::Flag => "true, false".to_owned(),
-        Takes::Form(form) => form.words().to_owned(),
-        Takes::OneOf(words) => words.join(", "),
-        Takes::Drive => "a drive's UUID".to_owned(),
-        Takes::Devices => "devices".to_owned(),
-        Takes::Words(max) => format!("words, at most {max} characters"),
-        Takes::Uuids(_) => "UUIDs".to_owned(),
-        Takes::Nothing => key.unit.unwrap_or_default().to_owned(),
     }
 }
 

@@ -21,21 +21,6 @@ pub(super) enum Wish {
     Change,
 }
 
-/// The word for an object, as schemas and extensions spell it.
-pub(super) const fn word(object: Object) -> &'static str {
-    match object {
-        Object::Capabilities => "capabilities",
-        Object::Drive => "drive",
-        Object::Host => "host",
-        Object::Pool => "pool",
-        Object::Profile => "profile",
-        Object::Resource => "resource",
-        Object::Server => "server",
-        Object::Token => "token",
-        Object::Usage => "usage",
-    }
-}
-
 /// The keys of `object`, in the table's order.
 pub(super) fn keys_of(object: Object) -> impl Iterator<Item = &'static Key> {
     KEYS.iter().filter(move |key| key.objects.contains(&object))
@@ -155,7 +140,7 @@ fn given_value(key: &Key, object: Object, wish: Wish) -> Value {
     }
     let mut schema = json!({ "anyOf": forms });
     match key.takes {
-        Takes::Drive => schema["x-object"] = word(Object::Drive).into(),
+        Takes::Drive => schema["x-object"] = Object::Drive.word().into(),
         Takes::Devices => schema["x-names-keys"] = true.into(),
         _ => {}
     }

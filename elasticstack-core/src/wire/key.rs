@@ -30,6 +30,37 @@ pub enum Object {
     Usage,
 }
 
+impl Object {
+    /// Every kind, in the order in which they are described.
+    pub const ALL: [Self; 9] = [
+        Self::Drive,
+        Self::Server,
+        Self::Resource,
+        Self::Profile,
+        Self::Token,
+        Self::Usage,
+        Self::Capabilities,
+        Self::Host,
+        Self::Pool,
+    ];
+
+    /// The word for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Capabilities => "capabilities",
+            Self::Drive => "drive",
+            Self::Host => "host",
+            Self::Pool => "pool",
+            Self::Profile => "profile",
+            Self::Resource => "resource",
+            Self::Server => "server",
+            Self::Token => "token",
+            Self::Usage => "usage",
+        }
+    }
+}
+
 /// Who sets a key, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Input {
@@ -175,6 +206,27 @@ impl Key {
     #[must_use]
     pub const fn takes_list(&self) -> bool {
         matches!(self.takes, Takes::Devices | Takes::Words(_) | Takes::Uuids(_))
+    }
+
+    /// What values it takes, or what its number counts, for people.
+    #[must_use]
+    pub fn takes_in_words(&self) -> String {
+        let unit = self.unit.map_or_else(String::new, |unit| format!(" {unit}"));
+        match self.takes {
+            Takes::Text(max) => format!("text, at most {max} characters"),
+            Takes::Name => "a name".to_owned(),
+            Takes::Size => "bytes, or with k, M, G, T".to_owned(),
+            Takes::Range(low, high) => format!("{low} to {high}{unit}"),
+            Takes::RangeOrAuto(low, high) => format!("auto, or {low} to {high}{unit}"),
+            Takes::Flag => "true, false".to_owned(),
+            Takes::Form(form) => form.words().to_owned(),
+            Takes::OneOf(words) => words.join(", "),
+            Takes::Drive => "a drive's UUID".to_owned(),
+            Takes::Devices => "devices".to_owned(),
+            Takes::Words(max) => format!("words, at most {max} characters"),
+            Takes::Uuids(_) => "UUIDs".to_owned(),
+            Takes::Nothing => self.unit.unwrap_or_default().to_owned(),
+        }
     }
 
     /// Whether `name` is an instance of this row.

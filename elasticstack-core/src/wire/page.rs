@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use super::calls::{Answer, Body, CALLS, Effect, Scope};
-use super::keys::{Input, KEYS, Key, Object, Standing, Takes};
+use super::keys::{Input, KEYS, Key, Object, Standing};
 
 /// The reference of the public API. Its golden copy is `docs/api.md`.
 #[must_use]
@@ -18,13 +18,13 @@ pub fn markdown() -> String {
         };
         let body = match route.body {
             Body::Ignored => "none".to_owned(),
-            Body::Record(object) => format!("{} keys", word(object)),
+            Body::Record(object) => format!("{} keys", object.word()),
             Body::Bytes => "bytes, or gzip of them".to_owned(),
         };
         let answer = match route.answer {
-            Answer::One(object) => format!("200, the {}", word(object)),
-            Answer::Many(object) => format!("200, every {}", word(object)),
-            Answer::Ids(object) => format!("200, the id of every {}", word(object)),
+            Answer::One(object) => format!("200, the {}", object.word()),
+            Answer::Many(object) => format!("200, every {}", object.word()),
+            Answer::Ids(object) => format!("200, the id of every {}", object.word()),
             Answer::Bytes => "200, bytes".to_owned(),
             Answer::Nothing => "204".to_owned(),
         };
@@ -35,12 +35,12 @@ pub fn markdown() -> String {
         let doc = format!("{}{scope}", route.doc);
         line(&mut page, [&format!("{method} `{}`", route.path), &body, &answer, &doc]);
     }
-    for object in OBJECTS {
-        let _ = write!(page, "\n## Keys of a {}\n\n", word(object));
+    for object in Object::ALL {
+        let _ = write!(page, "\n## Keys of a {}\n\n", object.word());
         page.push_str("| key | given | takes | |\n|---|---|---|---|\n");
         for key in KEYS.iter().filter(|key| key.objects.contains(&object)) {
             let name = format!("`{}`", key.pattern);
-            line(&mut page, [&name, given(key, object), &takes(key.takes), &doc(key)]);
+            line(&mut page, [&name, given(key, object), &key.takes_in_words(), &doc(key)]);
         }
     }
     page
@@ -100,32 +100,6 @@ An operator may name `image` and `start` in `legacy` in `api.toml`: they then an
 clients insist.
 ";
 
-const OBJECTS: [Object; 9] = [
-    Object::Drive,
-    Object::Server,
-    Object::Resource,
-    Object::Profile,
-    Object::Token,
-    Object::Usage,
-    Object::Capabilities,
-    Object::Host,
-    Object::Pool,
-];
-
-fn word(object: Object) -> &'static str {
-    match object {
-        Object::Capabilities => "capability record",
-        Object::Drive => "drive",
-        Object::Host => "host",
-        Object::Pool => "pool",
-        Object::Profile => "profile",
-        Object::Resource => "resource",
-        Object::Server => "server",
-        Object::Token => "token",
-        Object::Usage => "usage interval",
-    }
-}
-
 fn line(page: &mut String, cells: [&str; 4]) {
     let _ = writeln!(page, "| {} |", cells.join(" | "));
 }
@@ -140,24 +114,6 @@ fn given(key: &Key, object: Object) -> &'static str {
         Input::Stopped => "on create; set while stopped",
         Input::Always if needed => "on create, always; set",
         Input::Always => "on create; set",
-    }
-}
-
-fn takes(takes: Takes) -> String {
-    match takes {
-        Takes::Text(max) => format!("text, at most {max} characters"),
-        Takes::Name => "a name".to_owned(),
-        Takes::Size => "bytes, or with k, M, G, T".to_owned(),
-        Takes::Range(low, high) => format!("{low} to {high}"),
-        Takes::RangeOrAuto(low, high) => format!("auto, or {low} to {high}"),
-        Takes::Flag => "true, false".to_owned(),
-        Takes::Form(form) => form.words().to_owned(),
-        Takes::OneOf(words) => words.join(", "),
-        Takes::Drive => "a drive's UUID".to_owned(),
-        Takes::Devices => "devices".to_owned(),
-        Takes::Words(max) => format!("words, at most {max} characters"),
-        Takes::Uuids(_) => "UUIDs".to_owned(),
-        Takes::Nothing => String::new(),
     }
 }
 

@@ -68,6 +68,7 @@ async fn first_server(
         boot: vec![first],
         nics: Vec::new(),
         screen: None,
+        seed: None,
     };
     hypervisor.ensure(&server, Run(1)).await?;
     hypervisor.ensure(&server, Run(1)).await?;

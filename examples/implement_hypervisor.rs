@@ -145,6 +145,7 @@ fn server(number: u8, memory: MebiBytes) -> ServerSpec {
         boot: Vec::new(),
         nics: Vec::new(),
         screen: None,
+        seed: None,
     }
 }
 
@@ -160,9 +161,18 @@ fn main() -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use elasticstack_core::conformance::{GuestAct, HypervisorFixture};
+    use elasticstack_core::conformance::{GuestAct, HypervisorFixture, MachineView};
 
     use super::*;
+
+    #[async_trait]
+    impl MachineView for BoardHypervisor {
+        async fn traces(&self, server: ServerId) -> Result<Vec<String>> {
+            let board = lock(&self.0);
+            let trace = || format!("a guest, after {} starts", board.started);
+            Ok(board.guests.contains_key(&server).then(trace).into_iter().collect())
+        }
+    }
 
     #[async_trait]
     impl HypervisorFixture for BoardHypervisor {
@@ -193,14 +203,10 @@ mod tests {
                 GuestAct::PowerOff => Phase::Ended(EndCause::Guest),
                 GuestAct::Panic => Phase::Ended(EndCause::Panicked),
                 GuestAct::Hang => Phase::Unresponsive,
+                // Its drives neither come nor go.
+                GuestAct::HoldOn => return Ok(()),
             };
             lock(&self.0).becomes(server, phase)
-        }
-
-        async fn traces(&self, server: ServerId) -> Result<Vec<String>> {
-            let board = lock(&self.0);
-            let trace = || format!("a guest, after {} starts", board.started);
-            Ok(board.guests.contains_key(&server).then(trace).into_iter().collect())
         }
     }
 

@@ -16,15 +16,15 @@ pub(crate) struct Footprint {
 
 /// Watches `pid` for so long.
 pub(crate) async fn watch(pid: u32, during: Duration) -> Result<Footprint> {
-    let (first_pss, first_ticks, began) = (pss_kib(pid)?, ticks(pid)?, Instant::now());
+    let (first_pss, first, began) = (pss_kib(pid)?, processor_time(pid)?, Instant::now());
     tokio::time::sleep(during).await;
-    let (last_ticks, lasted) = (ticks(pid)?, began.elapsed());
-    let per_second = u32::try_from(rustix::param::clock_ticks_per_second())?;
-    let used = f64::from(last_ticks.saturating_sub(first_ticks)) / f64::from(per_second);
-    Ok(Footprint { pss_kib: first_pss.max(pss_kib(pid)?), share: used / lasted.as_secs_f64() })
+    let (used, lasted) = (processor_time(pid)?.saturating_sub(first), began.elapsed());
+    let share = used.as_secs_f64() / lasted.as_secs_f64();
+    Ok(Footprint { pss_kib: first_pss.max(pss_kib(pid)?), share })
 }
 
-fn pss_kib(pid: u32) -> Result<u32> {
+/// The proportional set size of a process.
+pub(crate) fn pss_kib(pid: u32) -> Result<u32> {
     let path = format!("/proc/{pid}/smaps_rollup");
     let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
     parse_pss(&text).with_context(|| format!("{path} tells no PSS"))
@@ -35,17 +35,35 @@ fn parse_pss(text: &str) -> Option<u32> {
     line.trim().strip_suffix(" kB")?.parse().ok()
 }
 
-fn ticks(pid: u32) -> Result<u32> {
-    let path = format!("/proc/{pid}/stat");
-    let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-    parse_ticks(&text).with_context(|| format!("{path} tells no processor time"))
+/// The processor time that a process took since it began.
+pub(crate) fn processor_time(pid: u32) -> Result<Duration> {
+    in_stat(pid, OWN)
 }
 
-/// Fields 14 and 15, user and system, counted from the end of the name, which may hold anything.
-fn parse_ticks(stat: &str) -> Option<u32> {
+/// The processor time of those children of a process that have ended.
+pub(crate) fn processor_time_of_the_ended(pid: u32) -> Result<Duration> {
+    in_stat(pid, CHILDREN)
+}
+
+/// Where `/proc/PID/stat` has what a process took itself, user and system: its fields 14 and 15,
+/// counted from the end of the name, which may hold anything.
+const OWN: usize = 11;
+/// The same of its children that ended: the two fields after those.
+const CHILDREN: usize = 13;
+
+fn in_stat(pid: u32, from: usize) -> Result<Duration> {
+    let path = format!("/proc/{pid}/stat");
+    let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    let ticks = parse_ticks(&text, from);
+    let ticks = ticks.with_context(|| format!("{path} tells no processor time"))?;
+    let per_second = rustix::param::clock_ticks_per_second().max(1);
+    Ok(Duration::from_micros(ticks.saturating_mul(1_000_000) / per_second))
+}
+
+fn parse_ticks(stat: &str, from: usize) -> Option<u64> {
     let (_, fields) = stat.rsplit_once(')')?;
-    let mut fields = fields.split_ascii_whitespace().skip(11);
-    let (user, system): (u32, u32) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+    let mut fields = fields.split_ascii_whitespace().skip(from);
+    let (user, system): (u64, u64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
     user.checked_add(system)
 }
 
@@ -56,8 +74,9 @@ mod tests {
     #[test]
     fn processor_time_is_user_and_system_whatever_the_process_is_called() {
         let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 9 8 7 6 130 24 3 2 20 0 5 0 99 1 1";
-        assert_eq!(parse_ticks(stat), Some(154));
-        assert_eq!(parse_ticks("7 (a"), None);
+        assert_eq!(parse_ticks(stat, OWN), Some(154));
+        assert_eq!(parse_ticks(stat, CHILDREN), Some(5));
+        assert_eq!(parse_ticks("7 (a", OWN), None);
     }
 
     #[test]

@@ -6,10 +6,15 @@ mod customer;
 mod footprint;
 mod place;
 mod qmp;
+mod scale;
 mod start;
 mod table;
 
 use clap::{Parser, Subcommand};
+
+/// As in the API server's program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[derive(Parser)]
 #[command(about = "What ElasticStack costs, judged by its goals")]
@@ -23,7 +28,18 @@ enum Bench {
     /// Starting a server, creating a drive, doing nothing
     Start(start::Args),
     /// Deciding where drives and servers go
-    Place,
+    Place(place::Args),
+    /// The control plane with a large fleet
+    Scale(scale::Args),
+    /// A part of a rig: the fleet
+    #[command(hide = true)]
+    Fleet(scale::fleet::Args),
+    /// A part of a rig: the API server
+    #[command(hide = true)]
+    Control(scale::control::Args),
+    /// A part of a rig: what makes load
+    #[command(hide = true)]
+    Load(scale::load::Args),
 }
 
 /// On worker threads, so that what blocks here does not hold up the client's connection.
@@ -31,6 +47,10 @@ enum Bench {
 async fn main() -> anyhow::Result<()> {
     match Cli::parse().bench {
         Bench::Start(args) => start::run(&args).await,
-        Bench::Place => place::run(),
+        Bench::Place(args) => place::run(&args).await,
+        Bench::Scale(args) => scale::run(&args).await,
+        Bench::Fleet(args) => scale::fleet::run(&args).await,
+        Bench::Control(args) => scale::control::run(&args).await,
+        Bench::Load(args) => scale::load::run(&args).await,
     }
 }

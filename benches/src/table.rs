@@ -83,6 +83,8 @@ fn median(mut values: Vec<f64>) -> f64 {
 pub(crate) enum Verdict {
     Met,
     Missed,
+    /// There is no goal.
+    None,
 }
 
 impl Verdict {
@@ -118,6 +120,11 @@ impl Row {
         let [peers, compared] = Default::default();
         Self { what: what.into(), ours, peers, compared, goal, verdict }
     }
+
+    /// A line of what is told and not judged.
+    pub(crate) fn told(what: impl Into<String>, ours: String) -> Self {
+        Self::alone(what, ours, String::new(), Verdict::None)
+    }
 }
 
 /// The report.
@@ -148,7 +155,7 @@ impl fmt::Display for Table {
         let mut line = |cells: [&str; 6]| {
             let [what, ours, peers, compared, goal, verdict] = cells;
             let line =
-                format!("{what:<44}{ours:>10}{peers:>10}{compared:>12}   {goal:<17}{verdict}");
+                format!("{what:<48}{ours:>11}{peers:>10}{compared:>12}   {goal:<19}{verdict}");
             writeln!(f, "{}", line.trim_end())
         };
         line(["", "ours", "peer", "compared", "goal", ""])?;
@@ -156,6 +163,7 @@ impl fmt::Display for Table {
             let verdict = match verdict {
                 Verdict::Met => "met",
                 Verdict::Missed => "MISSED",
+                Verdict::None => "",
             };
             line([what, ours, peers, compared, goal, verdict])?;
         }

@@ -18,9 +18,24 @@ use rcgen::{
 };
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use sha2::{Digest as _, Sha256};
 
 const KEY_FILE: &str = "authority.key";
 const CERTIFICATE_FILE: &str = "authority.pem";
+
+/// What a host joins with.
+#[derive(Debug)]
+pub struct Bundle {
+    /// Its certificate, its private key and the authority's certificate, as PEM.
+    pub pem: Secret,
+    /// SHA-256 of its certificate, in lower-case hex.
+    pub certificate: String,
+}
+
+/// SHA-256 of a certificate, in lower-case hex.
+pub(crate) fn fingerprint(certificate: &CertificateDer<'_>) -> String {
+    Sha256::digest(certificate).iter().map(|byte| format!("{byte:02x}")).collect()
+}
 
 /// Signs the certificates of hosts and of the control plane.
 pub struct Authority {
@@ -70,10 +85,13 @@ impl Authority {
     ///
     /// # Errors
     /// `Internal` if signing fails.
-    pub fn host_bundle(&self, host: HostId) -> Result<Secret> {
+    pub fn host_bundle(&self, host: HostId) -> Result<Bundle> {
         let (certificate, key) =
             self.leaf(&server_name(host), ExtendedKeyUsagePurpose::ServerAuth)?;
-        Ok(Secret::new(format!("{certificate}{}{}", key.serialize_pem(), self.certificate_pem)))
+        let pem = format!("{certificate}{}{}", key.serialize_pem(), self.certificate_pem);
+        let certificate = CertificateDer::from_pem_slice(certificate.as_bytes())
+            .map_err(|error| broken("reading back a certificate", error))?;
+        Ok(Bundle { pem: Secret::new(pem), certificate: fingerprint(&certificate) })
     }
 
     /// The TLS of the control plane's own client: trusts hosts of this authority alone and shows a
@@ -215,8 +233,10 @@ mod tests {
     async fn a_hosts_certificate_opens_only_its_own_agent() {
         let directory = tempfile::tempdir().unwrap();
         let authority = Authority::open(directory.path()).unwrap();
-        let (one, two) =
-            (authority.host_bundle(host(1)).unwrap(), authority.host_bundle(host(2)).unwrap());
+        let (one, two) = (
+            authority.host_bundle(host(1)).unwrap().pem,
+            authority.host_bundle(host(2)).unwrap().pem,
+        );
 
         let control_plane = || authority.client_config().unwrap();
         assert!(connects(control_plane(), host(1), host_config(&one)).await);
@@ -246,7 +266,7 @@ mod tests {
     #[tokio::test]
     async fn an_authority_is_the_same_after_a_restart_and_its_key_is_private() {
         let directory = tempfile::tempdir().unwrap();
-        let bundle = Authority::open(directory.path()).unwrap().host_bundle(host(1)).unwrap();
+        let bundle = Authority::open(directory.path()).unwrap().host_bundle(host(1)).unwrap().pem;
         let again = Authority::open(directory.path()).unwrap();
         assert!(connects(again.client_config().unwrap(), host(1), host_config(&bundle)).await);
         let mode = fs::metadata(directory.path().join(KEY_FILE)).unwrap().permissions().mode();

@@ -26,6 +26,7 @@
 
 pub mod app;
 pub mod authority;
+pub mod backup;
 mod db;
 pub mod hosts;
 pub mod http;

@@ -23,6 +23,7 @@ pub struct Server {
     app: Arc<App>,
     fleet: Arc<Fleet>,
     router: Router,
+    connections: u32,
 }
 
 impl Server {
@@ -54,7 +55,7 @@ impl Server {
         listener: TcpListener,
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<()> {
-        http::serve(listener, self.router(), shutdown).await
+        http::serve(listener, self.router(), self.connections, shutdown).await
     }
 
     /// Ends the tasks for hosts, waits until they have ended, and gives the hosts free for other
@@ -171,7 +172,7 @@ impl ServerBuilder {
         let app = App::open_with(config, &database, scheduler, biller, clock, data).await?;
         let router = http::router(Arc::clone(&app), legacy, &limits);
         fleet.spawn(&app).await?;
-        Ok(Server { app, fleet, router })
+        Ok(Server { app, fleet, router, connections: limits.connections })
     }
 }
 

@@ -136,10 +136,14 @@ impl fmt::Debug for Chain<'_> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
+    /// An operator suspended the account: it changes nothing.
+    AccountSuspended,
     /// The credentials are missing or wrong.
     BadCredentials,
     /// The object changed since the caller looked.
     ChangedMeanwhile,
+    /// What comes after a cursor is no longer known whole.
+    CursorLost,
     /// A drive is claimed by a server or a job.
     DriveInUse,
     /// The drive was taken over by a newer epoch.
@@ -190,9 +194,11 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind, for tables and tests.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
+        Self::AccountSuspended,
         Self::BadCredentials,
         Self::ChangedMeanwhile,
+        Self::CursorLost,
         Self::DriveInUse,
         Self::Fenced,
         Self::Internal,
@@ -222,8 +228,10 @@ impl ErrorKind {
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {
+            Self::AccountSuspended => "account_suspended",
             Self::BadCredentials => "bad_credentials",
             Self::ChangedMeanwhile => "changed_meanwhile",
+            Self::CursorLost => "cursor_lost",
             Self::DriveInUse => "drive_in_use",
             Self::Fenced => "fenced",
             Self::Internal => "internal",
@@ -260,14 +268,17 @@ impl ErrorKind {
     #[must_use]
     pub const fn class(self) -> ErrorClass {
         match self {
-            Self::InvalidValue
+            Self::CursorLost
+            | Self::InvalidValue
             | Self::MalformedBody
             | Self::MissingKey
             | Self::NotOffered
             | Self::UnknownKey => ErrorClass::Invalid,
             Self::BadCredentials => ErrorClass::Unauthenticated,
             Self::PaymentRequired => ErrorClass::NeedsPayment,
-            Self::OutOfScope | Self::QuotaExceeded => ErrorClass::Forbidden,
+            Self::AccountSuspended | Self::OutOfScope | Self::QuotaExceeded => {
+                ErrorClass::Forbidden
+            }
             Self::NotFound => ErrorClass::NotFound,
             Self::MethodNotAllowed => ErrorClass::Method,
             Self::NotAcceptable => ErrorClass::NotAcceptable,
@@ -321,7 +332,7 @@ pub enum ErrorClass {
     Unauthenticated,
     /// Money is missing.
     NeedsPayment,
-    /// Known, but not allowed: scope or quota.
+    /// Known, but not allowed: scope, quota or suspension.
     Forbidden,
     /// Nothing there that the caller may see.
     NotFound,

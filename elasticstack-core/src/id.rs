@@ -152,6 +152,10 @@ typed_id! {
     PoolKind, PoolId, "pool";
     /// Names a server.
     ServerKind, ServerId, "server";
+    /// Names a snapshot: what a drive held at one instant.
+    SnapshotKind, SnapshotId, "snapshot";
+    /// Names a stray: what a host has and no intent knows.
+    StrayKind, StrayId, "stray";
     /// Names a token: credentials of an account beside its key.
     TokenKind, TokenId, "token";
     /// Names a VLAN.

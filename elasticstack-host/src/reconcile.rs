@@ -27,8 +27,11 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Past {
     /// The newest run begun here; 0 if none.
     pub run: Run,
-    /// What that run holds until nothing of it is left.
+    /// What that run holds until nothing of it is left: all that may be plugged in to it.
     pub claims: Vec<ClaimedDrive>,
+    /// What was last known to be plugged in to it, and nothing else.
+    #[serde(default)]
+    pub plugged: Vec<ClaimedDrive>,
     /// When it was begun, before anything was done for it.
     pub begun: Option<Stamp>,
     /// When its processors were known to run.
@@ -73,6 +76,9 @@ pub(crate) enum Action {
     RecordEnd(EndCause),
     /// End what is seen, whatever it does, and make the hypervisor forget it.
     Remove,
+    /// Make the drives of the run that goes on the document's: claim what is new before it is
+    /// plugged in, let go of what is gone once it is unplugged.
+    Replug,
     /// Press reset, then record that this number is done.
     Reset(u64),
     /// Press the power button, then record that this number is done.
@@ -96,6 +102,11 @@ pub(crate) fn next(
         Some(_) if past.started.is_none() => Action::RecordStart,
         Some(_) if document.reset > past.reset => Action::Reset(document.reset),
         Some(_) if document.shutdown > past.shutdown => Action::Shutdown(document.shutdown),
+        Some(Seen { phase: Phase::Running, run })
+            if document.run == run && document.hardware.drives != past.plugged =>
+        {
+            Action::Replug
+        }
         Some(_) => Action::Nothing,
         None if past.is_open() => out_of_sight(document, past, boot),
         None if wants_newer(document, past) => Action::Begin,

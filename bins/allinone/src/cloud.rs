@@ -21,6 +21,7 @@ use serde::Deserialize;
 use tokio::net::TcpListener;
 
 use crate::identity::{Identity, Operator};
+use crate::smoke::Prover;
 
 /// What drives may sum up to: more than any disk here, so that large drives can be tried. `up`
 /// says so.
@@ -164,14 +165,20 @@ impl Cloud {
         &self.accelerator
     }
 
-    /// Publishes the image whose manifest is at `manifest` as a standard drive, if it is not yet.
+    /// Publishes the image whose manifest is at `manifest` as a standard drive, if it is not yet,
+    /// and tells how a guest that boots it can prove that it runs.
     ///
     /// # Errors
     /// If the manifest or the image can't be read, or the drive not be written.
-    pub async fn publish(&self, manifest: &Path) -> anyhow::Result<()> {
+    pub async fn publish(&self, manifest: &Path) -> anyhow::Result<Prover> {
         let text = fs::read(manifest).with_context(|| format!("reading {}", manifest.display()))?;
         let image: Manifest = serde_json::from_slice(&text)
             .with_context(|| format!("{} is no image's manifest", manifest.display()))?;
+        let prover = match image.cloud_init {
+            true => Prover::CloudInit(image.drive.to_string()),
+            false => Prover::Tiny,
+        };
+        let extension = if image.format.is_some() { "gz" } else { "iso" };
         let image = StandardImage {
             drive: image.drive,
             name: image.name,
@@ -179,9 +186,10 @@ impl Cloud {
             format: image.format,
             rawsize: image.rawsize,
             sha256: image.sha256,
-            path: manifest.with_extension("gz"),
+            path: manifest.with_extension(extension),
         };
-        Ok(self.server.app().publish_standard(&image).await?)
+        self.server.app().publish_standard(&image).await?;
+        Ok(prover)
     }
 
     /// Serves the public API until `stop` comes.
@@ -219,6 +227,9 @@ struct Manifest {
     format: Option<String>,
     rawsize: Option<Bytes>,
     sha256: String,
+    /// Whether a guest that boots it listens to cloud-init's keys.
+    #[serde(default)]
+    cloud_init: bool,
 }
 
 /// Waits until the host has told what it has: nothing can be placed on it before.

@@ -3,6 +3,7 @@
 
 pub mod cloud;
 pub mod demo;
+mod first_boot;
 pub mod identity;
 pub mod port;
 pub mod run;

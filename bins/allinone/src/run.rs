@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use elasticstack_core::client::{Client, HyperTransport};
 use elasticstack_panel::{Brand, Panel};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -15,6 +16,7 @@ use tokio::time::Instant;
 use crate::cloud::{Cloud, Guests};
 use crate::demo::Demo;
 use crate::port::{DEFAULT_API, DEFAULT_PANEL};
+use crate::smoke::Prover;
 use crate::{demo, port, smoke};
 
 /// All of ElasticStack in one process.
@@ -31,10 +33,10 @@ pub struct Arguments {
     /// Where the panel listens; the next free port if that one is held. Not with --smoke.
     #[arg(long, default_value_t = DEFAULT_PANEL)]
     panel: SocketAddr,
-    /// The manifest of the standard drive `tiny`.
-    #[arg(long)]
-    image: PathBuf,
-    /// Prove that a guest boots, reads, writes and ends, then exit.
+    /// The manifest of a standard drive; may be given again for another one.
+    #[arg(long, required = true)]
+    image: Vec<PathBuf>,
+    /// Prove that a guest of the first image boots, reads, writes and ends, then exit.
     #[arg(long)]
     smoke: bool,
     /// How long the proof may take from the program's start on, in seconds.
@@ -90,15 +92,15 @@ impl Arguments {
         api: SocketAddr,
         stop: &mut Stop,
     ) -> anyhow::Result<()> {
-        tokio::select! {
-            published = cloud.publish(&self.image) => published?,
+        let prover = tokio::select! {
+            published = self.publish(cloud) => published?,
             early = stop.told() => return if self.smoke { Err(early.into()) } else { Ok(()) },
-        }
+        };
         let transport = HyperTransport::new(&format!("http://{api}"))?;
         if self.smoke {
             let identity = cloud.identity();
             let client = Client::new(transport, identity.account, &identity.key)?;
-            return smoke::run(&client, stop.told()).await;
+            return smoke::run(&client, &prover, stop.told()).await;
         }
         let panel = Panel::builder(Arc::new(transport)).brand(Brand::embedded()).build()?;
         let listener = port::listen(self.panel, "--panel").await?;
@@ -109,6 +111,16 @@ impl Arguments {
             stop.told().await;
         };
         Ok(panel.serve(listener, told).await?)
+    }
+
+    /// Publishes every image, and tells how a guest of the first one proves itself.
+    async fn publish(&self, cloud: &Cloud) -> anyhow::Result<Prover> {
+        let mut first = None;
+        for manifest in &self.image {
+            let prover = cloud.publish(manifest).await?;
+            first.get_or_insert(prover);
+        }
+        first.context("no image was given: give the manifest of one with --image")
     }
 }
 

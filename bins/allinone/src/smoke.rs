@@ -1,9 +1,9 @@
 //! The proof that all of it works, as a customer sees it: over HTTP only, on a real guest.
 //!
-//! A server boots the standard drive `tiny` and finds a nonce on its second drive; the guest
-//! itself writes back SHA-256(nonce ‖ its boot id) and powers itself off. Nobody but a guest that
-//! really booted, read and wrote can produce that answer. The layout of the second drive is in
-//! `docs/tiny.md`.
+//! A server boots a standard drive and finds a nonce on its second drive; the guest itself writes
+//! back SHA-256(nonce ‖ its boot id) and powers itself off. Nobody but a guest that really booted,
+//! read and wrote can produce that answer. The layout of the second drive is in `docs/tiny.md`. The
+//! drive `tiny` does the task by itself; one with cloud-init is told to (`first_boot`).
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -13,11 +13,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, anyhow, bail, ensure};
 use elasticstack_core::client::{Client, Transport};
 use elasticstack_core::error::ErrorKind;
+use elasticstack_core::units::Bytes;
 use elasticstack_core::wire::calls::Call;
 use elasticstack_core::wire::record::Record;
 use sha2::{Digest as _, Sha256};
 
 use crate::demo::say;
+use crate::first_boot;
 
 /// The task that `tiny` is given in the first 16 bytes of its second drive.
 pub const ANSWER: [u8; 16] = *b"ES-TINY-ANSWER-1";
@@ -27,6 +29,15 @@ const NONCE: std::ops::Range<usize> = 16..48;
 const DIGEST: std::ops::Range<usize> = BLOCK..BLOCK + 32;
 const BOOT_ID: std::ops::Range<usize> = BLOCK + 32..BLOCK + 68;
 const SECOND_DRIVE: usize = 4 << 20;
+
+/// Which guest proves it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Prover {
+    /// The standard drive `tiny`, which knows the task.
+    Tiny,
+    /// The standard drive of this id, whose cloud-init is told what to do.
+    CloudInit(String),
+}
 
 /// What was made on the way, destroyed at the end whatever came of it.
 #[derive(Debug, Default)]
@@ -57,13 +68,14 @@ const LAST_WORDS: Duration = Duration::from_secs(30);
 /// What went wrong, with the end of the guest's serial log where there is one.
 pub async fn run<T: Transport, E: Into<anyhow::Error>>(
     client: &Client<T>,
+    prover: &Prover,
     stop: impl Future<Output = E>,
 ) -> anyhow::Result<()> {
     let mut traces = Traces::default();
     let mut steps = Steps::default();
     let given_up = Arc::clone(&steps.given_up);
     let outcome = {
-        let mut proof = pin!(prove(client, &mut traces, &mut steps));
+        let mut proof = pin!(prove(client, prover, &mut traces, &mut steps));
         tokio::select! {
             outcome = &mut proof => outcome,
             why = stop => {
@@ -105,10 +117,14 @@ async fn with_serial_log<T: Transport>(
 /// Everything up to the right answer. Leaves in `traces` what it made.
 async fn prove<T: Transport>(
     client: &Client<T>,
+    prover: &Prover,
     traces: &mut Traces,
     steps: &mut Steps,
 ) -> anyhow::Result<()> {
-    let task = give(client, ANSWER, traces, steps).await?;
+    let task = match prover {
+        Prover::Tiny => give(client, ANSWER, traces, steps).await?,
+        Prover::CloudInit(drive) => first_boot::give(client, drive, traces, steps).await?,
+    };
     judge(client, &task, steps).await
 }
 
@@ -122,9 +138,25 @@ pub async fn give<T: Transport>(
     traces: &mut Traces,
     steps: &mut Steps,
 ) -> anyhow::Result<Task> {
-    let boot = boot_drive(client, traces, steps).await?;
-    steps.done("the boot drive is created and imaged")?;
+    let standard = client.many(Call::DrivesInfoStandard).await.context("listing images")?;
+    let tiny = standard
+        .iter()
+        .find(|drive| drive.value("name").is_some_and(|name| name.contains("tiny")))
+        .context("there is no standard drive named tiny")?;
+    let boot = boot_drive(client, tiny, Bytes::ZERO, traces, steps).await?;
+    let (second, block) = second_drive(client, magic, traces, steps).await?;
+    let record = hardware(&boot).with("ide:0:1", &second);
+    let server = create_server(client, &record, traces, steps).await?;
+    Ok(Task { server, second, block })
+}
 
+/// Makes the drive with the task: `magic` and a nonce. Answers its id and its first block.
+pub(crate) async fn second_drive<T: Transport>(
+    client: &Client<T>,
+    magic: [u8; 16],
+    traces: &mut Traces,
+    steps: &mut Steps,
+) -> anyhow::Result<(String, Vec<u8>)> {
     let second = create_drive(client, "smoke second", SECOND_DRIVE as u64, traces).await?;
     let mut block = vec![0; BLOCK];
     block[..magic.len()].copy_from_slice(&magic);
@@ -132,23 +164,35 @@ pub async fn give<T: Transport>(
     let data = bytes::Bytes::copy_from_slice(&block);
     client.write(Call::DriveWrite, &[&second], data).await.context("writing the nonce")?;
     steps.done("the nonce is written to the second drive")?;
+    Ok((second, block))
+}
 
-    let record = Record::new()
+/// A server as customers of old make it, booting from `boot`.
+pub(crate) fn hardware(boot: &str) -> Record {
+    Record::new()
         .with("name", "smoke")
         .with("cpu", 2_000)
         .with("mem", 1_024)
         .with("smp", "auto")
         .with("persistent", true)
-        .with("ide:0:0", &boot)
-        .with("ide:0:1", &second)
+        .with("ide:0:0", boot)
         .with("boot", "ide:0:0")
         .with("nic:0:model", "e1000")
-        .with("nic:0:dhcp", "auto");
-    let info = client.one(Call::ServerCreate, &[], &record).await.context("creating the server")?;
+        .with("nic:0:dhcp", "auto")
+}
+
+/// Makes the server and answers its id once it runs.
+pub(crate) async fn create_server<T: Transport>(
+    client: &Client<T>,
+    record: &Record,
+    traces: &mut Traces,
+    steps: &mut Steps,
+) -> anyhow::Result<String> {
+    let info = client.one(Call::ServerCreate, &[], record).await.context("creating the server")?;
     let server = info.value("server").context("the new server has no id")?.to_owned();
     traces.server = Some(server.clone());
     steps.done("the server is created and started")?;
-    Ok(Task { server, second, block })
+    Ok(server)
 }
 
 /// Waits until the guest has powered itself off and its claims are gone, then reads its answer.
@@ -213,19 +257,18 @@ pub async fn clean<T: Transport>(client: &Client<T>, traces: &Traces) -> anyhow:
     Ok(())
 }
 
-async fn boot_drive<T: Transport>(
+/// Makes a drive of what a standard drive holds, with this much room beside it.
+pub(crate) async fn boot_drive<T: Transport>(
     client: &Client<T>,
+    standard: &Record,
+    room: Bytes,
     traces: &mut Traces,
-    steps: &Steps,
+    steps: &mut Steps,
 ) -> anyhow::Result<String> {
-    let standard = client.many(Call::DrivesInfoStandard).await.context("listing images")?;
-    let tiny = standard
-        .iter()
-        .find(|drive| drive.value("name").is_some_and(|name| name.contains("tiny")))
-        .context("there is no standard drive named tiny")?;
-    let source = tiny.value("drive").context("the standard drive has no id")?;
-    let size = tiny.value("rawsize").context("the standard drive has no rawsize")?;
-    let drive = create_drive(client, "smoke boot", size.parse()?, traces).await?;
+    let source = standard.value("drive").context("the standard drive has no id")?;
+    let size = standard.value("rawsize").context("the standard drive has no rawsize")?;
+    let size = size.parse::<u64>()?.saturating_add(room.get());
+    let drive = create_drive(client, "smoke boot", size, traces).await?;
     steps.go_on()?;
     client
         .one(Call::DriveImageGunzip, &[&drive, source], &Record::new())
@@ -239,6 +282,7 @@ async fn boot_drive<T: Transport>(
         Ok(info.value("imaging").is_none() && info.value("claimed").is_none())
     })
     .await?;
+    steps.done("the boot drive is created and imaged")?;
     Ok(drive)
 }
 

@@ -8,16 +8,22 @@
 //! proxies = ["127.0.0.1"]                   # whose X-Forwarded-For is believed; none by default
 //! calls_in_a_row = 10000                    # of one account
 //! calls_per_second = 2000
+//!
+//! [quotas]                                  # of customers for whom an operator set no other; none by default
+//! cpu = 20000                               # MHz running; mem: MiB running; disk: bytes
+//! servers = 10                              # drives, ip, vlan: so many
 //! ```
 //! Without `database` it is SQLite in `state_dir`, for one server. With PostgreSQL (15 is tested,
 //! CockroachDB is not) any number of servers may share one: the first `init` makes the authority,
 //! whose two files (`authority.key`, `authority.pem`) the others need in their own `state_dir`.
 //! The database must exist; its tables are made. Ids compare fastest under the locale `C`.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
+use elasticstack_api::app::Quota;
 use elasticstack_api::http::{LegacyCall, Limits};
 use serde::Deserialize;
 
@@ -44,6 +50,9 @@ pub(crate) struct Config {
     pub(crate) calls_in_a_row: Option<u32>,
     /// The calls that an account is granted each second, if not the default.
     pub(crate) calls_per_second: Option<u32>,
+    /// What customers may have, unless an operator says otherwise.
+    #[serde(default)]
+    pub(crate) quotas: BTreeMap<Quota, u64>,
 }
 
 impl Config {
@@ -69,6 +78,7 @@ impl Config {
             burst: self.calls_in_a_row.unwrap_or(burst),
             per_second: self.calls_per_second.unwrap_or(per_second),
             proxies: self.proxies.clone(),
+            ..Limits::default()
         }
     }
 
@@ -102,6 +112,17 @@ mod tests {
         assert_eq!(parsed.legacy, [LegacyCall::Image, LegacyCall::Start]);
         assert!(Config::parse("state_dir = '/s'").unwrap().legacy.is_empty());
         assert!(Config::parse("state_dir = '/s'\nlegacy = ['stop']").is_err());
+    }
+
+    #[test]
+    fn quotas_are_named_and_known() {
+        let parsed = Config::parse("state_dir = '/s'\n[quotas]\ncpu = 2000\ndisk = 0").unwrap();
+        let quotas = BTreeMap::from([(Quota::Cpu, 2_000), (Quota::Disk, 0)]);
+        assert_eq!(parsed.quotas, quotas);
+        assert!(Config::parse("state_dir = '/s'").unwrap().quotas.is_empty());
+        for bad in ["gpu = 1", "cpu = -1", "cpu = '2G'"] {
+            assert!(Config::parse(&format!("state_dir = '/s'\n[quotas]\n{bad}")).is_err(), "{bad}");
+        }
     }
 
     #[test]

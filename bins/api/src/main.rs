@@ -10,6 +10,9 @@ use tracing_subscriber::EnvFilter;
 
 use config::{Config, DEFAULT_PATH};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The control plane.
 #[derive(Debug, Parser)]
 #[command(version)]
@@ -28,6 +31,17 @@ enum Command {
     Init,
     /// Serve; what is done without a command too.
     Run,
+    /// Copy the database to a file, while it is served or not. PostgreSQL has pg_dump for that.
+    Backup {
+        /// The file to make; one that exists is not written over.
+        file: PathBuf,
+    },
+    /// Make a backup the database, or, without a file, begin on a PostgreSQL database that
+    /// pg_restore has brought back. Hosts tell what they have before they are told anything.
+    Restore {
+        /// The backup.
+        file: Option<PathBuf>,
+    },
 }
 
 #[tokio::main]
@@ -39,5 +53,7 @@ async fn main() -> anyhow::Result<()> {
     match arguments.command {
         Some(Command::Init) => service::init(&config).await,
         Some(Command::Run) | None => service::run(&config).await,
+        Some(Command::Backup { file }) => service::backup(&config, &file).await,
+        Some(Command::Restore { file }) => service::restore(&config, file.as_deref()).await,
     }
 }

@@ -1,13 +1,15 @@
-//! What the control plane's two commands do.
+//! What the control plane's commands do.
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use elasticstack_api::Server;
 use elasticstack_api::app::{AppConfig, secret_key};
 use elasticstack_api::authority::Authority;
+use elasticstack_api::backup;
 use elasticstack_api::hosts::TlsDial;
 use elasticstack_core::prelude::*;
 use tokio::net::TcpListener;
@@ -48,6 +50,22 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Copies the database to a file.
+pub(crate) async fn backup(config: &Config, file: &Path) -> anyhow::Result<()> {
+    Ok(backup::backup(&config.database(), file).await?)
+}
+
+/// Makes a backup the database and says what is to be known about it.
+pub(crate) async fn restore(config: &Config, file: Option<&Path>) -> anyhow::Result<()> {
+    let era = backup::restore(&config.database(), file).await?;
+    println!(
+        "era {} has begun: start the control plane; what hosts tell that differs from the backup \
+         is in its log",
+        era.0
+    );
+    Ok(())
+}
+
 async fn open(config: &Config) -> anyhow::Result<Server> {
     let authority = Authority::open(&config.state_dir)?;
     let dial = TlsDial::new(authority.client_config()?);
@@ -56,7 +74,11 @@ async fn open(config: &Config) -> anyhow::Result<Server> {
         .legacy(config.legacy.iter().copied())
         .dial(Arc::new(dial))
         .limits(config.limits())
-        .config(AppConfig { authority: Some(Arc::new(authority)), ..AppConfig::default() })
+        .config(AppConfig {
+            authority: Some(Arc::new(authority)),
+            quotas: config.quotas.clone(),
+            ..AppConfig::default()
+        })
         .build()
         .await?)
 }

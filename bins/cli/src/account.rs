@@ -27,6 +27,22 @@ pub fn connect() -> Result<Client<HyperTransport>> {
         .map_err(|error| Failure::Usage(format!("{CREDENTIALS}: {}", error.public_message())))
 }
 
+/// The URL of the websocket at `path` of the API in the environment.
+///
+/// # Errors
+/// `Usage` if no address is there.
+pub(crate) fn websocket(path: &str) -> Result<String> {
+    let address = variable(ADDRESS, "the API's address, such as http://127.0.0.1:8440")?;
+    Ok(websocket_of(&address, path))
+}
+
+fn websocket_of(address: &str, path: &str) -> String {
+    let address = address.trim_end_matches('/');
+    // What http is to https, ws is to wss.
+    let address = address.strip_prefix("http").unwrap_or(address);
+    format!("ws{address}{path}")
+}
+
 fn variable(name: &str, what: &str) -> Result<String> {
     match env::var(name) {
         Ok(value) if !value.is_empty() => Ok(value),
@@ -44,6 +60,16 @@ fn parse(credentials: &str) -> Result<(AccountId, Secret)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_websocket_is_where_the_api_is_and_as_safe() {
+        for (address, url) in [
+            ("http://127.0.0.1:8440", "ws://127.0.0.1:8440/console/t"),
+            ("https://cloud.example/", "wss://cloud.example/console/t"),
+        ] {
+            assert_eq!(websocket_of(address, "/console/t"), url);
+        }
+    }
 
     #[test]
     fn credentials_are_a_uuid_and_a_key_and_are_never_repeated() {

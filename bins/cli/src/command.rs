@@ -8,7 +8,7 @@ use elasticstack_core::wire::calls::{self, Call};
 
 use crate::failure::{EXIT_STATUS, Result};
 use crate::screen::{Form, Screen};
-use crate::{drive, host, keys, profile, server};
+use crate::{drive, events, host, keys, profile, server, snapshot};
 
 /// The command line of a cloud's public API.
 #[derive(Debug, Parser)]
@@ -39,9 +39,14 @@ pub enum Command {
     /// Drives: create, image, upload, download, change, destroy
     #[command(subcommand)]
     Drive(drive::Command),
-    /// Hosts, for operators: list them, add one
+    /// Snapshots of drives: take, restore, note on, destroy
+    #[command(subcommand)]
+    Snapshot(snapshot::Command),
+    /// Hosts, for operators: list, add, close to new things, revoke, have join again
     #[command(subcommand)]
     Host(host::Command),
+    /// Show what happened to your servers, drives and the rest, or what happens
+    Events(events::Events),
     /// Show your account
     Profile,
     /// List the keys that `create` and `set` take as KEY=VALUE
@@ -70,7 +75,9 @@ pub async fn run<T: Transport>(
     match command {
         Command::Server(command) => command.run(&connect()?, screen).await,
         Command::Drive(command) => command.run(&connect()?, screen).await,
+        Command::Snapshot(command) => command.run(&connect()?, screen).await,
         Command::Host(command) => command.run(&connect()?, screen).await,
+        Command::Events(events) => events.run(&connect()?, screen).await,
         Command::Profile => profile::run(&connect()?, screen).await,
         Command::Keys { object } => keys::run(object, screen),
         Command::Completions { shell } => {

@@ -130,7 +130,10 @@ mod tests {
             let wanted = match kind {
                 ErrorKind::Unavailable => 3,
                 ErrorKind::NotFound => 4,
-                ErrorKind::BadCredentials | ErrorKind::OutOfScope | ErrorKind::QuotaExceeded => 5,
+                ErrorKind::AccountSuspended
+                | ErrorKind::BadCredentials
+                | ErrorKind::OutOfScope
+                | ErrorKind::QuotaExceeded => 5,
                 ErrorKind::ChangedMeanwhile
                 | ErrorKind::DriveInUse
                 | ErrorKind::Fenced

@@ -35,6 +35,27 @@ pub enum Command {
         /// Where its agent listens, as NAME_OR_IP:PORT
         address: String,
     },
+    /// Place nothing new on a host; what is there goes on
+    Close {
+        /// The host's UUID
+        host: HostId,
+    },
+    /// Place new things on a host again
+    Open {
+        /// The host's UUID
+        host: HostId,
+    },
+    #[command(about = about(Call::HostRevoke))]
+    #[expect(missing_docs, reason = "the API's table says it")]
+    Revoke {
+        /// The host's UUID
+        host: HostId,
+    },
+    /// Have a host join again, with other certificates, and print the command to run on it
+    Join {
+        /// The host's UUID
+        host: HostId,
+    },
 }
 
 impl Command {
@@ -56,12 +77,30 @@ impl Command {
             Self::Add { name, address } => {
                 let wish = Record::new().with("name", name).with("address", address);
                 let host = ask.client.one(Call::HostCreate, &[], &wish).await?;
-                let bundle = host.value("bundle").unwrap_or_default().trim_end();
-                ask.screen.bytes(
-                    format!("elasticstack-agent join <<'END_OF_BUNDLE'\n{bundle}\nEND_OF_BUNDLE\n")
-                        .as_bytes(),
-                )
+                ask.screen.bytes(joining(&host).as_bytes())
+            }
+            Self::Close { host } => {
+                let change = Record::new().with("placements", "closed");
+                ask.one(Call::HostSet, &[&host.to_string()], &change).await
+            }
+            Self::Open { host } => {
+                let change = Record::new().with("placements", "open");
+                ask.one(Call::HostSet, &[&host.to_string()], &change).await
+            }
+            Self::Revoke { host } => {
+                ask.one(Call::HostRevoke, &[&host.to_string()], &Record::new()).await
+            }
+            Self::Join { host } => {
+                let path = host.to_string();
+                let host = ask.client.one(Call::HostJoin, &[&path], &Record::new()).await?;
+                ask.screen.bytes(joining(&host).as_bytes())
             }
         }
     }
+}
+
+/// The command that joins the host whose bundle this is.
+fn joining(host: &Record) -> String {
+    let bundle = host.value("bundle").unwrap_or_default().trim_end();
+    format!("elasticstack-agent join <<'END_OF_BUNDLE'\n{bundle}\nEND_OF_BUNDLE\n")
 }

@@ -14,6 +14,8 @@ pub enum Of {
     Drive,
     /// A server's.
     Server,
+    /// A snapshot's.
+    Snapshot,
 }
 
 /// Lists the keys.
@@ -24,6 +26,7 @@ pub fn run(of: Of, screen: &mut Screen<'_>) -> Result<()> {
     let object = match of {
         Of::Drive => Object::Drive,
         Of::Server => Object::Server,
+        Of::Snapshot => Object::Snapshot,
     };
     let mut table = Table::with_headings(&["key", "given", "meaning"]);
     for key in KEYS.iter().filter(|key| key.objects.contains(&object)) {

@@ -85,6 +85,41 @@ impl<'a> Screen<'a> {
         }
     }
 
+    /// Shows the headings of columns whose rows come one by one.
+    ///
+    /// # Errors
+    /// `Output`.
+    pub fn headings(&mut self, columns: &[(&str, usize)]) -> Result<()> {
+        if self.form == Form::Json {
+            return Ok(());
+        }
+        self.cells(columns.iter().map(|(column, width)| (column.to_uppercase(), *width)))
+    }
+
+    /// Shows one object as a row, each column so wide at least; in JSON as a line with everything.
+    ///
+    /// # Errors
+    /// `Output`.
+    pub fn row(
+        &mut self,
+        object: Object,
+        columns: &[(&str, usize)],
+        record: &Record,
+    ) -> Result<()> {
+        if self.form == Form::Json {
+            writeln!(self.out, "{}", record.to_json(object))?;
+            return Ok(self.out.flush()?);
+        }
+        let cell = |column: &str| printable(record.value(column).unwrap_or("-"));
+        self.cells(columns.iter().map(|(column, width)| (cell(column), *width)))
+    }
+
+    fn cells(&mut self, cells: impl Iterator<Item = (String, usize)>) -> Result<()> {
+        let line: String = cells.map(|(cell, width)| format!("{cell:<width$}  ")).collect();
+        writeln!(self.out, "{}", line.trim_end())?;
+        Ok(self.out.flush()?)
+    }
+
     /// Says that something was done to `id`: a sentence, or in JSON the id under `key`.
     ///
     /// # Errors

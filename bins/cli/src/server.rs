@@ -11,6 +11,7 @@ use elasticstack_core::wire::calls::Call;
 use elasticstack_core::wire::keys::Object;
 use elasticstack_core::wire::record::Record;
 
+use crate::account;
 use crate::ask::Ask;
 use crate::command::about;
 use crate::failure::Result;
@@ -58,6 +59,9 @@ pub enum Command {
     #[command(about = about(Call::ServerDestroy))]
     #[expect(missing_docs, reason = "the API's table says it")]
     Destroy { server: ServerId },
+    #[command(about = "A websocket's URL that shows its screen, good once and for 60 s")]
+    #[expect(missing_docs, reason = "the attribute says it")]
+    Console { server: ServerId },
     #[command(about = about(Call::ServerSerial))]
     #[expect(missing_docs, reason = "the API's table says it")]
     Serial { server: ServerId },
@@ -123,6 +127,13 @@ impl Command {
             }
             Self::Reset { server } => act(ask, Call::ServerReset, server, "reset").await,
             Self::Destroy { server } => act(ask, Call::ServerDestroy, server, "destroyed").await,
+            Self::Console { server } => {
+                let call = Call::ServerConsole;
+                let ticket = client.one(call, &[&server.to_string()], &Record::new()).await?;
+                let path = ticket.value("path").unwrap_or_default();
+                let url = account::websocket(path)?;
+                ask.screen.record(Object::Console, &ticket.with("url", url))
+            }
             Self::Serial { server } => {
                 let log = client.read(Call::ServerSerial, &[&server.to_string()]).await?;
                 ask.screen.log(&log)

@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail like its tests")]
 
 use std::collections::VecDeque;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
 use std::process::{Command as Process, ExitCode};
 use std::sync::{Arc, Mutex};
 
@@ -18,6 +20,8 @@ use http::{Request, Response};
 const ACCOUNT: &str = "5b0e3c52-0000-4000-8000-00000000a001";
 const DRIVE: &str = "5b0e3c52-0000-4000-8000-00000000d001";
 const SOURCE: &str = "5b0e3c52-0000-4000-8000-00000000d002";
+const SNAPSHOT: &str = "5b0e3c52-0000-4000-8000-00000000f001";
+const HOST: &str = "5b0e3c52-0000-4000-8000-00000000b001";
 const SERVER: &str = "5b0e3c52-0000-4000-8000-00000000e001";
 
 /// Answers in order, and notes what was asked: the method, the path and the body's length or text.
@@ -29,8 +33,9 @@ struct Script {
 
 impl Script {
     fn of(answers: impl IntoIterator<Item = (u16, &'static str)>) -> Arc<Self> {
-        let answers = answers.into_iter().map(|(status, body)| {
+        let answers = answers.into_iter().zip(1..).map(|((status, body), number)| {
             let mut answer = Response::builder().status(status);
+            answer = answer.header("events-cursor", format!("0.{number}.1"));
             let mut body = body;
             if let Some((error, sentence)) = body.split_once('|') {
                 answer = answer.header("x-elastic-error", error);
@@ -137,6 +142,46 @@ async fn a_server_is_created_from_human_units_and_boots_from_its_first_drive() {
     );
 }
 
+#[tokio::test]
+async fn a_snapshot_is_taken_restored_and_destroyed() {
+    let taken = r#"{"snapshot":"5b0e3c52-0000-4000-8000-00000000f001","size":4194304}"#;
+    let script = Script::of([(200, taken), (200, taken), (204, "")]);
+    let ended = command(&script, &["snapshot", "create", DRIVE, "--name", "before"]).await;
+    assert_eq!(ended.out, "size      4 MiB\nsnapshot  5b0e3c52-0000-4000-8000-00000000f001\n");
+    command(&script, &["snapshot", "restore", SNAPSHOT]).await;
+    let ended = command(&script, &["snapshot", "destroy", SNAPSHOT]).await;
+    assert_eq!(ended.out, format!("snapshot {SNAPSHOT}: destroyed\n"));
+    assert_eq!(
+        script.asked(),
+        [
+            format!("POST /drives/{DRIVE}/snapshot {{\"name\":\"before\"}}"),
+            format!("POST /snapshots/{SNAPSHOT}/restore {{}}"),
+            format!("POST /snapshots/{SNAPSHOT}/destroy"),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_host_is_closed_opened_revoked_and_joined_again() {
+    let script =
+        Script::of([(200, "{}"), (200, "{}"), (200, "{}"), (200, r#"{"bundle":"PEM\n"}"#)]);
+    for word in ["close", "open", "revoke"] {
+        let ended = command(&script, &["host", word, HOST]).await;
+        assert_eq!(ended.status, ExitCode::SUCCESS, "{word}: {}", ended.err);
+    }
+    let ended = command(&script, &["host", "join", HOST]).await;
+    assert_eq!(ended.out, "elasticstack-agent join <<'END_OF_BUNDLE'\nPEM\nEND_OF_BUNDLE\n");
+    assert_eq!(
+        script.asked(),
+        [
+            format!("POST /hosts/{HOST}/set {{\"placements\":\"closed\"}}"),
+            format!("POST /hosts/{HOST}/set {{\"placements\":\"open\"}}"),
+            format!("POST /hosts/{HOST}/revoke {{}}"),
+            format!("POST /hosts/{HOST}/join {{}}"),
+        ]
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn waiting_for_an_image_shows_how_far_it_is_and_why_it_failed() {
     let steps = [(200, "{}"), (200, r#"{"imaging":"queued"}"#), (200, r#"{"imaging":"37%"}"#)];
@@ -206,6 +251,59 @@ async fn a_download_goes_on_where_it_broke_off_and_a_short_answer_is_no_success(
     assert!(ended.err.contains("sent 2 of 3 bytes"), "{}", ended.err);
 }
 
+const EVENT: &str = r#"[{"at":1,"cursor":"1.2.0","event":"changed","id":"5b0e3c52-0000-4000-8000-00000000e001","object":"server","status":"active"}]"#;
+
+#[tokio::test]
+async fn events_are_listed_from_a_cursor_on() {
+    let script = Script::of([(200, EVENT)]);
+    let ended = command(&script, &["events", "--all", "--after", "1.1.0"]).await;
+    assert_eq!(
+        ended.out,
+        "\
+AT  OBJECT  ID                                    EVENT    STATUS  CURSOR
+1   server  5b0e3c52-0000-4000-8000-00000000e001  changed  active  1.2.0
+"
+    );
+    assert_eq!(script.asked(), ["GET /events/info/all?limit=10000&after=1.1.0"]);
+    let ended = command(&Script::of([(200, EVENT)]), &["events", "--json"]).await;
+    let list: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!(list[0]["at"], 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn following_goes_on_behind_what_it_has_shown_also_when_the_server_was_away() {
+    let answers = [
+        (200, "[]"),
+        (200, EVENT),
+        (503, "busy code=unavailable|it is away"),
+        (200, EVENT),
+        (400, "usage code=cursor_lost field=after|begin anew"),
+    ];
+    let script = Script::of(answers);
+    let ended = command(&script, &["events", "--follow"]).await;
+    let row = format!("{:<16}  server   {SERVER}  changed    active    1.2.0", 1);
+    let headings = ended.out.lines().next().unwrap();
+    assert_eq!(
+        headings.split_whitespace().collect::<Vec<_>>().join(" "),
+        "AT OBJECT ID EVENT STATUS CURSOR"
+    );
+    assert_eq!(ended.out.lines().skip(1).collect::<Vec<_>>(), [&row, &row]);
+    assert!(ended.err.contains("it is away: trying again from 0.2.1 on"), "{}", ended.err);
+    assert_eq!(ended.status, ExitCode::from(1));
+    assert_eq!(
+        script.asked(),
+        [
+            "GET /events/info?after=now",
+            "GET /events/info?after=0.1.1&wait=60",
+            "GET /events/info?after=0.2.1&wait=60",
+            "GET /events/info?after=0.2.1&wait=60",
+            "GET /events/info?after=0.4.1&wait=60",
+        ]
+    );
+    let ended = command(&Script::of(answers), &["events", "--follow", "--json"]).await;
+    assert_eq!(ended.out.lines().count(), 2, "one a line: {}", ended.out);
+}
+
 #[tokio::test]
 async fn refusals_are_a_sentence_a_code_and_a_status() {
     for (answer, line, status) in [
@@ -231,6 +329,29 @@ fn process(arguments: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, St
         .unwrap();
     let text = [output.stdout, output.stderr].concat();
     (output.status.code(), String::from_utf8(text).unwrap())
+}
+
+#[test]
+fn a_servers_screen_is_a_url_on_the_address_of_the_api() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let api = std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        let mut asked = String::new();
+        BufReader::new(&stream).read_line(&mut asked).unwrap();
+        let ticket = r#"{"ticket":"t","path":"/console/t","expires":9}"#;
+        let length = ticket.len();
+        write!(&stream, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{ticket}").unwrap();
+        asked
+    });
+    let account = format!("{ACCOUNT}:canary");
+    let environment = [("EHURI", address.as_str()), ("EHAUTH", account.as_str())];
+    let (status, text) = process(&["server", "console", SERVER, "--json"], &environment);
+    assert_eq!(status, Some(0), "{text}");
+    let shown: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(shown["url"], format!("{}/console/t", address.replace("http", "ws")));
+    let asked = api.join().unwrap();
+    assert!(asked.starts_with(&format!("POST /servers/{SERVER}/console ")), "{asked}");
 }
 
 #[test]

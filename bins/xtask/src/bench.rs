@@ -14,22 +14,35 @@ use crate::{image, process, tools};
 #[derive(clap::Args)]
 pub(crate) struct Args {
     name: Bench,
+    /// What else the measuring program is told, such as `-- --small`
+    #[arg(last = true)]
+    options: Vec<String>,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Bench {
     /// Starting a server beside QEMU by hand, creating drives, and doing nothing
     Start,
-    /// Deciding where drives and servers go, on fleets of 10, 100 and 1,000 hosts
+    /// Deciding where drives and servers go, on fleets of 10, 100 and 1,000 hosts, and the calls
+    /// that do, on both databases
     Place,
+    /// The control plane with 1,250 agents and 20,000 servers, on both databases
+    Scale,
 }
 
 /// Starts the product, where one is measured, and measures; the table is the measuring program's own output.
 pub(crate) fn run(args: &Args) -> Result<()> {
     match args.name {
         Bench::Start => start(),
-        Bench::Place => process::run(benches("run")?.args(["--", "place"])),
+        Bench::Place => measured("place", &args.options),
+        Bench::Scale => measured("scale", &args.options),
     }
+}
+
+/// What needs no product and brings up what it measures.
+fn measured(name: &str, options: &[String]) -> Result<()> {
+    tools::ensure_databases()?;
+    process::run(benches("run")?.args(["--", name]).args(options))
 }
 
 fn start() -> Result<()> {

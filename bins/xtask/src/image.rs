@@ -1,20 +1,24 @@
-//! Builds `tiny`, the standard drive that the smoke run and the tests boot: Debian's own kernel, a
-//! busybox userland and a BIOS boot loader on a small disk, made without root.
+//! Builds the standard drives that a cloud on this machine offers, without root, and keeps them in a
+//! cache.
 //!
-//! Owns the cache: when a build is due, and how it is published. What the guest does, and the blocks
-//! it reads and writes, is a public contract: `docs/tiny.md`.
+//! Owns the cache: which images there are, when a build is due, and how one is published. What a
+//! guest of `tiny` does is a public contract, `docs/tiny.md`; the others are in `docs/images.md`.
 //!
 //! Invariants:
-//! - `tiny.json` is written last and removed first, so an image whose manifest exists is whole,
+//! - `NAME.json` is written last and removed first, so an image whose manifest exists is whole,
 //!   whenever a build was killed.
-//! - The same inputs give the same bytes; a build is due only when an input changed.
+//! - A build is due only when an input changed.
 //! - One build at a time in a cache: the others wait for its lock and then find its work done.
 
 mod debian;
+mod debian_12;
 mod disk;
 mod initramfs;
+mod ipxe;
+mod tiny;
 mod workshop;
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -24,130 +28,214 @@ use sha2::{Digest, Sha256};
 
 use crate::process;
 
-use debian::{Candidates, Package};
 use workshop::{Workshop, discard, output};
 
-/// The name customers see. It starts with the family of the operating system because clients take
-/// the family from there.
-const NAME: &str = "Debian Linux 12 tiny";
+/// What every image's builder has in common. The builder itself is an input: a change to it makes a
+/// new image.
+const BUILDER: [&str; 3] =
+    [include_str!("image.rs"), include_str!("image/debian.rs"), include_str!("image/workshop.rs")];
 
-/// The drive's id, the same on every cloud that offers `tiny`.
-const DRIVE: &str = "3f8a6c1e-5b0d-4e7a-9c42-74696e790001";
-
-/// The first program in the guest, and nearly the only one.
-const INIT: &str = include_str!("image/init");
-
-/// The builder itself is an input: a change to any of these makes a new image.
-const BUILDER: [&str; 6] = [
-    include_str!("image.rs"),
-    include_str!("image/debian.rs"),
-    include_str!("image/disk.rs"),
-    include_str!("image/initramfs.rs"),
-    include_str!("image/workshop.rs"),
-    INIT,
-];
+/// The images, by the names of their files.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Image {
+    /// A kernel and a task, in a few MiB
+    #[default]
+    Tiny,
+    /// Debian 12 with cloud-init and sshd
+    #[value(name = "debian-12")]
+    Debian12,
+    /// A CD that boots from the network
+    Ipxe,
+    /// The same on a disk, with a script
+    IpxeDisk,
+}
 
 /// The command line of `cargo xtask image`.
 #[derive(clap::Args, Debug, Default)]
 pub(crate) struct Args {
+    /// Which image
+    #[arg(value_enum, default_value_t)]
+    pub(crate) image: Image,
     /// Where packages and images are kept [default: ~/.cache/elasticstack]
     #[arg(long, value_name = "DIR")]
-    cache: Option<PathBuf>,
+    pub(crate) cache: Option<PathBuf>,
 }
 
-/// What `tiny.json` says of the image beside it, in the API's own words for a standard drive.
+/// What a manifest says of the image beside it, in the API's own words for a standard drive.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Manifest {
     name: String,
     drive: String,
     media: String,
-    format: String,
+    /// `gzip` for a disk; a CD is as it is.
+    format: Option<String>,
     /// Bytes of the disk once unpacked, a multiple of 4 MiB.
-    rawsize: u64,
-    /// Bytes of `tiny.gz`.
+    rawsize: Option<u64>,
+    /// Whether a guest that boots it listens to cloud-init's keys.
+    cloud_init: bool,
+    /// Bytes of the image's file.
     size: u64,
-    /// Of `tiny.gz`, in hex.
+    /// Of the image's file, in hex.
     sha256: String,
     inputs: Inputs,
 }
 
-/// All that decides the image's bytes.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-struct Inputs {
-    kernel: String,
-    busybox: String,
-    syslinux: String,
-    builder: String,
+/// All that decides an image's bytes, or stands for it.
+type Inputs = BTreeMap<String, String>;
+
+/// A finished image that is not in its place yet.
+struct Draft {
+    file: PathBuf,
+    /// Bytes once unpacked, if it is packed.
+    rawsize: Option<u64>,
 }
 
-/// Makes sure the cache holds a current `tiny`, and returns the path of `images/tiny.gz`, which has
-/// its manifest, `tiny.json`, beside it.
+impl Image {
+    const ALL: [Self; 4] = [Self::Tiny, Self::Debian12, Self::Ipxe, Self::IpxeDisk];
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Tiny => "tiny",
+            Self::Debian12 => "debian-12",
+            Self::Ipxe => "ipxe",
+            Self::IpxeDisk => "ipxe-disk",
+        }
+    }
+
+    /// The name customers see. It starts with the family of the operating system because clients
+    /// take the family from there.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Tiny => "Debian Linux 12 tiny",
+            Self::Debian12 => "Debian Linux 12",
+            Self::Ipxe => "iPXE CD",
+            Self::IpxeDisk => "iPXE disk",
+        }
+    }
+
+    /// The drive's id, the same on every cloud that offers the image.
+    const fn drive(self) -> &'static str {
+        match self {
+            Self::Tiny => "3f8a6c1e-5b0d-4e7a-9c42-74696e790001",
+            Self::Debian12 => "3f8a6c1e-5b0d-4e7a-9c42-646562313201",
+            Self::Ipxe => "3f8a6c1e-5b0d-4e7a-9c42-697078650001",
+            Self::IpxeDisk => "3f8a6c1e-5b0d-4e7a-9c42-697078650002",
+        }
+    }
+
+    const fn extension(self) -> &'static str {
+        match self {
+            Self::Tiny | Self::Debian12 | Self::IpxeDisk => "gz",
+            Self::Ipxe => "iso",
+        }
+    }
+
+    const fn media(self) -> &'static str {
+        match self {
+            Self::Tiny | Self::Debian12 | Self::IpxeDisk => "disk",
+            Self::Ipxe => "cdrom",
+        }
+    }
+
+    const fn tools(self) -> workshop::Tools {
+        match self {
+            Self::Tiny => tiny::TOOLS,
+            Self::Debian12 => debian_12::TOOLS,
+            Self::Ipxe | Self::IpxeDisk => ipxe::TOOLS,
+        }
+    }
+
+    fn inputs(self, workshop: &Workshop) -> Result<Inputs> {
+        match self {
+            Self::Tiny => tiny::inputs(workshop),
+            Self::Debian12 => debian_12::inputs(workshop),
+            Self::Ipxe | Self::IpxeDisk => ipxe::inputs(workshop),
+        }
+    }
+
+    fn build(self, workshop: &Workshop, debs: &Path) -> Result<Draft> {
+        match self {
+            Self::Tiny => tiny::build(workshop, debs),
+            Self::Debian12 => debian_12::build(workshop),
+            Self::Ipxe => ipxe::build(workshop, debs),
+            Self::IpxeDisk => ipxe::build_disk(workshop, debs),
+        }
+    }
+}
+
+/// Makes sure the cache holds a current image, and returns its path, such as `images/tiny.gz`; its
+/// manifest, `tiny.json`, is beside it.
 ///
 /// # Errors
 /// A tool is not installed, apt does not know or cannot fetch a package, or the cache is not writable.
 pub(crate) fn run(args: Args) -> Result<PathBuf> {
-    workshop::check()?;
-    let cache = match args.cache {
+    let Args { image, cache } = args;
+    workshop::check(image.word(), image.tools())?;
+    let cache = match cache {
         Some(cache) => cache,
         None => process::cache_dir()?,
     };
     let workshop = Workshop::open(&cache)?;
     let images = cache.join("images");
     fs::create_dir_all(&images).with_context(|| format!("create {}", images.display()))?;
-    let Candidates { kernel, busybox } = debian::candidates(&workshop)?;
-    let inputs = Inputs {
-        kernel: kernel.to_string(),
-        busybox: busybox.to_string(),
-        syslinux: debian::installed_version(&workshop, "syslinux")?,
-        builder: hex(&Sha256::digest(BUILDER.concat())),
-    };
-    if !is_current(&images, &inputs) {
-        eprintln!("building tiny from {kernel} and {busybox}");
-        let raw = build(&workshop, &cache.join("debs"), &kernel, &busybox)?;
-        publish(&workshop, &images, &raw, inputs)?;
+    let inputs = image.inputs(&workshop)?;
+    if !is_current(&images, image, &inputs) {
+        let from: Vec<_> = inputs.iter().filter(|(what, _)| *what != "builder").collect();
+        eprintln!("building {} from {from:?}", image.word());
+        let draft = image.build(&workshop, &cache.join("debs"))?;
+        publish(&workshop, &images, image, &draft, inputs)?;
     }
     workshop.close()?;
-    Ok(images.join("tiny.gz"))
+    Ok(images.join(image.word()).with_added_extension(image.extension()))
 }
 
-fn is_current(images: &Path, inputs: &Inputs) -> bool {
-    let Ok(text) = fs::read(images.join("tiny.json")) else { return false };
+/// The images that the cache holds, current or not.
+///
+/// # Errors
+/// There is no home for a cache.
+pub(crate) fn present() -> Result<Vec<PathBuf>> {
+    let images = process::cache_dir()?.join("images");
+    let path = |image: Image| images.join(image.word()).with_added_extension(image.extension());
+    let is_whole = |path: &PathBuf| path.with_extension("json").exists();
+    Ok(Image::ALL.into_iter().map(path).filter(is_whole).collect())
+}
+
+fn is_current(images: &Path, image: Image, inputs: &Inputs) -> bool {
+    let path = images.join(image.word());
+    let Ok(text) = fs::read(path.with_added_extension("json")) else { return false };
     let Ok(manifest) = serde_json::from_slice::<Manifest>(&text) else { return false };
-    let size = fs::metadata(images.join("tiny.gz")).map(|meta| meta.len());
+    let size = fs::metadata(path.with_added_extension(image.extension())).map(|meta| meta.len());
     manifest.inputs == *inputs && size.is_ok_and(|size| size == manifest.size)
 }
 
-/// Makes the raw disk, and returns its path.
-fn build(workshop: &Workshop, debs: &Path, kernel: &Package, busybox: &Package) -> Result<PathBuf> {
-    let release = kernel.kernel_release()?;
-    let kernel_root = kernel.unpack(workshop, debs)?;
-    let busybox = busybox.unpack(workshop, debs)?.join("bin/busybox");
-    let archive = initramfs::make(workshop, &kernel_root, release, &busybox, INIT)?;
-    let initramfs = gzip(workshop, &workshop.write("initrd", &archive)?)?;
-    disk::make(workshop, &kernel_root.join(format!("boot/vmlinuz-{release}")), &initramfs)
-}
-
 /// Puts the image in its place: out with the old manifest, in with the image, then its manifest.
-fn publish(workshop: &Workshop, images: &Path, raw: &Path, inputs: Inputs) -> Result<()> {
-    let rawsize = fs::metadata(raw).with_context(|| format!("look at {}", raw.display()))?.len();
-    let packed = gzip(workshop, raw)?;
-    let size = fs::metadata(&packed)?.len();
-    let sum = output(workshop.command("sha256sum")?.arg(&packed))?;
+fn publish(
+    workshop: &Workshop,
+    images: &Path,
+    image: Image,
+    draft: &Draft,
+    inputs: Inputs,
+) -> Result<()> {
+    let Draft { file, rawsize } = draft;
+    let size = size_of(file)?;
+    let sum = output(workshop.command("sha256sum")?.arg(file))?;
     let manifest = Manifest {
-        name: NAME.to_owned(),
-        drive: DRIVE.to_owned(),
-        media: "disk".to_owned(),
-        format: "gzip".to_owned(),
-        rawsize,
+        name: image.name().to_owned(),
+        drive: image.drive().to_owned(),
+        media: image.media().to_owned(),
+        format: rawsize.map(|_| "gzip".to_owned()),
+        rawsize: *rawsize,
+        cloud_init: image == Image::Debian12,
         size,
         sha256: sum.split_whitespace().next().unwrap_or_default().to_owned(),
         inputs,
     };
+    let word = image.word();
     let text = serde_json::to_string_pretty(&manifest)? + "\n";
-    let draft = workshop.write("tiny.json", text.as_bytes())?;
-    discard(&images.join("tiny.json"))?;
-    place(&packed, images, "tiny.gz")?;
-    place(&draft, images, "tiny.json")
+    let draft = workshop.write(&format!("{word}.json"), text.as_bytes())?;
+    discard(&images.join(format!("{word}.json")))?;
+    place(file, images, &format!("{word}.{}", image.extension()))?;
+    place(&draft, images, &format!("{word}.json"))
 }
 
 /// Renames a finished draft into `images` once it is durable there.
@@ -160,11 +248,27 @@ fn place(draft: &Path, images: &Path, name: &str) -> Result<()> {
     placed.with_context(|| format!("put {} in its place", target.display()))
 }
 
+/// Packs a raw disk.
+fn packed(workshop: &Workshop, raw: &Path) -> Result<Draft> {
+    let rawsize = Some(size_of(raw)?);
+    Ok(Draft { file: gzip(workshop, raw)?, rawsize })
+}
+
 /// Packs a file, without its name or time so that equal input gives equal output, and returns the
 /// packed file's path. A program, because a library would be slow in xtask, which is never optimized.
 fn gzip(workshop: &Workshop, file: &Path) -> Result<PathBuf> {
     output(workshop.command("gzip")?.args(["-9", "--no-name"]).arg(file))?;
     Ok(file.with_added_extension("gz"))
+}
+
+fn size_of(file: &Path) -> Result<u64> {
+    Ok(fs::metadata(file).with_context(|| format!("look at {}", file.display()))?.len())
+}
+
+/// A digest of what all builders share and of what one has of its own.
+fn builder(own: &[&str]) -> (String, String) {
+    let text = BUILDER.concat() + &own.concat();
+    ("builder".to_owned(), hex(&Sha256::digest(text)))
 }
 
 fn hex(bytes: &[u8]) -> String {

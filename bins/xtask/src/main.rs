@@ -35,7 +35,7 @@ enum Command {
     Test(stages::Args),
     /// Check the crates' edges and the house rules of the tree
     Layers(layers::Args),
-    /// Build the standard drive `tiny` in the cache, if it is not there
+    /// Build a standard drive in the cache, if it is not there
     Image(image::Args),
     /// Let an outside program judge the running product
     Judge(judge::Args),
@@ -54,7 +54,9 @@ fn main() -> ExitCode {
         Command::Up(args) => up::run(&args),
         Command::Test(args) => stages::run(&args),
         Command::Layers(args) => layers::run(&args),
-        Command::Image(args) => image::run(args).map(|path| println!("{}", path.display())),
+        Command::Image(args) => tools::ensure_for_image(args.image)
+            .and_then(|()| image::run(args))
+            .map(|path| println!("{}", path.display())),
         Command::Judge(args) => judge::run(&args),
         Command::Storm(args) => storm::run(&args),
         Command::KitReport => kit_report::run(),

@@ -85,7 +85,7 @@ impl Product {
             panel: Some(free),
             ..up::Args::default()
         };
-        let program = Program::start(&mut up::allinone(&args, profile, image)?)?;
+        let program = Program::start(&mut up::allinone(&args, profile, &[image])?)?;
         Ok(Self { program, data_dir })
     }
 

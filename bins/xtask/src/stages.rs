@@ -8,8 +8,9 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::image::{self, Image};
 use crate::layers::{self, graph};
-use crate::{browser, fuzz, image, judge, process, storm, tools, up};
+use crate::{browser, fuzz, judge, process, storm, tools, up};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -47,8 +48,13 @@ const STAGES: &[Stage] = &[
     always("core", "elasticstack-core builds alone and without tokio", core),
     always("doc", "the documentation builds without a warning", doc),
     always("doctest", "the examples in the documentation run", doctest),
-    always("image", "the standard drive `tiny` is built", image),
+    always("image", "the small standard drives are built", image),
     always("smoke", "a guest boots, reads, writes and ends, through the public API", up::smoke),
+    always(
+        "debian-12",
+        "a full Debian's cloud-init does its job on a real guest",
+        up::smoke_debian,
+    ),
     always("libcloud", "an old client is content, on a real guest", judge::libcloud),
     always("curl", "the old shell scripts' uploads, cuts and downloads hold", judge::curl),
     always("schemathesis", "what the API's description allows and forbids is so", judge::daily)
@@ -58,6 +64,11 @@ const STAGES: &[Stage] = &[
         .or_by_night(storm::nightly),
     nightly("features", "every feature of every library builds alone", features),
     nightly("deny", "bans, licences and sources of all dependencies", deny),
+    nightly(
+        "crashes",
+        "killed at any point of any call, the end is the same, in every way",
+        crashes,
+    ),
     nightly("fuzz", "no bytes from outside make a parser fail", fuzz::run),
     always("nextest", "every test, none skipped", nextest),
 ];
@@ -147,7 +158,10 @@ fn doctest() -> Result<()> {
 }
 
 fn image() -> Result<()> {
-    image::run(image::Args::default()).map(|_| ())
+    for image in [Image::Tiny, Image::Ipxe, Image::IpxeDisk] {
+        image::run(image::Args { image, cache: None })?;
+    }
+    Ok(())
 }
 
 fn features() -> Result<()> {
@@ -178,6 +192,14 @@ fn deny() -> Result<()> {
         "licenses",
         "sources",
     ])?)
+}
+
+fn crashes() -> Result<()> {
+    tools::ensure_nextest()?;
+    let mut nextest = process::cargo(["nextest", "run", "--locked"])?;
+    nextest.args(["-p", "elasticstack-bin-allinone", "--test", "simulated"]);
+    nextest.args(["--profile", "nightly", "--run-ignored", "all"]);
+    process::run(nextest.env("ELASTICSTACK_LONG_TESTS", "1"))
 }
 
 fn nextest() -> Result<()> {

@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::image::Image;
 use crate::process;
 
 /// Debian's names, each with what it is for.
@@ -24,10 +25,17 @@ const PACKAGES: Packages = &[
     ("syslinux-common", "boot loader modules of `tiny`"),
 ];
 
-const TESTS: Packages = &[
-    ("postgresql-15", "the second database of the control plane's tests"),
-    ("sqlite3", "looks at the usage of a storm from outside"),
-    ("xfsprogs", "a file system with reflinks, to clone drives on"),
+const DEBIAN_12: Packages = &[
+    ("e2fsprogs", "the file system of `debian-12`"),
+    ("mmdebstrap", "the packages of `debian-12`"),
+    ("uidmap", "many owners in it, without root"),
+];
+
+const TESTS: Packages = &[("xfsprogs", "a file system with reflinks, to clone drives on")];
+
+const DATABASES: Packages = &[
+    ("postgresql-15", "the second database of the control plane"),
+    ("sqlite3", "looks into the first one from outside"),
 ];
 
 const BROWSER: Packages = &[("chromium", "the browser that tries the panel")];
@@ -40,8 +48,14 @@ const DENY: &str = "0.20.2";
 /// Installs every package and tool that the daily stages need and this machine lacks.
 pub(crate) fn ensure() -> Result<()> {
     ensure_packages()?;
+    ensure_databases()?;
     ensure_debian(TESTS)?;
     ensure_nextest()
+}
+
+/// Installs both databases, unless they are there.
+pub(crate) fn ensure_databases() -> Result<()> {
+    ensure_debian(DATABASES)
 }
 
 /// The Debian packages that `up` needs and this machine lacks.
@@ -52,6 +66,14 @@ pub(crate) fn missing_packages() -> Result<Vec<&'static str>> {
 /// Installs the Debian packages that are missing.
 pub(crate) fn ensure_packages() -> Result<()> {
     ensure_debian(PACKAGES)
+}
+
+/// Installs the Debian packages that building an image takes beside those of [`ensure_packages`].
+pub(crate) fn ensure_for_image(image: Image) -> Result<()> {
+    match image {
+        Image::Tiny | Image::Ipxe | Image::IpxeDisk => Ok(()),
+        Image::Debian12 => ensure_debian(DEBIAN_12),
+    }
 }
 
 /// Installs a browser and npm, unless they are there.

@@ -10,13 +10,20 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use crate::{image, process, tools};
+use crate::image::{self, Image};
+use crate::{process, tools};
+
+/// How long the smoke of a full Debian may take, in seconds, unless told.
+const PATIENCE: Option<NonZeroU32> = NonZeroU32::new(1_800);
 
 #[derive(clap::Args, Default)]
 pub(crate) struct Args {
     /// Create a server as a customer would, let its guest prove itself, clean up and exit
     #[arg(long)]
     pub(crate) smoke: bool,
+    /// Offer this image too, built if need be; with --smoke it is the one that proves itself
+    #[arg(long, value_enum, value_name = "IMAGE")]
+    pub(crate) image: Option<Image>,
     /// Where all state is kept
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
@@ -39,8 +46,26 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     print!("{}", outlook(&tools::missing_packages()?, is_built()?, kvm()));
     tools::ensure_packages()?;
-    let image = image::run(image::Args::default())?;
-    process::become_command(&mut allinone(args, Profile::Release, &image)?)
+    let images = images(args)?;
+    process::become_command(&mut allinone(args, Profile::Release, &images)?)
+}
+
+/// The images to offer. A smoke needs the one that it proves; else `tiny` is there, the one asked
+/// for, and what was built before.
+fn images(args: &Args) -> Result<Vec<PathBuf>> {
+    let asked = args.image.unwrap_or_default();
+    tools::ensure_for_image(asked)?;
+    let asked = image::run(image::Args { image: asked, cache: None })?;
+    if args.smoke {
+        return Ok(vec![asked]);
+    }
+    let mut images = vec![image::run(image::Args::default())?];
+    for other in std::iter::once(asked).chain(image::present()?) {
+        if !images.contains(&other) {
+            images.push(other);
+        }
+    }
+    Ok(images)
 }
 
 /// What is going to happen, before it does: installed, built, on which CPU, at which cost.
@@ -88,9 +113,14 @@ fn kvm() -> Result<(), String> {
 
 /// The proof alone, in the profile that the tests build anyway.
 pub(crate) fn smoke() -> Result<()> {
-    let image = image::run(image::Args::default())?;
     let args = Args { smoke: true, ..Args::default() };
-    process::run(&mut allinone(&args, Profile::Dev, &image)?)
+    process::run(&mut allinone(&args, Profile::Dev, &images(&args)?)?)
+}
+
+/// The same of a full Debian.
+pub(crate) fn smoke_debian() -> Result<()> {
+    let args = Args { smoke: true, image: Some(Image::Debian12), ..Args::default() };
+    process::run(&mut allinone(&args, Profile::Dev, &images(&args)?)?)
 }
 
 /// Which of cargo's profiles a program is built in.
@@ -102,13 +132,20 @@ pub(crate) enum Profile {
     Release,
 }
 
-/// The all-in-one program with the flags given and the image as [`image::run`] answers it.
-pub(crate) fn allinone(args: &Args, profile: Profile, image: &Path) -> Result<Command> {
+/// The all-in-one program with the flags given and images as [`image::run`] answers them.
+pub(crate) fn allinone(
+    args: &Args,
+    profile: Profile,
+    images: &[impl AsRef<Path>],
+) -> Result<Command> {
     let mut command = process::cargo(["run", "--quiet", "-p", "elasticstack-bin-allinone"])?;
     if let Profile::Release = profile {
         command.arg("--release");
     }
-    command.args(["--", "--image"]).arg(image.with_extension("json"));
+    command.arg("--");
+    for image in images {
+        command.arg("--image").arg(image.as_ref().with_extension("json"));
+    }
     if args.smoke {
         command.arg("--smoke");
     }
@@ -120,7 +157,9 @@ pub(crate) fn allinone(args: &Args, profile: Profile, image: &Path) -> Result<Co
             command.arg(flag).arg(address.to_string());
         }
     }
-    if let Some(seconds) = args.seconds {
+    // A software CPU takes minutes to boot a whole Debian.
+    let patience = args.image.filter(|image| *image == Image::Debian12).and(PATIENCE);
+    if let Some(seconds) = args.seconds.or(patience) {
         command.arg("--seconds").arg(seconds.to_string());
     }
     if args.keep {

@@ -3,9 +3,9 @@
 //! Invariant: an object that the caller may not touch looks exactly like one that is not there.
 
 use elasticstack_core::prelude::*;
-use elasticstack_core::state::{DriveState, ServerState};
+use elasticstack_core::state::{DriveState, ServerState, SnapshotState};
 
-use crate::db::{DriveRow, ResourceRow, ServerRow};
+use crate::db::{DriveRow, ResourceRow, ServerRow, SnapshotRow, TokenRow};
 
 /// What the caller wants with an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +102,22 @@ impl Guarded for ResourceRow {
     }
 }
 
+impl Guarded for TokenRow {
+    const OBJECT: &'static str = "token";
+
+    fn owner(&self) -> AccountId {
+        self.account
+    }
+
+    fn is_hidden(&self) -> bool {
+        false
+    }
+
+    fn is_open_to(&self, _account: AccountId, _wish: Wish) -> bool {
+        false
+    }
+}
+
 impl Guarded for ServerRow {
     const OBJECT: &'static str = "server";
 
@@ -115,5 +131,92 @@ impl Guarded for ServerRow {
 
     fn is_open_to(&self, _account: AccountId, _wish: Wish) -> bool {
         false
+    }
+}
+
+impl Guarded for SnapshotRow {
+    const OBJECT: &'static str = "snapshot";
+
+    fn owner(&self) -> AccountId {
+        self.account
+    }
+
+    fn is_hidden(&self) -> bool {
+        !SnapshotState::IS_THERE.contains(&self.state)
+    }
+
+    fn is_open_to(&self, _account: AccountId, _wish: Wish) -> bool {
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    /// Statements that read customers' objects and ask nobody: the file, how many, why.
+    const UNASKED: &[(&str, usize, &str)] = &[
+        ("console.rs", 2, "the ticket that is presented, and the token that it was asked with"),
+        ("drives.rs", 2, "an id that was drawn just now, and what its owner waits for"),
+        ("fleet.rs", 1, "what hosts are told"),
+        ("imaging.rs", 1, "what a host reports of its job"),
+        ("ingest.rs", 2, "what hosts report of drives and servers"),
+        ("nics.rs", 1, "whose cards are noted, of all servers, when the database is opened"),
+        ("once.rs", 1, "what its owner waits for, and is asked about afterwards"),
+        ("power.rs", 2, "what its owner waits for"),
+        ("quarantine.rs", 2, "what a host has and an operator decides about"),
+        ("snapshots.rs", 2, "what its owner waits for, and what a host reports"),
+        ("standard.rs", 3, "standard drives, by the operator who publishes them"),
+        ("stock.rs", 5, "what a host tells that it has after a restore"),
+        ("tokens.rs", 1, "the token that is presented, to whoever has its secret"),
+    ];
+
+    /// The statements of a file that read an object by its id, each with the one behind it.
+    fn reads(source: &str) -> Vec<String> {
+        let production = source.split("#[cfg(test)]").next().unwrap_or_default();
+        let plain: String = production.split_whitespace().collect();
+        let statements: Vec<&str> = plain.split(';').collect();
+        let read = |statement: &&[&str]| {
+            let readers = ["tx", "reader", "glance().await?"];
+            let objects = ["drive", "server", "snapshot", "resource", "token", "ticket"];
+            readers.iter().any(|reader| {
+                objects.iter().any(|object| statement[0].contains(&format!("{reader}.{object}(")))
+            })
+        };
+        let padded: Vec<&str> = statements.iter().copied().chain([""]).collect();
+        padded.windows(2).filter(read).map(<[&str]>::concat).collect()
+    }
+
+    #[test]
+    fn every_object_that_is_read_is_asked_for_by_the_one_function() {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/app");
+        let mut found = 0;
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            let reads = reads(&fs::read_to_string(&path).unwrap());
+            let unasked: Vec<_> =
+                reads.iter().filter(|read| !read.contains("permitted(")).collect();
+            let expected = UNASKED.iter().find(|(file, ..)| *file == name);
+            let expected = expected.map_or(0, |(_, count, _)| *count);
+            assert_eq!(unasked.len(), expected, "{name}: {unasked:#?}");
+            found += reads.len();
+        }
+        assert!(found > 30, "only {found} reads are found: they are written another way now");
+    }
+
+    #[test]
+    fn a_read_that_asks_nobody_is_found() {
+        let asked = "let row = permitted(account, tx.drive(id).await?, Wish::Own)?;";
+        let later =
+            "let row = self.db.glance().await?.server(id).await?;\nOk(permitted(a, row, w)?)";
+        let never = "let row = tx\n    .drive(id).await?; Ok(row)";
+        for (source, unasked) in [(asked, 0), (later, 0), (never, 1)] {
+            let reads = reads(source);
+            assert_eq!(reads.len(), 1, "{source}");
+            let found = reads.iter().filter(|read| !read.contains("permitted(")).count();
+            assert_eq!(found, unasked, "{source}");
+        }
     }
 }

@@ -7,12 +7,13 @@
 use elasticstack_core::name::InvalidName;
 use elasticstack_core::prelude::*;
 use elasticstack_core::wire::calls::Scope;
+use elasticstack_core::wire::record::Record;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
 use super::{App, Caller};
-use crate::db::AccountRow;
+use crate::db::{AccountRow, Standing};
 
 /// The account that owns standard drives. It has no key: nobody logs in as it.
 pub const OPERATOR: AccountId =
@@ -34,14 +35,7 @@ impl App {
         email: &str,
         key: &Secret,
     ) -> Result<()> {
-        self.add_account(&AccountRow {
-            account,
-            name: name.clone(),
-            email: email.to_owned(),
-            scope: Scope::Customer,
-            key_hash: hash(key),
-        })
-        .await
+        self.add_account(&new_account(account, name, email, Scope::Customer, hash(key))).await
     }
 
     /// Makes an account of an operator, who may do all that a customer may, and commands hosts.
@@ -55,14 +49,7 @@ impl App {
         name: &Name,
         key: &Secret,
     ) -> Result<()> {
-        self.add_account(&AccountRow {
-            account,
-            name: name.clone(),
-            email: String::new(),
-            scope: Scope::Operator,
-            key_hash: hash(key),
-        })
-        .await
+        self.add_account(&new_account(account, name, "", Scope::Operator, hash(key))).await
     }
 
     async fn add_account(&self, row: &AccountRow) -> Result<()> {
@@ -71,7 +58,7 @@ impl App {
             .write(|tx| {
                 Box::pin(async move {
                     match tx.account(account).await? {
-                        None => tx.insert_account(row).await,
+                        None => tx.save_account(row).await,
                         Some(known) if known.key_hash == row.key_hash => Ok(()),
                         Some(_) => Err(Error::new(
                             ErrorKind::ChangedMeanwhile,
@@ -88,12 +75,12 @@ impl App {
     /// # Errors
     /// `BadCredentials`, whichever of the two is wrong.
     pub async fn authenticate(&self, account: AccountId, key: &Secret) -> Result<Caller> {
-        let known = self.db.read().await?.account(account).await?;
+        let known = self.db.glance().await?.account(account).await?;
         let given = hash(key);
         let kept = known.as_ref().map_or(NO_HASH, |row| row.key_hash.as_str());
         let fits = bool::from(given.as_bytes().ct_eq(kept.as_bytes()));
         match known {
-            Some(row) if fits => Ok(Caller::new(account, row.scope)),
+            Some(row) if fits => Ok(row.caller()),
             Some(_) | None => Err(Error::new(
                 ErrorKind::BadCredentials,
                 "the account's id or its secret key is wrong: send both as HTTP Basic credentials",
@@ -103,28 +90,65 @@ impl App {
 
     /// The operator's account, made when it is first needed.
     pub(super) async fn ensure_operator(&self) -> Result<()> {
-        if self.db.read().await?.account(OPERATOR).await?.is_some() {
+        if self.db.glance().await?.account(OPERATOR).await?.is_some() {
             return Ok(());
         }
-        let row = &AccountRow {
-            account: OPERATOR,
-            name: "operator".parse().map_err(|error: InvalidName| {
-                Error::internal("naming the operator's account").source(error)
-            })?,
-            email: String::new(),
-            scope: Scope::Operator,
-            key_hash: String::new(),
-        };
+        let name = "operator".parse().map_err(|error: InvalidName| {
+            Error::internal("naming the operator's account").source(error)
+        })?;
+        let row = &new_account(OPERATOR, &name, "", Scope::Operator, String::new());
         self.db
             .write(|tx| {
                 Box::pin(async move {
                     match tx.account(OPERATOR).await? {
-                        None => tx.insert_account(row).await,
+                        None => tx.save_account(row).await,
                         Some(_) => Ok(()),
                     }
                 })
             })
             .await
+    }
+}
+
+impl AccountRow {
+    /// Whoever proved that it is his.
+    pub(super) fn caller(&self) -> Caller {
+        Caller::new(self.account, self.scope, self.standing)
+    }
+}
+
+impl Standing {
+    /// Whether the account may change things.
+    ///
+    /// # Errors
+    /// `AccountSuspended`.
+    pub(super) fn check(self) -> Result<()> {
+        match self {
+            Self::Active => Ok(()),
+            Self::Suspended => Err(Error::new(
+                ErrorKind::AccountSuspended,
+                "the account is suspended and changes nothing, what runs goes on: ask your operator",
+            )),
+        }
+    }
+}
+
+/// An account without limits of its own.
+pub(super) fn new_account(
+    account: AccountId,
+    name: &Name,
+    email: &str,
+    scope: Scope,
+    key_hash: String,
+) -> AccountRow {
+    AccountRow {
+        account,
+        name: name.clone(),
+        email: email.to_owned(),
+        scope,
+        key_hash,
+        standing: Standing::Active,
+        quotas: Record::new(),
     }
 }
 

@@ -1,14 +1,16 @@
 //! Deadlines: the way out of every state that something else has to end, by the core's table.
 
-use std::sync::PoisonError;
+use std::collections::BTreeSet;
 
 use elasticstack_core::prelude::*;
 use elasticstack_core::state::{
-    DEADLINES, Deadline, DriveState, HostEvent, HostState, JobState, ServerState, WayOut,
+    DEADLINES, Deadline, DriveState, HostEvent, HostState, JobState, ServerState, SnapshotState,
+    WayOut,
 };
 
-use super::App;
+use super::fleet::Heard;
 use super::power::{power_off, queue};
+use super::{App, snapshots};
 use crate::db::OutboxRow;
 
 impl App {
@@ -21,6 +23,7 @@ impl App {
             match deadline.object {
                 "server" => self.server_deadline(deadline).await?,
                 "drive" => self.drive_deadline(deadline).await?,
+                "snapshot" => self.snapshot_deadline(deadline).await?,
                 "job" => self.job_deadline(deadline).await?,
                 "host" => self.host_deadline(deadline).await?,
                 object => {
@@ -28,7 +31,10 @@ impl App {
                 }
             }
         }
-        self.forget_keys().await
+        self.view.forget_unused(self.now());
+        self.forget_keys().await?;
+        self.forget_tickets().await?;
+        self.forget_events().await
     }
 
     /// The instant since when an object must have been in its state to be overdue now.
@@ -40,7 +46,7 @@ impl App {
     async fn server_deadline(&self, deadline: &Deadline) -> Result<()> {
         let state = state_of(deadline, ServerState::from_word)?;
         let (before, now) = (self.before(deadline), self.now());
-        if self.db.read().await?.servers_overdue(state, before).await?.is_empty() {
+        if self.db.glance().await?.servers_overdue(state, before).await?.is_empty() {
             return Ok(());
         }
         self.db
@@ -71,7 +77,7 @@ impl App {
     async fn drive_deadline(&self, deadline: &Deadline) -> Result<()> {
         let state = state_of(deadline, DriveState::from_word)?;
         let (before, now) = (self.before(deadline), self.now());
-        if self.db.read().await?.drives_overdue(state, before).await?.is_empty() {
+        if self.db.glance().await?.drives_overdue(state, before).await?.is_empty() {
             return Ok(());
         }
         self.db
@@ -89,10 +95,32 @@ impl App {
             .await
     }
 
+    async fn snapshot_deadline(&self, deadline: &Deadline) -> Result<()> {
+        let state = state_of(deadline, SnapshotState::from_word)?;
+        let (before, now) = (self.before(deadline), self.now());
+        if self.db.glance().await?.snapshots_overdue(state, before).await?.is_empty() {
+            return Ok(());
+        }
+        self.db
+            .write(|tx| {
+                Box::pin(async move {
+                    for mut row in tx.snapshots_overdue(state, before).await? {
+                        let snapshot = row.snapshot;
+                        tracing::warn!(%snapshot, %state, "a snapshot is past its deadline");
+                        row.since = now;
+                        snapshots::queue(tx, &row).await?;
+                        tx.save_snapshot(&row).await?;
+                    }
+                    Ok(())
+                })
+            })
+            .await
+    }
+
     async fn job_deadline(&self, deadline: &Deadline) -> Result<()> {
         let state = state_of(deadline, JobState::from_word)?;
         let (before, now) = (self.before(deadline), self.now());
-        if self.db.read().await?.jobs_overdue(state, before).await?.is_empty() {
+        if self.db.glance().await?.jobs_overdue(state, before).await?.is_empty() {
             return Ok(());
         }
         self.db
@@ -112,31 +140,53 @@ impl App {
 
     async fn host_deadline(&self, deadline: &Deadline) -> Result<()> {
         let state = state_of(deadline, HostState::from_word)?;
-        let before = self.before(deadline);
-        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let is_overdue = |host: HostId| *heard.get(&host).unwrap_or(&self.opened) <= before;
-        let hosts = self.db.read().await?.hosts().await?;
-        if !hosts.iter().any(|row| row.state == state && is_overdue(row.host)) {
+        let overdue = &self.hosts_unheard_since(self.before(deadline)).await?;
+        if overdue.is_empty() {
             return Ok(());
         }
         let (owner, now) = (self.db.owner(), self.now());
         self.db
             .write(|tx| {
                 Box::pin(async move {
-                    // Who follows a host is who hears of it.
-                    let of_others = tx.hosts_of_others(owner, now).await?;
-                    for mut row in tx.hosts().await? {
-                        let ours = !of_others.contains(&row.host);
-                        if ours && row.state == state && is_overdue(row.host) {
-                            tracing::warn!(host = %row.host, "a host has fallen silent");
-                            row.state = row.state.step(HostEvent::FellSilent).after(row.state);
+                    // Who follows a host is who hears of it, and who takes it over begins to.
+                    let of_others = tx.hosts_of_others(owner).await?;
+                    for host in overdue.difference(&of_others) {
+                        let Some(mut row) = tx.host(*host).await? else { continue };
+                        if row.state == state {
+                            tracing::warn!(%host, "a host has fallen silent");
+                            row.enter(HostEvent::FellSilent, now);
                             tx.save_host(&row).await?;
                         }
                     }
                     Ok(())
                 })
             })
-            .await
+            .await?;
+        // Until they are heard of again, or their leases come to us.
+        let mut heard = self.heard();
+        for host in overdue {
+            if let Some(heard) = heard.get_mut(host).filter(|heard| heard.at <= now) {
+                heard.is_given_up = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// The hosts that we have not heard of since `before` and not given up.
+    async fn hosts_unheard_since(&self, before: Timestamp) -> Result<BTreeSet<HostId>> {
+        let known = u64::try_from(self.heard().len()).unwrap_or(u64::MAX);
+        let mut reader = self.db.read().await?;
+        if reader.host_count().await? > known {
+            let hosts = reader.hosts().await?;
+            let mut heard = self.heard();
+            for row in hosts {
+                heard.entry(row.host).or_insert(Heard::at(self.opened));
+            }
+        }
+        let unheard = |(host, heard): (&HostId, &Heard)| {
+            (heard.at <= before && !heard.is_given_up).then_some(*host)
+        };
+        Ok(self.heard().iter().filter_map(unheard).collect())
     }
 }
 

@@ -102,11 +102,8 @@ pub(super) fn info(row: &DriveRow, in_use: &InUse) -> Record {
             in_use.claims.iter().map(|claim| claim.holder.to_string()).collect();
         record.set("claimed", holders.join(" "));
     }
-    if let Some(job) = &in_use.job {
-        match job.percent {
-            None => record.set("imaging", "queued"),
-            Some(percent) => record.set("imaging", format!("{percent}%")),
-        }
+    if let Some(imaging) = in_use.job.as_ref().and_then(JobRow::told) {
+        record.set("imaging", imaging);
     }
     if let Some(failed) = &row.failed {
         record.set("failed", failed);

@@ -8,17 +8,20 @@ use std::collections::BTreeSet;
 
 use elasticstack_core::biller::{ChangeKind, Meter};
 use elasticstack_core::prelude::*;
-use elasticstack_core::scheduler::{
-    Constraint, DriveDemand, Inventory, Placement, Refusal, Request, Tier,
-};
-use elasticstack_core::state::{DriveEvent, DriveState};
+use elasticstack_core::scheduler::{Constraint, DriveDemand, Placement, Refusal, Request, Tier};
+use elasticstack_core::state::{DriveEvent, DriveState, SnapshotState};
 use elasticstack_core::wire::internal::{Access, Fault};
 use elasticstack_core::wire::keys::{self, Moment, Object};
 use elasticstack_core::wire::record::Record;
+use uuid::Uuid;
 
 use super::access::{Wish, permitted};
 use super::drive_record::{self, InUse, apply, wanted_access, wanted_size};
-use super::{App, Caller, Page, changed_meanwhile, new_id, no_room};
+use super::rooms::{Placing, Within};
+use super::snapshots::has_snapshots;
+use super::stock::heard;
+use super::view::{Kind, Listed};
+use super::{App, Caller, Page, Quota, changed_meanwhile, new_id, no_room, version};
 use crate::db::{ClaimRow, DriveRow, OutboxRow, Reader, Subject, Writer};
 use crate::usage::{self, Edge, Metered};
 
@@ -72,22 +75,17 @@ impl App {
     /// # Errors
     /// `InvalidValue` for a page that can't be; `Internal`.
     pub async fn drive_ids(&self, caller: &Caller, page: &Page) -> Result<Vec<DriveId>> {
-        let wanted = page.of_drives()?;
-        let rows = self.db.read().await?.drives_of(caller.account, &wanted).await?;
-        Ok(rows.into_iter().map(|row| row.drive).collect())
+        let ids = self.drives_info(caller, page).await?;
+        Ok(ids.ids().map(DriveId::from_uuid).collect())
     }
 
     /// The caller's drives.
     ///
     /// # Errors
     /// As [`App::drive_ids`].
-    pub async fn drives_info(&self, caller: &Caller, page: &Page) -> Result<Vec<Record>> {
-        let mut reader = self.db.read().await?;
-        let mut records = Vec::new();
-        for row in reader.drives_of(caller.account, &page.of_drives()?).await? {
-            records.push(record(&mut reader, caller.account, &row).await?);
-        }
-        Ok(records)
+    pub async fn drives_info(&self, caller: &Caller, page: &Page) -> Result<Listed> {
+        let list = (caller.account, Kind::Drives);
+        self.view.page(&self.db, list, &page.of_drives()?, self.now()).await
     }
 
     /// The ids of the standard drives.
@@ -95,8 +93,8 @@ impl App {
     /// # Errors
     /// As [`App::drive_ids`].
     pub async fn standard_ids(&self, page: &Page) -> Result<Vec<DriveId>> {
-        let rows = self.db.read().await?.standard_drives(&page.of_drives()?).await?;
-        Ok(rows.into_iter().map(|row| row.drive).collect())
+        let drives = self.standard_page(page).await?;
+        Ok(drives.into_iter().map(|(id, _)| DriveId::from_uuid(id)).collect())
     }
 
     /// Standard drives, without who uses them.
@@ -104,8 +102,17 @@ impl App {
     /// # Errors
     /// As [`App::drive_ids`].
     pub async fn standard_info(&self, page: &Page) -> Result<Vec<Record>> {
-        let rows = self.db.read().await?.standard_drives(&page.of_drives()?).await?;
-        Ok(rows.iter().map(|row| drive_record::info(row, &InUse::default())).collect())
+        Ok(self.standard_page(page).await?.into_iter().map(|(_, record)| record).collect())
+    }
+
+    async fn standard_page(&self, page: &Page) -> Result<Vec<(Uuid, Record)>> {
+        let wanted = page.of_drives()?;
+        let rows = self.db.glance().await?.standard_drives().await?;
+        let record = |row: &DriveRow| drive_record::info(row, &InUse::default());
+        let records = rows.iter().map(|row| (*row.drive.as_uuid(), record(row)));
+        Ok(wanted.of(records, |record| {
+            ["status", "name", "tags"].map(|key| record.value(key).unwrap_or_default())
+        }))
     }
 
     /// Makes a drive of zeros and waits until its host has it.
@@ -125,10 +132,10 @@ impl App {
         let change = new.authorize(self).await?;
         let now = self.now();
         let made = self
-            .intend(caller, Subject::Drive(new.drive), |tx| {
+            .intend_placing(caller, Subject::Drive(new.drive), |tx, mut placing| {
                 Box::pin(async move {
-                    let inventory = tx.inventory().await?;
-                    let row = self.begin_drive(tx, new, &[inventory], now, change).await?;
+                    let anywhere = (&mut placing, &[Within::Fleet][..]);
+                    let row = self.begin_drive(tx, new, anywhere, now, change).await?;
                     tx.save_drive(&row).await?;
                     Ok(row)
                 })
@@ -137,13 +144,13 @@ impl App {
         self.await_drive(made).await
     }
 
-    /// Places a new drive in the first of `inventories` that has room, and begins all that goes
+    /// Places a new drive within the first of `places` that has room, and begins all that goes
     /// with it. The caller saves the row.
     pub(super) async fn begin_drive(
         &self,
         tx: &mut Writer<'_>,
         new: &NewDrive,
-        inventories: &[Inventory],
+        (placing, places): (&mut Placing<'_>, &[Within]),
         now: Timestamp,
         change: ChangeId,
     ) -> Result<DriveRow> {
@@ -151,6 +158,8 @@ impl App {
         if known.as_ref().is_some_and(|row| row.state != DriveState::Gone) {
             return Err(changed_meanwhile("drive"));
         }
+        let wanted = [(Quota::Drives, 1), (Quota::Disk, new.size.get())];
+        self.take(tx, new.account, &wanted).await?;
         let mut avoid = BTreeSet::new();
         for id in &new.avoid {
             let avoided = permitted(new.account, tx.drive(*id).await?, Wish::Own);
@@ -161,9 +170,9 @@ impl App {
         let demand = Request::Drive(DriveDemand { size: new.size, tier: Tier::Disk, avoid });
         let mut placed: Result<Placement> =
             Err(Error::internal("a drive was to be placed nowhere"));
-        for inventory in inventories {
-            placed = self.scheduler.place(inventory, &demand).map_err(no_room);
-            if placed.is_ok() {
+        for within in places {
+            placed = placing.place(tx, &demand, *within).await;
+            if placed.as_ref().err().is_none_or(|error| error.kind() != ErrorKind::NoCapacity) {
                 break;
             }
         }
@@ -197,7 +206,7 @@ impl App {
 
     /// Waits until the host has made `asked` true, or the time to answer is up.
     pub(super) async fn await_drive(&self, asked: DriveRow) -> Result<DriveRow> {
-        let mut patience = self.patience();
+        let mut patience = self.patience_for(asked.drive);
         while let Some(mut reader) = patience.look().await? {
             let Some(row) = reader.drive(asked.drive).await? else { continue };
             if row.fault_generation == asked.generation {
@@ -216,9 +225,22 @@ impl App {
     /// # Errors
     /// `NotFound`.
     pub async fn drive_info(&self, caller: &Caller, drive: DriveId) -> Result<Record> {
+        self.drive_seen(caller, drive).await.map(|(record, _)| record)
+    }
+
+    /// One drive of the caller's, or a standard one, and the version that it is at.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub(crate) async fn drive_seen(
+        &self,
+        caller: &Caller,
+        drive: DriveId,
+    ) -> Result<(Record, String)> {
         let mut reader = self.db.read().await?;
         let row = permitted(caller.account, reader.drive(drive).await?, Wish::See)?;
-        record(&mut reader, caller.account, &row).await
+        let record = record(&mut reader, caller.account, &row).await?;
+        Ok((record, version::tag(row.generation, &row.config)))
     }
 
     /// Changes a drive. A new size is waited for; size 0 leaves it.
@@ -232,7 +254,7 @@ impl App {
         drive: DriveId,
         record: &Record,
     ) -> Result<Record> {
-        let seen = self.db.read().await?.drive(drive).await?;
+        let seen = self.db.glance().await?.drive(drive).await?;
         let seen = permitted(caller.account, seen, Wish::Own)?;
         keys::check(Object::Drive, Moment::SetStopped, record)?;
         let size = wanted_size(record)?;
@@ -283,14 +305,21 @@ impl App {
         change: Option<ChangeId>,
     ) -> Result<()> {
         row.state.step(DriveEvent::Use)?;
+        heard(tx, row.host).await?;
         let claims = tx.claims_on(row.drive).await?;
         if !claims.is_empty() {
             return Err(in_use(&claims, "resized").field("size"));
         }
+        let snapshots = tx.snapshots_on(row.drive).await?;
+        if snapshots.iter().any(|snapshot| snapshot.state == SnapshotState::Creating) {
+            let why = "a snapshot of the drive is just being taken: resize it after that";
+            return Err(Error::new(ErrorKind::DriveInUse, why).field("size"));
+        }
+        let wanted = [(Quota::Disk, size.saturating_sub(row.size).get())];
+        self.take(tx, row.account, &wanted).await?;
         let growth = size.saturating_sub(row.size.max(row.seen_size));
-        let inventory = tx.inventory().await?;
-        let arrays = inventory.hosts.iter().flat_map(|host| &host.arrays);
-        let free = arrays.filter(|room| room.array == row.array).map(|room| room.free).next();
+        let arrays = tx.room_of(row.host).await?.map(|room| room.arrays).unwrap_or_default();
+        let free = arrays.iter().find(|room| room.array == row.array).map(|room| room.free);
         let free = free.unwrap_or_default();
         if growth > free {
             let (wanted, available) = (growth.get(), free.get());
@@ -303,7 +332,7 @@ impl App {
         usage::change_quantity(tx, &metered(row), size.get(), edge, change).await
     }
 
-    /// Destroys a drive that nothing uses. It is gone for its owner at once; its room is free when
+    /// Destroys a drive that nothing uses and that has no snapshots. It is gone for its owner at once; its room is free when
     /// its host says so.
     ///
     /// # Errors
@@ -316,6 +345,10 @@ impl App {
                 let claims = tx.claims_on(drive).await?;
                 if !claims.is_empty() {
                     return Err(in_use(&claims, "destroyed"));
+                }
+                let snapshots = tx.snapshots_on(drive).await?;
+                if !snapshots.is_empty() {
+                    return Err(has_snapshots(&snapshots));
                 }
                 tombstone(tx, &mut row, now).await?;
                 tx.save_drive(&row).await

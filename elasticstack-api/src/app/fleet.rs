@@ -3,19 +3,42 @@
 //! Invariant: a document is rendered from the rows when it is asked for, so that what is sent is
 //! always the newest; a host is silent only by its deadline and active again by answering.
 
-use std::collections::BTreeMap;
-use std::sync::PoisonError;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{MutexGuard, PoisonError};
 
 use elasticstack_core::block::ArrayState;
 use elasticstack_core::prelude::*;
-use elasticstack_core::state::{HostEvent, HostState, JobState, ServerState};
+use elasticstack_core::state::{HostEvent, HostState, JobState, ServerState, SnapshotState, Step};
 use elasticstack_core::units::TooManyBytes;
 use elasticstack_core::wire::internal::{
-    Cursor, Document, DriveDocument, Hardware, HostReport, JobDocument, PROTOCOL, ServerDocument,
+    ArrayStatus, Cursor, Document, DriveDocument, Hardware, HostReport, JobDocument, PROTOCOL,
+    ServerDocument, SnapshotDocument,
 };
 
+use super::intake::Word;
 use super::{App, HostRecord};
-use crate::db::{ArrayRow, DriveRow, HostRow, JobRow, OutboxRow, Reader, ServerRow, Writer};
+use crate::db::{
+    ArrayHealth, ArrayRow, DriveRow, HostRow, JobRow, Known, OutboxRow, Placements, Reader,
+    ServerRow, SnapshotRow, Writer,
+};
+
+/// What this process has of a host in memory.
+#[derive(Debug)]
+pub(super) struct Heard {
+    /// When it was heard of last.
+    pub(super) at: Timestamp,
+    /// What it said of itself, once that is taken in and for as long as nothing has happened to
+    /// its row since that it would have to undo by saying it again.
+    pub(super) report: Option<HostReport>,
+    /// Whether its silence has had its consequences.
+    pub(super) is_given_up: bool,
+}
+
+impl Heard {
+    pub(super) const fn at(at: Timestamp) -> Self {
+        Self { at, report: None, is_given_up: false }
+    }
+}
 
 impl App {
     /// Makes a host known, or notes its new name or address.
@@ -23,21 +46,30 @@ impl App {
     /// # Errors
     /// `InvalidValue` if another host has the name.
     pub async fn host_create(&self, host: HostId, name: &Name, address: &str) -> Result<()> {
-        self.db.write(|tx| Box::pin(make_known(tx, host, name, address))).await
+        let now = self.now();
+        self.db.write(|tx| Box::pin(make_known(tx, host, name, address, now))).await
     }
 
-    /// Every host.
+    /// Every host that may be spoken with.
     ///
     /// # Errors
     /// `Internal`.
     pub async fn hosts(&self) -> Result<Vec<HostRecord>> {
-        let rows = self.db.read().await?.hosts().await?;
-        let record = |HostRow { host, name, address, .. }| HostRecord { host, name, address };
-        Ok(rows.into_iter().map(record).collect())
+        let rows = self.db.glance().await?.hosts().await?;
+        let record = |HostRow { host, name, address, known, .. }| {
+            let certificate = match known {
+                Known::ByName => None,
+                Known::By(hash) => Some(hash),
+                Known::Revoked => return None,
+            };
+            Some(HostRecord { host, name, address, certificate })
+        };
+        Ok(rows.into_iter().filter_map(record).collect())
     }
 
     /// Takes in what a host is and has: it is active, and its arrays have so much room. An array
     /// that has failed, or that it no longer tells of, takes nothing new; its drives stay known.
+    /// After a restore it is active only once its stock is taken ([`App::take_stock`]).
     ///
     /// # Errors
     /// `NotFound` for a host that is not known; `Unavailable` for one that speaks a protocol which
@@ -54,61 +86,51 @@ impl App {
             ));
         }
         self.hear(host);
-        let most = i64::MAX.unsigned_abs();
-        let arrays: &BTreeMap<ArrayId, ArrayRow> = &report
-            .arrays
-            .iter()
-            .map(|array| {
-                let capacity = match array.state {
-                    ArrayState::Online => Bytes::try_from(array.capacity.min(most))?,
-                    ArrayState::Failed => Bytes::ZERO,
-                };
-                Ok((array.array, ArrayRow { name: array.name.clone(), capacity }))
-            })
-            .collect::<Result<_, TooManyBytes>>()
-            .map_err(|error| Error::internal("reading a host's arrays").source(error))?;
-        self.db
-            .write(|tx| {
-                Box::pin(async move {
-                    let before = tx.host(host).await?.ok_or_else(|| unknown(host))?;
-                    let mut row = before.clone();
-                    row.state = row.state.step(HostEvent::Answered).after(row.state);
-                    row.cpu = MegaHertz(report.cpu_mhz);
-                    row.memory = MebiBytes(report.memory_mib);
-                    row.accelerator.clone_from(&report.accelerator);
-                    row.cpu_limits.clone_from(&report.cpu_limits);
-                    if row != before {
-                        tx.save_host(&row).await?;
-                    }
-                    let known = tx.arrays_of(host).await?;
-                    for (array, row) in arrays {
-                        let before = known.get(array);
-                        if row.capacity == Bytes::ZERO
-                            && before.is_some_and(|before| before.capacity > Bytes::ZERO)
-                        {
-                            tracing::warn!(%host, %array, "an array takes nothing new");
-                        }
-                        if before != Some(row) {
-                            tx.save_array(host, *array, row).await?;
-                        }
-                    }
-                    for (array, row) in known {
-                        if !arrays.contains_key(&array) && row.capacity > Bytes::ZERO {
-                            tracing::warn!(%host, %array, "a host no longer tells of an array");
-                            let row = ArrayRow { capacity: Bytes::ZERO, ..row };
-                            tx.save_array(host, array, &row).await?;
-                        }
-                    }
-                    Ok(())
-                })
-            })
-            .await
+        self.take_in(host, Word::Host(report.clone())).await?;
+        self.heard().entry(host).or_insert(Heard::at(self.now())).report = Some(report.clone());
+        Ok(())
+    }
+
+    /// As [`App::host_answered`], for a host that we have the lease of: what it said before and is
+    /// taken in already is only noted as a sign of life.
+    ///
+    /// # Errors
+    /// As [`App::host_answered`].
+    pub async fn host_still_answers(&self, host: HostId, report: &HostReport) -> Result<()> {
+        let is_known =
+            self.heard().get(&host).and_then(|heard| heard.report.as_ref()) == Some(report);
+        if !is_known {
+            return self.host_answered(host, report).await;
+        }
+        self.hear(host);
+        Ok(())
     }
 
     /// Notes that a host answered just now.
     pub(super) fn hear(&self, host: HostId) {
         let now = self.now();
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).insert(host, now);
+        let mut all = self.heard();
+        let heard = all.entry(host).or_insert(Heard::at(now));
+        (heard.at, heard.is_given_up) = (now, false);
+    }
+
+    pub(super) fn heard(&self) -> MutexGuard<'_, BTreeMap<HostId, Heard>> {
+        // No code that could panic runs under this lock.
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The hosts for which this process has written down that they must be told something, as
+    /// soon as there is one. Asked for by one task.
+    pub async fn hosts_queued_for(&self) -> BTreeSet<HostId> {
+        self.db.queued_for().await
+    }
+
+    /// How many hosts may be spoken with.
+    ///
+    /// # Errors
+    /// `Unavailable`; `Internal`.
+    pub async fn host_count(&self) -> Result<u64> {
+        self.db.glance().await?.host_count_but_revoked().await
     }
 
     /// The hosts that have documents to be sent.
@@ -116,7 +138,7 @@ impl App {
     /// # Errors
     /// `Unavailable`; `Internal`.
     pub async fn hosts_to_tell(&self) -> Result<Vec<HostId>> {
-        self.db.read().await?.hosts_to_tell().await
+        self.db.glance().await?.hosts_to_tell().await
     }
 
     /// The documents that the host has not confirmed, oldest wish first, at most `limit`, each as
@@ -150,6 +172,10 @@ impl App {
                 .server(id)
                 .await?
                 .map(|row| Document::Server(self.server_document(host, row))),
+            OutboxRow::Snapshot(id) => reader
+                .snapshot(id)
+                .await?
+                .map(|row| Document::Snapshot(self.snapshot_document(&row))),
         })
     }
 
@@ -181,6 +207,18 @@ impl App {
         }
     }
 
+    fn snapshot_document(&self, row: &SnapshotRow) -> SnapshotDocument {
+        SnapshotDocument {
+            snapshot: row.snapshot,
+            generation: self.generation(row.generation),
+            gone: !SnapshotState::IS_THERE.contains(&row.state),
+            drive: row.drive,
+            array: row.array,
+            restore: row.restore,
+            epoch: row.epoch,
+        }
+    }
+
     /// A host that the server has left is told to forget it.
     fn server_document(&self, host: HostId, row: ServerRow) -> ServerDocument {
         let doomed = matches!(row.state, ServerState::Destroying | ServerState::Gone);
@@ -200,6 +238,7 @@ impl App {
                 boot: Vec::new(),
                 nics: Vec::new(),
                 screen: None,
+                seed: None,
             }),
         }
     }
@@ -209,30 +248,33 @@ impl App {
     /// # Errors
     /// `Internal`.
     pub async fn delivered(&self, host: HostId, documents: &[Document]) -> Result<()> {
-        let era = self.db.era();
-        self.db
-            .write(|tx| {
-                Box::pin(async move {
-                    for document in documents {
-                        let (object, generation) = match document {
-                            Document::Drive(document) => {
-                                (OutboxRow::Drive(document.drive), document.generation)
-                            }
-                            Document::Job(document) => {
-                                (OutboxRow::Job(document.job), document.generation)
-                            }
-                            Document::Server(document) => {
-                                (OutboxRow::Server(document.server), document.generation)
-                            }
-                        };
-                        if generation.era == era {
-                            tx.unqueue(host, object, generation.number).await?;
-                        }
-                    }
-                    Ok(())
-                })
-            })
-            .await
+        self.take_in(host, Word::Confirmed(documents.to_vec())).await
+    }
+
+    pub(super) async fn documents_are_there(
+        &self,
+        tx: &mut Writer<'_>,
+        host: HostId,
+        documents: &[Document],
+    ) -> Result<()> {
+        for document in documents {
+            let (object, generation) = match document {
+                Document::Drive(document) => {
+                    (OutboxRow::Drive(document.drive), document.generation)
+                }
+                Document::Job(document) => (OutboxRow::Job(document.job), document.generation),
+                Document::Server(document) => {
+                    (OutboxRow::Server(document.server), document.generation)
+                }
+                Document::Snapshot(document) => {
+                    (OutboxRow::Snapshot(document.snapshot), document.generation)
+                }
+            };
+            if generation.era == self.db.era() {
+                tx.unqueue(host, object, generation.number).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Up to where the host's reports are taken in; `None` for nowhere.
@@ -240,9 +282,71 @@ impl App {
     /// # Errors
     /// `NotFound` for a host that is not known.
     pub async fn cursor(&self, host: HostId) -> Result<Option<Cursor>> {
-        let row = self.db.read().await?.host(host).await?;
+        let row = self.db.glance().await?.host(host).await?;
         Ok(row.ok_or_else(|| unknown(host))?.cursor)
     }
+}
+
+/// A host is active, and is and has what it says.
+pub(super) async fn host_is(
+    tx: &mut Writer<'_>,
+    host: HostId,
+    report: &HostReport,
+    now: Timestamp,
+) -> Result<()> {
+    let arrays = arrays_in(host, report)
+        .map_err(|error| Error::internal("reading a host's arrays").source(error))?;
+    let before = followed(tx, host).await?;
+    let mut row = before.clone();
+    if !tx.is_unheard(host).await? {
+        row.enter(HostEvent::Answered, now);
+    }
+    row.cpu = MegaHertz(report.cpu_mhz);
+    row.memory = MebiBytes(report.memory_mib);
+    row.accelerator.clone_from(&report.accelerator);
+    row.cpu_limits.clone_from(&report.cpu_limits);
+    if row != before {
+        tx.save_host(&row).await?;
+    }
+    let known = tx.arrays_of(host).await?;
+    for (array, row) in &arrays {
+        let before = known.get(array);
+        let placements = before.map_or(row.placements, |before| before.placements);
+        let row = &ArrayRow { placements, ..row.clone() };
+        if row.capacity == Bytes::ZERO && before.is_some_and(|before| before.capacity > Bytes::ZERO)
+        {
+            tracing::warn!(%host, %array, "an array takes nothing new");
+        }
+        if before != Some(row) {
+            tx.save_array(row).await?;
+        }
+    }
+    for (array, row) in known {
+        if !arrays.contains_key(&array) && row.health != ArrayHealth::Missing {
+            tracing::warn!(%host, %array, "a host no longer tells of an array");
+            let row = ArrayRow { health: ArrayHealth::Missing, capacity: Bytes::ZERO, ..row };
+            tx.save_array(&row).await?;
+        }
+    }
+    Ok(())
+}
+
+fn arrays_in(
+    host: HostId,
+    report: &HostReport,
+) -> Result<BTreeMap<ArrayId, ArrayRow>, TooManyBytes> {
+    let most = i64::MAX.unsigned_abs();
+    let row = |status: &ArrayStatus| {
+        let (health, capacity) = match status.state {
+            ArrayState::Online => {
+                (ArrayHealth::Online, Bytes::try_from(status.capacity.min(most))?)
+            }
+            ArrayState::Failed => (ArrayHealth::Failed, Bytes::ZERO),
+        };
+        let (array, name, placements) = (status.array, status.name.clone(), Placements::Open);
+        Ok((array, ArrayRow { array, host, name, health, placements, capacity }))
+    };
+    report.arrays.iter().map(row).collect()
 }
 
 /// Adds a host, or notes its new name or address.
@@ -251,6 +355,7 @@ pub(super) async fn make_known(
     host: HostId,
     name: &Name,
     address: &str,
+    now: Timestamp,
 ) -> Result<()> {
     let hosts = tx.hosts().await?;
     if hosts.iter().any(|row| row.name == *name && row.host != host) {
@@ -266,6 +371,9 @@ pub(super) async fn make_known(
         name: name.clone(),
         address: String::new(),
         state: HostState::Joining,
+        since: now,
+        placements: Placements::Open,
+        known: Known::ByName,
         cpu: MegaHertz(0),
         memory: MebiBytes(0),
         accelerator: String::new(),
@@ -278,6 +386,30 @@ pub(super) async fn make_known(
         tx.save_host(&row).await?;
     }
     Ok(())
+}
+
+/// A host that may be spoken with.
+///
+/// # Errors
+/// `NotFound` for one that is not known; `Unavailable` for one whose certificate was taken away
+/// while it was spoken with.
+pub(super) async fn followed(reader: &mut Reader, host: HostId) -> Result<HostRow> {
+    let row = reader.host(host).await?.ok_or_else(|| unknown(host))?;
+    if row.known == Known::Revoked {
+        let sentence = "the host's certificate was revoked: have it join again";
+        return Err(Error::new(ErrorKind::Unavailable, sentence).context(host.to_string()));
+    }
+    Ok(row)
+}
+
+impl HostRow {
+    /// Enters the state that `event` makes of its own.
+    pub(super) fn enter(&mut self, event: HostEvent, now: Timestamp) {
+        if let Step::To(state) = self.state.step(event) {
+            self.state = state;
+            self.since = now;
+        }
+    }
 }
 
 pub(super) fn unknown(host: HostId) -> Error {

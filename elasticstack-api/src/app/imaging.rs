@@ -9,7 +9,6 @@
 //! that takes in the job's end; the target is claimed exclusively until then.
 
 use elasticstack_core::prelude::*;
-use elasticstack_core::scheduler::Inventory;
 use elasticstack_core::state::{DriveEvent, JobEvent, JobState};
 use elasticstack_core::wire::internal::{Access, Conversion, JobProgress, JobStatus};
 use elasticstack_core::wire::keys::{self, Moment, Object};
@@ -17,6 +16,8 @@ use elasticstack_core::wire::record::Record;
 
 use super::access::{Wish, permitted};
 use super::drives::{NewDrive, in_use, record};
+use super::rooms::Within;
+use super::stock::heard;
 use super::{App, Caller, new_id};
 use crate::db::{ClaimRow, DriveRow, Holder, JobRow, OutboxRow, Subject, Writer};
 
@@ -70,17 +71,17 @@ impl App {
         conversion: Conversion,
     ) -> Result<Record> {
         let account = caller.account;
-        permitted(account, self.db.read().await?.drive(source).await?, Wish::ImageFrom)?;
+        permitted(account, self.db.glance().await?.drive(source).await?, Wish::ImageFrom)?;
         keys::check(Object::Drive, Moment::Create, wish)?;
         let new = &NewDrive::asked_for(account, wish)?;
         let change = new.authorize(self).await?;
         let (now, job) = (self.now(), new_id());
         let made = self
-            .intend(caller, Subject::Drive(new.drive), |tx| {
+            .intend_placing(caller, Subject::Drive(new.drive), |tx, mut placing| {
                 Box::pin(async move {
                     let mut from = permitted(account, tx.drive(source).await?, Wish::ImageFrom)?;
-                    let nearest = beside(tx.inventory().await?, &from);
-                    let mut into = self.begin_drive(tx, new, &nearest, now, change).await?;
+                    let nearest = (&mut placing, &beside(&from)[..]);
+                    let mut into = self.begin_drive(tx, new, nearest, now, change).await?;
                     fitting(&from, &into, conversion)?;
                     tx.save_drive(&into).await?;
                     let source_epoch = claim(tx, &mut from, job, Access::Shared).await?;
@@ -98,15 +99,10 @@ impl App {
     }
 }
 
-/// The rooms for a drive that becomes what `from` holds, best first: its array, where copying may
-/// share its blocks, then its host, which imaging does not leave.
-fn beside(mut inventory: Inventory, from: &DriveRow) -> [Inventory; 2] {
-    inventory.hosts.retain(|room| room.host == from.host);
-    let mut nearest = inventory.clone();
-    for room in &mut nearest.hosts {
-        room.arrays.retain(|room| room.array == from.array);
-    }
-    [nearest, inventory]
+/// Where to look for a place for a drive that becomes what `from` holds, best first: its array,
+/// where copying may share its blocks, then its host, which imaging does not leave.
+const fn beside(from: &DriveRow) -> [Within; 2] {
+    [Within::Array(from.host, from.array), Within::Host(from.host)]
 }
 
 /// Makes the row of a job that holds its drives, and has their host told.
@@ -179,6 +175,7 @@ async fn claim(
     access: Access,
 ) -> Result<Epoch> {
     drive.state.step(DriveEvent::Use)?;
+    heard(tx, drive.host).await?;
     let claims = tx.claims_on(drive.drive).await?;
     if !tolerated(&claims, access) {
         return Err(in_use(&claims, "imaged"));

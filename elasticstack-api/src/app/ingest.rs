@@ -1,11 +1,11 @@
-//! Reports in: what hosts say of drives and servers, taken into the rows (jobs are in `imaging`).
+//! Reports in: what hosts say of drives and servers, taken into the rows (jobs are in `imaging`,
+//! snapshots in `snapshots`).
 //!
 //! Invariants: a report changes what was observed and, by the state machines, the state; it never
-//! grants a wish. A report about an older generation or run is ignored and counted. A run's end is
+//! grants a wish. A report about an older generation or run is ignored and counted; one about what
+//! no intent knows puts it into quarantine. A run's end is
 //! taken in once: its claims, its room and its usage end in that transaction. A report that says
 //! nothing new writes nothing.
-
-use std::sync::atomic::Ordering;
 
 use elasticstack_core::biller::Meter;
 use elasticstack_core::prelude::*;
@@ -13,13 +13,16 @@ use elasticstack_core::state::{
     DriveEvent, DriveState, HostEvent, RunPhase, ServerEvent, ServerState, Step,
 };
 use elasticstack_core::wire::internal::{
-    DriveStatus, Fault, ObjectStatus, Reports, ServerStatus, Stamp,
+    DriveStatus, Fault, ObjectStatus, Plugged, Reports, ServerStatus, Stamp,
 };
 
+use super::fleet::followed;
+use super::intake::Word;
 use super::power::{doom, metered};
+use super::quarantine::is_back;
 use super::server_record::{OnStop, ServerConfig};
-use super::{App, drives, imaging};
-use crate::db::{DriveRow, Holder, OutboxRow, ServerRow, Writer};
+use super::{App, drives, imaging, plugs, quarantine};
+use crate::db::{DriveRow, Holder, OutboxRow, ServerRow, Stray, Why, Writer};
 use crate::usage::{self, Edge};
 
 impl App {
@@ -29,43 +32,41 @@ impl App {
     /// `NotFound` for a host that is not known; `Internal`.
     pub async fn ingest(&self, host: HostId, reports: &Reports) -> Result<()> {
         self.hear(host);
-        let now = self.now();
-        let stale = self
-            .db
-            .write(|tx| {
-                Box::pin(async move {
-                    let before = tx.host(host).await?.ok_or_else(|| super::fleet::unknown(host))?;
-                    let mut stale = 0;
-                    for status in &reports.objects {
-                        let heeded = match status {
-                            ObjectStatus::Drive(status) => {
-                                self.drive_reported(tx, host, status, now).await?
-                            }
-                            ObjectStatus::Job(status) => {
-                                imaging::reported(tx, host, status, now).await?
-                            }
-                            ObjectStatus::Server(status) => {
-                                self.server_reported(tx, host, status, now).await?
-                            }
-                        };
-                        stale += u64::from(!heeded);
-                    }
-                    let mut row = before.clone();
-                    row.state = row.state.step(HostEvent::Answered).after(row.state);
-                    row.cursor = Some(reports.next.clone());
-                    if row != before {
-                        tx.save_host(&row).await?;
-                    }
-                    Ok(stale)
-                })
-            })
-            .await?;
-        self.stale.fetch_add(stale, Ordering::Relaxed);
-        Ok(())
+        self.take_in(host, Word::Objects(reports.clone())).await
+    }
+
+    /// Answers how many of the reports were ignored.
+    pub(super) async fn objects_are(
+        &self,
+        tx: &mut Writer<'_>,
+        host: HostId,
+        reports: &Reports,
+        now: Timestamp,
+    ) -> Result<u64> {
+        let before = followed(tx, host).await?;
+        let mut stale = 0;
+        for status in &reports.objects {
+            let heeded = match status {
+                ObjectStatus::Drive(status) => self.drive_reported(tx, host, status, now).await?,
+                ObjectStatus::Job(status) => imaging::reported(tx, host, status, now).await?,
+                ObjectStatus::Server(status) => self.server_reported(tx, host, status, now).await?,
+                ObjectStatus::Snapshot(status) => {
+                    self.snapshot_reported(tx, host, status, now).await?
+                }
+            };
+            stale += u64::from(!heeded);
+        }
+        let mut row = before.clone();
+        row.enter(HostEvent::Answered, now);
+        row.cursor = Some(reports.next.clone());
+        if row != before {
+            tx.save_host(&row).await?;
+        }
+        Ok(stale)
     }
 
     /// The number of a generation of this era; one of an older era is older than all of ours.
-    fn number(&self, generation: Generation) -> u64 {
+    pub(super) fn number(&self, generation: Generation) -> u64 {
         if generation.era == self.db.era() { generation.number } else { 0 }
     }
 
@@ -76,9 +77,22 @@ impl App {
         status: &DriveStatus,
         now: Timestamp,
     ) -> Result<bool> {
-        let Some(before) = tx.drive(status.drive).await?.filter(|row| row.host == host) else {
-            return Ok(false);
+        let before = match tx.drive(status.drive).await? {
+            Some(row) if row.host == host => row,
+            Some(_) => return Ok(false),
+            None => {
+                let stray = Stray::Drive(status.clone());
+                quarantine::seen(tx, host, stray, Why::Unknown, now).await?;
+                return Ok(false);
+            }
         };
+        if before.state == DriveState::Gone && (status.gone || is_back(before.since, now)) {
+            let stray = Stray::Drive(status.clone());
+            quarantine::seen(tx, host, stray, Why::Destroyed, now).await?;
+            if !status.gone {
+                return Ok(false);
+            }
+        }
         let mut row = before.clone();
         row.epoch = row.epoch.max(status.epoch);
         let current = self.number(status.generation) >= row.generation;
@@ -111,14 +125,32 @@ impl App {
         status: &ServerStatus,
         now: Timestamp,
     ) -> Result<bool> {
-        let Some(before) = tx.server(status.server).await?.filter(|row| row.host == Some(host))
-        else {
-            return Ok(false);
+        let before = match tx.server(status.server).await? {
+            Some(row) if row.host == Some(host) => row,
+            Some(_) => return Ok(false),
+            None => {
+                let stray = Stray::Server(status.clone());
+                quarantine::seen(tx, host, stray, Why::Unknown, now).await?;
+                return Ok(false);
+            }
         };
+        if before.state == ServerState::Gone && (status.gone || is_back(before.since, now)) {
+            let stray = Stray::Server(status.clone());
+            quarantine::seen(tx, host, stray, Why::Destroyed, now).await?;
+            if !status.gone {
+                return Ok(false);
+            }
+        }
         let mut row = before.clone();
         let number = self.number(status.generation);
         let current = number >= row.generation;
-        row.seen_generation = row.seen_generation.max(number);
+        let is_plugged = !matches!(status.plugged, Some(Plugged::NotYet(_)));
+        if is_plugged {
+            row.seen_generation = row.seen_generation.max(number);
+        }
+        if current && status.run == row.run && before.seen_generation < number {
+            plugs::reported(tx, &mut row, status.plugged.as_ref()).await?;
+        }
         // A stop may overtake its start: the host has both, and never began that run.
         let never_began =
             current && !row.powered && status.run < row.run && status.phase == RunPhase::Ended;

@@ -26,6 +26,15 @@ impl App {
         let until = now.plus(LEASE);
         let held =
             self.db.write(|tx| Box::pin(tx.lease_hosts(self.db.owner(), now, until))).await?;
+        let inactive = self.db.glance().await?.hosts_but_active().await?;
+        // Whoever took them for silent, their next sign of life is to say otherwise.
+        let mut heard = self.heard();
+        for host in inactive {
+            if let Some(heard) = heard.get_mut(&host) {
+                heard.report = None;
+            }
+        }
+        drop(heard);
         let before = {
             let mut known = self.held.lock().unwrap_or_else(PoisonError::into_inner);
             std::mem::replace(&mut *known, held.clone())

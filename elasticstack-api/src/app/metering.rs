@@ -16,7 +16,7 @@ impl App {
     /// # Errors
     /// `Unavailable` if the biller can't be reached; `Internal`.
     pub async fn forward_usage(&self) -> Result<()> {
-        let items = &self.db.read().await?.undelivered_usage(BATCH).await?;
+        let items = &self.db.glance().await?.undelivered_usage(BATCH).await?;
         if items.is_empty() {
             return Ok(());
         }

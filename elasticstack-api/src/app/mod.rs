@@ -16,29 +16,41 @@
 
 mod access;
 mod accounts;
+mod arrays;
+mod console;
+mod customers;
 mod deadlines;
 mod drive_record;
 mod drives;
+mod events;
 mod fleet;
 mod hosts;
 mod imaging;
 mod ingest;
+mod intake;
 mod leases;
 mod metering;
 mod nics;
 mod offers;
 mod once;
 mod page;
+mod plugs;
 mod pools;
 mod power;
 mod profile;
+mod quarantine;
+mod quotas;
 mod resources;
+mod rooms;
 mod seal;
 mod server_record;
 mod servers;
+mod snapshots;
 mod standard;
+mod stock;
 mod tokens;
 mod version;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -53,20 +65,34 @@ use elasticstack_core::id::TypedId;
 use elasticstack_core::prelude::*;
 use elasticstack_core::scheduler::{Refusal, Scheduler};
 use elasticstack_core::wire::calls::Scope;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
+use self::events::Watchers;
+use self::fleet::Heard;
+use self::intake::Intake;
 use self::once::{Once, UnderWay};
+use self::rooms::Rooms;
+use self::view::View;
 use crate::authority::Authority;
-use crate::db::{Database, Reach, Reader};
+use crate::db::{Database, Reach, Reader, Standing};
 
 pub use accounts::{OPERATOR, secret_key};
+pub use console::TICKET;
+pub(crate) use console::{Grant, ticket_id};
+pub use customers::OnSuspend;
+pub(crate) use events::{BATCH, Events, Follower, Whose};
+pub use events::{KEPT, MOST_FOLLOWERS};
 pub use leases::LEASE;
 pub(crate) use once::Origin;
 pub use once::REMEMBERED;
 pub use page::Page;
+pub use quotas::Quota;
 pub(crate) use tokens::token_id;
+pub use view::Listed;
 
 /// Who asks, once authenticated.
 #[derive(Debug, Clone)]
@@ -81,11 +107,16 @@ pub struct Caller {
     matching: Option<Vec<String>>,
     /// What its token is good for; `None` if it came with the account's key.
     reach: Option<Reach>,
+    /// Which token that was.
+    token: Option<TokenId>,
+    /// Whether it may change things, as of when it came.
+    standing: Standing,
 }
 
 impl Caller {
-    fn new(account: AccountId, scope: Scope) -> Self {
-        Self { account, scope, once: None, matching: None, reach: None }
+    fn new(account: AccountId, scope: Scope, standing: Standing) -> Self {
+        let (reach, token) = (None, None);
+        Self { account, scope, once: None, matching: None, reach, token, standing }
     }
 }
 
@@ -97,6 +128,11 @@ pub enum OnCreate {
     /// It waits for a start.
     LeaveStopped,
 }
+
+/// A guest's screen: the bytes of VNC (RFC 6143), both ways. Dropping it hangs up.
+pub trait Screen: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Screen for T {}
 
 /// The way to a host's bytes, which `hosts` implements over the internal API.
 #[async_trait]
@@ -130,6 +166,12 @@ pub trait DataPath: Send + Sync {
     /// # Errors
     /// `NotFound` if nothing is kept; `Unavailable` if the host does not answer.
     async fn serial(&self, host: HostId, server: ServerId) -> Result<bytes::Bytes>;
+
+    /// The screen of one run of a server. It ends with that run at the latest.
+    ///
+    /// # Errors
+    /// `NotFound` if the run is over or has no screen; `Unavailable` if the host does not answer.
+    async fn screen(&self, host: HostId, server: ServerId, run: Run) -> Result<Box<dyn Screen>>;
 }
 
 /// A host as its follower needs it.
@@ -141,6 +183,9 @@ pub struct HostRecord {
     pub name: Name,
     /// Where its agent is reached.
     pub address: String,
+    /// SHA-256 of the one certificate that it proves itself with, in lower-case hex; `None` if any
+    /// of the authority's does that names it.
+    pub certificate: Option<String>,
 }
 
 /// An image to publish as a standard drive.
@@ -170,17 +215,19 @@ pub struct AppConfig {
     pub answer_within: Duration,
     /// Who signs the certificates of new hosts; without one no host can be added.
     pub authority: Option<Arc<Authority>>,
+    /// The limits of every customer for whom an operator set no other; none by default.
+    pub quotas: BTreeMap<Quota, u64>,
 }
 
 impl Default for AppConfig {
     fn default() -> Self {
-        Self { answer_within: Duration::from_secs(20), authority: None }
+        Self { answer_within: Duration::from_secs(20), authority: None, quotas: BTreeMap::new() }
     }
 }
 
 /// The control plane over one database.
 pub struct App {
-    db: Database,
+    db: Arc<Database>,
     scheduler: Arc<dyn Scheduler>,
     biller: Arc<dyn Biller>,
     clock: Arc<dyn Clock>,
@@ -188,11 +235,16 @@ pub struct App {
     config: AppConfig,
     /// When this process began to listen: a host not heard of since counts as heard of then.
     opened: Timestamp,
-    heard: Mutex<BTreeMap<HostId, Timestamp>>,
+    heard: Mutex<BTreeMap<HostId, Heard>>,
     /// The hosts whose leases we last knew to be ours.
     held: Mutex<BTreeSet<HostId>>,
+    intake: Intake,
     stale: AtomicU64,
     under_way: UnderWay,
+    view: View,
+    watchers: Arc<Watchers>,
+    _waker: AbortOnDropHandle<()>,
+    rooms: Rooms,
 }
 
 impl fmt::Debug for App {
@@ -233,7 +285,10 @@ impl App {
         clock: Arc<dyn Clock>,
         data: Arc<dyn DataPath>,
     ) -> Result<Arc<Self>> {
-        let db = Database::open(url).await?;
+        let db = Arc::new(Database::open(url).await?.with_clock(Arc::clone(&clock)));
+        nics::note_older_cards(&db).await?;
+        let watchers = Arc::<Watchers>::default();
+        let waker = events::wake(Arc::downgrade(&db), Arc::clone(&watchers));
         let opened = clock.now();
         Ok(Arc::new(Self {
             db,
@@ -245,8 +300,13 @@ impl App {
             opened,
             heard: Mutex::default(),
             held: Mutex::default(),
+            intake: Intake::default(),
             stale: AtomicU64::new(0),
             under_way: UnderWay::default(),
+            view: View::default(),
+            watchers,
+            _waker: AbortOnDropHandle::new(tokio::spawn(waker)),
+            rooms: Rooms::default(),
         }))
     }
 
@@ -284,24 +344,33 @@ impl App {
         }
     }
 
-    /// What a call waits with for a report.
-    fn patience(&self) -> Patience<'_> {
-        let changes = self.changes();
+    /// What a call waits with for any change.
+    fn patience(&self) -> Patience<'_, u64> {
+        self.patience_with(self.changes())
+    }
+
+    /// What a call waits with for a report on a server, drive or job.
+    fn patience_for<K>(&self, object: TypedId<K>) -> Patience<'_, ()> {
+        self.patience_with(self.db.changes_of(object.as_uuid()))
+    }
+
+    fn patience_with<T>(&self, changes: watch::Receiver<T>) -> Patience<'_, T> {
         let deadline = Instant::now() + self.config.answer_within;
         Patience { db: &self.db, changes, deadline, has_looked: false }
     }
 }
 
-/// Looks at the database now and after each change of it, until the time to answer is up.
-struct Patience<'a> {
+/// Looks at the database now and after each change that is waited for, until the time to answer
+/// is up.
+struct Patience<'a, T> {
     db: &'a Database,
-    changes: watch::Receiver<u64>,
+    changes: watch::Receiver<T>,
     deadline: Instant,
     has_looked: bool,
 }
 
-impl Patience<'_> {
-    /// The next snapshot to look at; `None` once the time is up.
+impl<T> Patience<'_, T> {
+    /// What reads the one row to look at; `None` once the time is up.
     async fn look(&mut self) -> Result<Option<Reader>> {
         if self.has_looked {
             match tokio::time::timeout_at(self.deadline, self.changes.changed()).await {
@@ -311,7 +380,7 @@ impl Patience<'_> {
         }
         self.has_looked = true;
         self.changes.mark_unchanged();
-        self.db.read().await.map(Some)
+        self.db.glance().await.map(Some)
     }
 }
 

@@ -3,11 +3,12 @@
 //! Invariants: a card that is stored has a model and a hardware address; no two cards of one
 //! account's servers have the same address on one VLAN.
 
+use std::collections::BTreeSet;
+
 use elasticstack_core::prelude::*;
 use elasticstack_core::wire::record::Record;
 
-use super::Page;
-use crate::db::{Reader, ServerRow};
+use crate::db::{CardRow, Database, Reader, ServerRow, Writer};
 
 /// The network cards that a server may have.
 pub(super) const NICS: u8 = 4;
@@ -52,37 +53,49 @@ pub(super) fn fill_in(config: &mut Record, change: &Record, macs: &Macs) {
     }
 }
 
+/// Notes the cards of a server whose row is there.
+pub(super) async fn note_cards(tx: &mut Writer<'_>, row: &ServerRow) -> Result<()> {
+    tx.save_cards(row.server, &on_vlans(&row.config)).await
+}
+
 /// Refuses a card whose hardware address another card of the account has on the same VLAN.
-pub(super) async fn unlike_others(
-    reader: &mut Reader,
-    row: &ServerRow,
-    config: &Record,
-) -> Result<()> {
-    let own = on_vlans(config);
-    if own.is_empty() {
-        return Ok(());
-    }
-    let others = reader.servers_of(row.account, &Page::default().of_servers()?).await?;
-    let others = others.iter().filter(|other| other.server != row.server);
-    let mut taken: Vec<(String, String)> =
-        others.flat_map(|other| on_vlans(&other.config)).map(|(_, card)| card).collect();
-    for (key, card) in own {
-        if taken.contains(&card) {
-            let sentence = format!("another card on that VLAN has the address {}", card.1);
+pub(super) async fn unlike_others(reader: &mut Reader, row: &ServerRow) -> Result<()> {
+    let cards = on_vlans(&row.config);
+    let mut taken = BTreeSet::new();
+    for card in &cards {
+        if !taken.insert((&card.vlan, &card.mac)) || reader.has_card_like(row, card).await? {
+            let sentence = format!("another card on that VLAN has the address {}", card.mac);
+            let key = format!("nic:{}:mac", card.card);
             return Err(Error::new(ErrorKind::InvalidValue, sentence).field(key));
         }
-        taken.push(card);
     }
     Ok(())
 }
 
-/// The VLAN and hardware address of each card that is on one, with the key of the address.
-fn on_vlans(config: &Record) -> Vec<(String, (String, String))> {
-    let card = |index| {
-        let mac = format!("nic:{index}:mac");
-        let vlan = config.value(&format!("nic:{index}:vlan"))?.to_owned();
-        let address = config.value(&mac)?.to_owned();
-        Some((mac, (vlan, address)))
+/// Notes the cards of servers that an older program saved.
+pub(super) async fn note_older_cards(db: &Database) -> Result<()> {
+    let servers = &db.servers_without_cards().await?;
+    if servers.is_empty() {
+        return Ok(());
+    }
+    db.write(|tx| {
+        Box::pin(async move {
+            for server in servers {
+                if let Some(row) = tx.server(*server).await? {
+                    note_cards(tx, &row).await?;
+                }
+            }
+            Ok(())
+        })
+    })
+    .await
+}
+
+/// The cards that are on a VLAN.
+fn on_vlans(config: &Record) -> Vec<CardRow> {
+    let card = |card| {
+        let key = |what: &str| config.value(&format!("nic:{card}:{what}")).map(str::to_owned);
+        Some(CardRow { card, vlan: key("vlan")?, mac: key("mac")? })
     };
     (0..NICS).filter_map(card).collect()
 }

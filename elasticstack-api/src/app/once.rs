@@ -20,6 +20,7 @@ use std::time::Duration;
 use elasticstack_core::prelude::*;
 use elasticstack_core::state::ServerState;
 use elasticstack_core::wire::calls::Answer;
+use elasticstack_core::wire::keys::Object;
 use elasticstack_core::wire::record::Record;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
@@ -27,7 +28,7 @@ use uuid::Uuid;
 
 use super::access::{Wish, permitted};
 use super::seal::Seal;
-use super::{App, Caller, drives, server_record, version};
+use super::{App, Caller, drives, server_record, snapshots, version};
 use crate::db::{OnceRow, ServerRow, Subject, Writer};
 
 /// How long a key is remembered.
@@ -47,8 +48,8 @@ impl fmt::Debug for Once {
     }
 }
 
-/// What came of a call, as it is kept.
-#[derive(Debug, Serialize, Deserialize)]
+/// What came of a call, as it is kept: it may hold secrets, and is never shown.
+#[derive(Serialize, Deserialize)]
 enum Outcome {
     Record(BTreeMap<String, String>),
     Nothing,
@@ -159,10 +160,11 @@ impl Drop for Begun<'_> {
 
 impl App {
     /// Carries out an intent of the caller's about `subject`: one transaction of `work` and of the
-    /// caller's key, if it gave one, provided the object is at the version that it named. Every use case that changes something begins it here.
+    /// caller's key, if it gave one, provided that its account is not suspended and the object is
+    /// at the version that it named. Every use case that changes something begins it here.
     ///
     /// # Errors
-    /// Those of `work`.
+    /// `AccountSuspended`; those of `work`.
     pub(super) async fn intend<'env, T>(
         &'env self,
         caller: &'env Caller,
@@ -180,6 +182,8 @@ impl App {
         subject: Subject,
         now: Timestamp,
     ) -> Result<()> {
+        let account = tx.account(caller.account).await?;
+        account.map_or(Ok(()), |account| account.standing.check())?;
         if let Some(once) = &caller.once {
             match tx.once(caller.account, &once.key).await? {
                 None => tx.insert_once(&self.once_row(caller, once, Some(subject), now)).await?,
@@ -255,7 +259,7 @@ impl App {
     }
 
     async fn known_under(&self, caller: &Caller, once: &Once) -> Result<Option<OnceRow>> {
-        self.db.read().await?.once(caller.account, &once.key).await
+        self.db.glance().await?.once(caller.account, &once.key).await
     }
 
     /// Keeps an answer that stands. If another run of the call came first, it is that one's row
@@ -375,11 +379,16 @@ impl App {
         let wants_record = matches!(form, Answer::One(_));
         match subject {
             Some(Subject::Drive(drive)) if wants_record => {
-                let row = self.db.read().await?.drive(drive).await?;
+                let row = self.db.glance().await?.drive(drive).await?;
                 let row = permitted(caller.account, row, Wish::Own)?;
                 let row = self.await_drive(row).await?;
                 let record = drives::record(&mut self.db.read().await?, caller.account, &row).await;
                 record.map(Some)
+            }
+            Some(Subject::Snapshot(snapshot)) if wants_record => {
+                let row = self.db.glance().await?.snapshot(snapshot).await?;
+                let row = permitted(caller.account, row, Wish::Own)?;
+                Ok(Some(snapshots::info(&self.await_snapshot(row).await?)))
             }
             Some(Subject::Server(server)) => {
                 let row = self.await_server(server).await?;
@@ -399,6 +408,9 @@ impl App {
             Some(Subject::Token(token)) if wants_record => {
                 self.token_info(caller, token).await.map(Some)
             }
+            Some(Subject::Account(account)) if form == Answer::One(Object::Account) => {
+                self.account_info(account).await.map(Some)
+            }
             Some(Subject::Account(_)) if wants_record => self.profile_info(caller).await.map(Some),
             Some(Subject::Pool(pool)) if wants_record => self.pool_info(pool).await.map(Some),
             Some(Subject::Resource(id)) if wants_record => {
@@ -409,7 +421,7 @@ impl App {
     }
 
     async fn await_server(&self, server: ServerId) -> Result<Option<ServerRow>> {
-        let mut patience = self.patience();
+        let mut patience = self.patience_for(server);
         let mut last = None;
         while let Some(mut reader) = patience.look().await? {
             last = reader.server(server).await?;
@@ -427,7 +439,7 @@ impl App {
     pub(super) async fn forget_keys(&self) -> Result<()> {
         let remembered = i64::try_from(REMEMBERED.as_micros()).unwrap_or(i64::MAX);
         let before = Timestamp::from_micros(self.now().as_micros().saturating_sub(remembered));
-        if !self.db.read().await?.has_once_before(before).await? {
+        if !self.db.glance().await?.has_once_before(before).await? {
             return Ok(());
         }
         self.db.write(|tx| Box::pin(tx.delete_once_before(before))).await

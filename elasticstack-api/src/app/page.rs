@@ -3,18 +3,20 @@
 //! Invariant: a page that begins after an id is the same whatever came and went before that id, so
 //! that walking through pages meets everything that was there all the while exactly once.
 
-use elasticstack_core::prelude::*;
-use elasticstack_core::state::{DriveState, HostState, ServerState};
+use std::time::Duration;
 
-use super::server_record;
-use crate::db::Filter;
+use elasticstack_core::prelude::*;
+use elasticstack_core::state::{HostState, SnapshotState};
+use uuid::Uuid;
+
+use crate::db::Standing;
 
 /// A part of a list. By default all of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Page {
     /// The most that are wanted.
     pub limit: Option<u32>,
-    /// The id after which to begin, as it is shown.
+    /// The id or cursor after which to begin, as it is shown.
     pub after: Option<String>,
     /// A tag that each must have.
     pub tag: Option<String>,
@@ -26,54 +28,130 @@ pub struct Page {
     pub from: Option<Timestamp>,
     /// Of usage: the first instant after the period.
     pub to: Option<Timestamp>,
+    /// Of events: how long to wait for one.
+    pub wait: Option<Duration>,
+}
+
+/// What a page asks of objects that have ids of their own.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    pub(super) after: Option<Uuid>,
+    pub(super) limit: usize,
+    pub(super) status: Option<&'a str>,
+    pub(super) name: Option<&'a str>,
+    tag: Option<&'a str>,
 }
 
 impl Page {
-    pub(super) fn of_drives(&self) -> Result<Filter<DriveState>> {
-        self.filter(&[DriveState::Creating, DriveState::Ready], |state| match state {
-            DriveState::Ready => "active",
-            DriveState::Creating | DriveState::Destroying | DriveState::Gone => "inactive",
-        })
+    pub(super) fn of_drives(&self) -> Result<Wanted<'_>> {
+        self.wanted(&["active", "inactive"])
     }
 
-    pub(super) fn of_servers(&self) -> Result<Filter<ServerState>> {
-        let shown = ServerState::ALL.iter().copied();
-        let shown: Vec<ServerState> = shown
-            .filter(|state| !matches!(state, ServerState::Destroying | ServerState::Gone))
-            .collect();
-        self.filter(&shown, server_record::status)
+    pub(super) fn of_servers(&self) -> Result<Wanted<'_>> {
+        self.wanted(&["active", "paused", "stopped"])
     }
 
-    pub(super) fn of_hosts(&self) -> Result<Filter<HostState>> {
-        self.filter(HostState::ALL, HostState::as_str)
+    pub(super) fn of_accounts(&self) -> Result<Wanted<'_>> {
+        self.wanted(&Standing::ALL.map(|standing| standing.as_str()))
     }
 
-    fn filter<State: Copy>(
-        &self,
-        shown: &[State],
-        status: impl Fn(State) -> &'static str,
-    ) -> Result<Filter<State>> {
-        let wanted =
-            |state: &State| self.status.as_deref().is_none_or(|wanted| wanted == status(*state));
-        let states: Vec<State> = shown.iter().copied().filter(wanted).collect();
-        if states.is_empty() {
-            let mut words: Vec<&str> = shown.iter().map(|state| status(*state)).collect();
-            words.sort_unstable();
-            words.dedup();
-            let asked = self.status.as_deref().unwrap_or_default();
+    pub(super) fn of_hosts(&self) -> Result<Wanted<'_>> {
+        let mut words: Vec<&str> = HostState::ALL.iter().map(|state| state.as_str()).collect();
+        words.sort_unstable();
+        self.wanted(&words)
+    }
+
+    pub(super) fn of_snapshots(&self) -> Result<Wanted<'_>> {
+        self.wanted(&["active", "inactive", "restoring"])
+    }
+
+    /// What is wanted of objects that have one of these statuses.
+    fn wanted(&self, statuses: &[&str]) -> Result<Wanted<'_>> {
+        if let Some(asked) = self.status.as_deref().filter(|asked| !statuses.contains(asked)) {
             return Err(Error::new(
                 ErrorKind::InvalidValue,
-                format!("status was given {asked:?}, it is one of {}", words.join(", ")),
+                format!("status was given {asked:?}, it is one of {}", statuses.join(", ")),
             )
             .field("status"));
         }
-        let text = |asked: &Option<String>| asked.clone().unwrap_or_default();
-        Ok(Filter {
-            after: text(&self.after),
-            name: text(&self.name),
-            tag: text(&self.tag),
-            limit: self.limit.map_or(i64::MAX, i64::from),
-            states,
+        let after = self.after.as_deref().map(Uuid::try_parse).transpose().map_err(|_| {
+            Error::new(ErrorKind::InvalidValue, "after takes the id of the last one you have")
+                .field("after")
+        })?;
+        let limit = self.limit.and_then(|limit| usize::try_from(limit).ok());
+        Ok(Wanted {
+            after,
+            limit: limit.unwrap_or(usize::MAX),
+            status: self.status.as_deref(),
+            name: self.name.as_deref(),
+            tag: self.tag.as_deref(),
         })
+    }
+}
+
+impl Wanted<'_> {
+    /// Whether an object is what is wanted, but for its place in the order of ids.
+    pub(super) fn fits(&self, status: &str, name: &str, tags: &str) -> bool {
+        self.status.is_none_or(|wanted| wanted == status)
+            && self.name.is_none_or(|wanted| wanted == name)
+            && self.tag.is_none_or(|wanted| tags.split_whitespace().any(|tag| tag == wanted))
+    }
+
+    /// Those that are wanted of all these objects, which are in the order of their ids and of which
+    /// `shown` tells the status, the name and the tags.
+    pub(super) fn of<T>(
+        &self,
+        all: impl IntoIterator<Item = (Uuid, T)>,
+        shown: impl Fn(&T) -> [&str; 3],
+    ) -> Vec<(Uuid, T)> {
+        let wanted = all.into_iter().filter(|(id, object)| {
+            let [status, name, tags] = shown(object);
+            self.after.is_none_or(|after| *id > after) && self.fits(status, name, tags)
+        });
+        wanted.take(self.limit).collect()
+    }
+}
+
+/// The word that customers see for a snapshot's state.
+pub(super) fn snapshot_status(state: SnapshotState) -> &'static str {
+    match state {
+        SnapshotState::Ready => "active",
+        SnapshotState::Restoring => "restoring",
+        SnapshotState::Creating | SnapshotState::Destroying | SnapshotState::Gone => "inactive",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use elasticstack_core::wire::keys::Object;
+    use elasticstack_core::wire::queries::{QUERIES, QueryTakes};
+
+    use super::*;
+
+    #[test]
+    fn the_statuses_that_are_documented_are_those_that_are_shown() {
+        let mut walked = 0;
+        for query in QUERIES.iter().filter(|query| query.name == "status") {
+            let QueryTakes::OneOf(words) = query.takes else { panic!("{query:?}") };
+            for &object in query.objects {
+                let of = |status: &str| {
+                    let page = Page { status: Some(status.to_owned()), ..Page::default() };
+                    match object {
+                        Object::Account => page.of_accounts().map(|_| ()),
+                        Object::Drive => page.of_drives().map(|_| ()),
+                        Object::Host => page.of_hosts().map(|_| ()),
+                        Object::Server => page.of_servers().map(|_| ()),
+                        Object::Snapshot => page.of_snapshots().map(|_| ()),
+                        other => panic!("say here how a {other:?} is listed"),
+                    }
+                };
+                assert!(words.iter().all(|word| of(word).is_ok()), "{object:?}");
+                let refused = of("none").unwrap_err();
+                let all = format!("it is one of {}", words.join(", "));
+                assert!(refused.public_message().ends_with(&all), "{object:?}: {refused}");
+                walked += 1;
+            }
+        }
+        assert_eq!(walked, 5);
     }
 }

@@ -17,7 +17,7 @@ impl App {
     /// # Errors
     /// `Internal`.
     pub async fn pool_ids(&self) -> Result<Vec<PoolId>> {
-        Ok(self.db.read().await?.pools().await?.into_iter().map(|row| row.pool).collect())
+        Ok(self.db.glance().await?.pools().await?.into_iter().map(|row| row.pool).collect())
     }
 
     /// All pools, lowest address first.

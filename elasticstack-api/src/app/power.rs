@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use elasticstack_core::biller::{ChangeKind, Meter};
 use elasticstack_core::hypervisor::Media;
 use elasticstack_core::prelude::*;
-use elasticstack_core::scheduler::{Request, Scheduler, ServerDemand};
+use elasticstack_core::scheduler::{Request, ServerDemand};
 use elasticstack_core::state::{DriveEvent, ServerEvent, ServerState, Step};
 use elasticstack_core::wire::internal::{Access, ClaimedDrive, Hardware};
 use elasticstack_core::wire::record::Record;
@@ -19,8 +19,10 @@ use super::access::{Wish, permitted};
 use super::drives::in_use;
 use super::imaging::tolerated;
 use super::resources::connect;
+use super::rooms::{Placing, Within};
 use super::server_record::{Plug, ServerConfig, info};
-use super::{App, Caller, changed_meanwhile, no_room};
+use super::stock::heard;
+use super::{App, Caller, Quota, changed_meanwhile};
 use crate::db::{ClaimRow, DriveRow, Holder, OutboxRow, ServerRow, Subject, Writer};
 use crate::usage::Metered;
 
@@ -59,7 +61,7 @@ impl App {
     /// `NotFound` for it or a drive of it; `ServerBusy`, `DriveInUse`, `NoCapacity`,
     /// `PaymentRequired`, and then nothing has changed; `JobFailed` if its host could not start it.
     pub async fn server_start(&self, caller: &Caller, server: ServerId) -> Result<Record> {
-        let seen = self.db.read().await?.server(server).await?;
+        let seen = self.db.glance().await?.server(server).await?;
         let seen = permitted(caller.account, seen, Wish::Own)?;
         let row = if seen.state.step(ServerEvent::Start)? == Step::Unchanged {
             seen
@@ -67,13 +69,13 @@ impl App {
             let parsed = ServerConfig::parse(&seen.config)?;
             let change = self.authorize_start(caller.account, &parsed).await?;
             let (now, config) = (self.now(), &seen.config);
-            self.intend(caller, Subject::Server(server), |tx| {
+            self.intend_placing(caller, Subject::Server(server), |tx, mut placing| {
                 Box::pin(async move {
                     let mut row = permitted(caller.account, tx.server(server).await?, Wish::Own)?;
                     if row.config != *config {
                         return Err(changed_meanwhile("server"));
                     }
-                    power_on(tx, self.scheduler.as_ref(), &mut row, change, now).await?;
+                    power_on(self, &mut placing, tx, &mut row, change, now).await?;
                     tx.save_server(&row).await?;
                     Ok(row)
                 })
@@ -101,7 +103,7 @@ impl App {
         if asked.state != ServerState::Starting {
             return Ok(asked);
         }
-        let mut patience = self.patience();
+        let mut patience = self.patience_for(asked.server);
         while let Some(mut reader) = patience.look().await? {
             let Some(row) = reader.server(asked.server).await? else { continue };
             if row.failed_run == asked.run {
@@ -141,7 +143,7 @@ impl App {
 
     /// Waits until the newest run of `asked` is over, or the time to answer is up.
     async fn await_end(&self, asked: &ServerRow) -> Result<Told> {
-        let mut patience = self.patience();
+        let mut patience = self.patience_for(asked.server);
         while let Some(mut reader) = patience.look().await? {
             let row = reader.server(asked.server).await?;
             if row.is_none_or(|row| row.ended_run >= asked.run) {
@@ -194,7 +196,7 @@ impl App {
                 })
             })
             .await?;
-        let mut patience = self.patience();
+        let mut patience = self.patience_for(server);
         while let Some(mut reader) = patience.look().await? {
             let row = permitted(caller.account, reader.server(server).await?, Wish::Own)?;
             if row.seen_reset >= asked.reset {
@@ -229,14 +231,20 @@ impl App {
 /// Starts a stopped server: places it, claims its drives, raises its run. The caller saves the
 /// row. A server that is started already is left as it is.
 pub(super) async fn power_on(
+    app: &App,
+    placing: &mut Placing<'_>,
     tx: &mut Writer<'_>,
-    scheduler: &dyn Scheduler,
     row: &mut ServerRow,
     change: ChangeId,
     now: Timestamp,
 ) -> Result<()> {
     let Step::To(state) = row.state.step(ServerEvent::Start)? else { return Ok(()) };
+    if let Some(host) = row.host {
+        heard(tx, host).await?;
+    }
     let parsed = ServerConfig::parse(&row.config)?;
+    let wanted = [(Quota::Cpu, parsed.cpu.0.into()), (Quota::Mem, parsed.memory.0.into())];
+    app.take(tx, row.account, &wanted).await?;
     let mut hosts = Vec::new();
     let mut drives = Vec::new();
     for plug in &parsed.plugs {
@@ -254,8 +262,7 @@ pub(super) async fn power_on(
         drives_on: hosts,
         avoid: hosts_to_avoid(tx, row).await?,
     };
-    let inventory = tx.inventory().await?;
-    let placement = scheduler.place(&inventory, &Request::Server(demand)).map_err(no_room)?;
+    let placement = placing.place(tx, &Request::Server(demand), Within::Fleet).await?;
     let left = row.host.filter(|host| *host != placement.host);
     row.host = Some(placement.host);
     row.state = state;
@@ -276,6 +283,7 @@ pub(super) async fn power_on(
         boot: parsed.boot,
         nics: parsed.nics,
         screen: parsed.screen,
+        seed: parsed.seed,
     });
     if let Some(left) = left {
         tx.queue(left, OutboxRow::Server(row.server), row.generation).await?;
@@ -292,7 +300,7 @@ async fn hosts_to_avoid(tx: &mut Writer<'_>, row: &ServerRow) -> Result<Vec<Host
     };
     let mut hosts = BTreeSet::new();
     for id in words("avoid:servers").iter().filter_map(|word| word.parse().ok()) {
-        let other = tx.server(id).await?.filter(|other| other.account == row.account);
+        let other = permitted(row.account, tx.server(id).await?, Wish::Own).ok();
         let running = other.filter(|other| ServerState::HOLDS_RESOURCES.contains(&other.state));
         hosts.extend(running.and_then(|other| other.host));
     }
@@ -304,8 +312,8 @@ async fn hosts_to_avoid(tx: &mut Writer<'_>, row: &ServerRow) -> Result<Vec<Host
     Ok(hosts.into_iter().collect())
 }
 
-/// Claims one drive for the server's next run.
-async fn plug_in(
+/// Claims one drive for a run of the server.
+pub(super) async fn plug_in(
     tx: &mut Writer<'_>,
     row: &ServerRow,
     plug: Plug,

@@ -14,8 +14,10 @@ impl App {
     /// # Errors
     /// `NotFound` if the account is gone.
     pub async fn profile_info(&self, caller: &Caller) -> Result<Record> {
-        let row = known(self.db.read().await?.account(caller.account).await?)?;
-        Ok(Record::new().with("uuid", row.account).with("name", row.name).with("email", row.email))
+        let mut reader = self.db.read().await?;
+        let row = known(reader.account(caller.account).await?)?;
+        let quotas = self.quotas_of(&mut reader, &row).await?;
+        Ok(quotas.with("uuid", row.account).with("name", row.name).with("email", row.email))
     }
 
     /// Changes the name or the address of mail. The name stays if it is unset.
@@ -35,8 +37,10 @@ impl App {
             Box::pin(async move {
                 let before = known(tx.account(account).await?)?;
                 let (name, email) = (name.unwrap_or(&before.name), email.unwrap_or(&before.email));
-                if *name != before.name || *email != before.email {
-                    tx.save_profile(account, name, email).await?;
+                let (name, email) = (name.clone(), email.to_owned());
+                let row = AccountRow { name, email, ..before.clone() };
+                if row != before {
+                    tx.save_account(&row).await?;
                 }
                 Ok(())
             })

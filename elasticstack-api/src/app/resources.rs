@@ -15,7 +15,7 @@ use elasticstack_core::wire::record::Record;
 use super::access::{Wish, permitted};
 use super::drive_record::bounded;
 use super::server_record::Wire;
-use super::{App, Caller, new_id};
+use super::{App, Caller, Quota, new_id};
 use crate::db::{PoolRow, Reader, ResourceRow, ServerRow, Subject, Writer};
 use crate::usage::{self, Edge, Metered};
 
@@ -77,11 +77,16 @@ impl App {
         let account = caller.account;
         let change = self.authorize(account, kind.making()).await?;
         let (now, vlan) = (self.now(), new_id());
+        let quota = match kind {
+            ResourceKind::Ip => Quota::Ip,
+            ResourceKind::Vlan => Quota::Vlan,
+        };
         let mut config = Record::new();
         config.apply(wish);
         let config = &config;
         self.intend(caller, Subject::Account(account), |tx| {
             Box::pin(async move {
+                self.take(tx, account, &[(quota, 1)]).await?;
                 let (resource, pool) = match kind {
                     ResourceKind::Ip => lowest_free(tx).await?,
                     ResourceKind::Vlan => (ResourceId::Vlan(vlan), None),
@@ -110,7 +115,7 @@ impl App {
         change: &Record,
     ) -> Result<Record> {
         let account = caller.account;
-        permitted(account, self.db.read().await?.resource(id).await?, Wish::Own)?;
+        permitted(account, self.db.glance().await?.resource(id).await?, Wish::Own)?;
         keys::check(Object::Resource, Moment::SetStopped, change)?;
         self.intend(caller, Subject::Resource(id), |tx| {
             Box::pin(async move {
@@ -188,11 +193,8 @@ async fn pools_by_id(reader: &mut Reader) -> Result<BTreeMap<PoolId, PoolRow>> {
     Ok(reader.pools().await?.into_iter().map(|pool| (pool.pool, pool)).collect())
 }
 
-async fn info(
-    reader: &mut Reader,
-    pools: &BTreeMap<PoolId, PoolRow>,
-    row: &ResourceRow,
-) -> Result<Record> {
+/// What the row of a resource says of it.
+pub(super) fn record(row: &ResourceRow) -> Record {
     let mut record = row.config.clone();
     if record.value("name").is_none() {
         record.set("name", row.resource);
@@ -200,6 +202,15 @@ async fn info(
     record.set("resource", row.resource);
     record.set("type", row.resource.kind().as_str());
     record.set("user", row.account);
+    record
+}
+
+async fn info(
+    reader: &mut Reader,
+    pools: &BTreeMap<PoolId, PoolRow>,
+    row: &ResourceRow,
+) -> Result<Record> {
+    let mut record = record(row);
     if let Some(pool) = row.pool.and_then(|pool| pools.get(&pool)) {
         record.set("netmask", pool.netmask);
         record.set("gateway", pool.gateway);

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use elasticstack_core::hypervisor::{Device, Media, Nic, NicModel};
+use elasticstack_core::hypervisor::{Device, Media, Nic, NicModel, Seed};
 use elasticstack_core::prelude::*;
 use elasticstack_core::resource::{ResourceId, ResourceKind};
 use elasticstack_core::state::ServerState;
@@ -14,6 +14,9 @@ use elasticstack_core::wire::record::Record;
 
 use super::nics::NICS;
 use crate::db::ServerRow;
+
+/// How many public keys a server takes: `ssh:0:key` to `ssh:7:key`.
+const SSH_KEYS: u8 = 8;
 
 /// A server as its owner configured it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +32,8 @@ pub(super) struct ServerConfig {
     pub(super) wires: Vec<Wire>,
     /// The password of its screen, if it is to have one.
     pub(super) screen: Option<Secret>,
+    /// What its guest is told at its first boot, if anything.
+    pub(super) seed: Option<Seed>,
     pub(super) ending: OnStop,
 }
 
@@ -118,8 +123,8 @@ impl ServerConfig {
             Some("true") => OnStop::Keep,
             _ => OnStop::Vanish,
         };
-        let (nics, wires) = (nics(record)?, wires(record)?);
-        Ok(Self { cpu, memory, vcpus, plugs, boot, nics, wires, screen, ending })
+        let (nics, wires, seed) = (nics(record)?, wires(record)?, seed(record));
+        Ok(Self { cpu, memory, vcpus, plugs, boot, nics, wires, screen, seed, ending })
     }
 }
 
@@ -171,6 +176,18 @@ fn wires(record: &Record) -> Result<Vec<Wire>> {
         wires.push(Wire { key, resource });
     }
     Ok(wires)
+}
+
+fn seed(record: &Record) -> Option<Seed> {
+    let keys = (0..SSH_KEYS).filter_map(|index| record.value(&format!("ssh:{index}:key")));
+    let seed = Seed {
+        host_name: record.value("cloud:hostname").map(str::to_owned),
+        keys: keys.map(str::to_owned).collect(),
+        user_data: record.value("cloud:userdata").map(Secret::new),
+    };
+    let says_something =
+        seed.host_name.is_some() || !seed.keys.is_empty() || seed.user_data.is_some();
+    says_something.then_some(seed)
 }
 
 fn required<T: std::str::FromStr>(record: &Record, key: &str) -> Result<T> {
@@ -297,6 +314,24 @@ mod tests {
             let config = ServerConfig::parse(&normalised(&record).unwrap()).unwrap();
             assert_eq!(config.screen.is_some(), has_screen, "{record:?}");
         }
+    }
+
+    #[test]
+    fn a_seed_holds_the_keys_in_order_and_is_none_where_nothing_is_said() {
+        let record = sized()
+            .with("ssh:7:key", "ssh-rsa B")
+            .with("ssh:0:key", "ssh-rsa A")
+            .with("cloud:hostname", "web1")
+            .with("cloud:userdata", "#!/bin/sh\n");
+        let seed = ServerConfig::parse(&record).unwrap().seed.unwrap();
+        assert_eq!(seed.keys, ["ssh-rsa A", "ssh-rsa B"]);
+        assert_eq!(seed.host_name.as_deref(), Some("web1"));
+        assert_eq!(seed.user_data.unwrap().expose(), "#!/bin/sh\n");
+        for (key, value) in record.iter().filter(|(key, _)| key.contains(':')) {
+            let seed = ServerConfig::parse(&sized().with(key, value)).unwrap().seed;
+            assert!(seed.is_some(), "{key} alone");
+        }
+        assert_eq!(ServerConfig::parse(&sized()).unwrap().seed, None);
     }
 
     #[test]

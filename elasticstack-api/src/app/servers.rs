@@ -9,10 +9,12 @@ use elasticstack_core::wire::record::Record;
 
 use super::access::{Wish, permitted};
 use super::drive_record::bounded;
-use super::nics::{Macs, fill_in, unlike_others};
-use super::power::{metered, power_on};
+use super::nics::{Macs, fill_in, note_cards, unlike_others};
+use super::plugs::{Drives, replug};
+use super::power::{metered, power_on, queue};
 use super::server_record::{ServerConfig, info, is_active, normalised};
-use super::{App, Caller, OnCreate, Page, changed_meanwhile, new_id, no_room};
+use super::view::{Kind, Listed};
+use super::{App, Caller, OnCreate, Page, Quota, changed_meanwhile, new_id, no_room, version};
 use crate::db::{OutboxRow, Reader, ServerRow, Subject, Writer};
 use crate::usage::{self, Edge};
 
@@ -22,19 +24,17 @@ impl App {
     /// # Errors
     /// `InvalidValue` for a page that can't be; `Internal`.
     pub async fn server_ids(&self, caller: &Caller, page: &Page) -> Result<Vec<ServerId>> {
-        let wanted = page.of_servers()?;
-        let rows = self.db.read().await?.servers_of(caller.account, &wanted).await?;
-        Ok(rows.into_iter().map(|row| row.server).collect())
+        let ids = self.servers_info(caller, page).await?;
+        Ok(ids.ids().map(ServerId::from_uuid).collect())
     }
 
     /// The caller's servers.
     ///
     /// # Errors
     /// As [`App::server_ids`].
-    pub async fn servers_info(&self, caller: &Caller, page: &Page) -> Result<Vec<Record>> {
-        let wanted = page.of_servers()?;
-        let rows = self.db.read().await?.servers_of(caller.account, &wanted).await?;
-        Ok(rows.iter().map(info).collect())
+    pub async fn servers_info(&self, caller: &Caller, page: &Page) -> Result<Listed> {
+        let list = (caller.account, Kind::Servers);
+        self.view.page(&self.db, list, &page.of_servers()?, self.now()).await
     }
 
     /// Makes a server and, if asked, starts it and waits until it runs.
@@ -85,13 +85,15 @@ impl App {
             failed: None,
         };
         let row = self
-            .intend(caller, Subject::Server(made.server), |tx| {
+            .intend_placing(caller, Subject::Server(made.server), |tx, mut placing| {
                 Box::pin(async move {
                     let mut row = made.clone();
                     usable(tx, &row, parsed).await?;
+                    self.take(tx, row.account, &[(Quota::Servers, 1)]).await?;
                     tx.save_server(&row).await?;
+                    note_cards(tx, &row).await?;
                     if let Some(change) = change {
-                        power_on(tx, self.scheduler.as_ref(), &mut row, change, now).await?;
+                        power_on(self, &mut placing, tx, &mut row, change, now).await?;
                         tx.save_server(&row).await?;
                     }
                     Ok(row)
@@ -107,8 +109,21 @@ impl App {
     /// # Errors
     /// `NotFound`.
     pub async fn server_info(&self, caller: &Caller, server: ServerId) -> Result<Record> {
-        let row = self.db.read().await?.server(server).await?;
-        Ok(info(&permitted(caller.account, row, Wish::See)?))
+        self.server_seen(caller, server).await.map(|(record, _)| record)
+    }
+
+    /// One server of the caller's, and the version that it is at.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub(crate) async fn server_seen(
+        &self,
+        caller: &Caller,
+        server: ServerId,
+    ) -> Result<(Record, String)> {
+        let row = self.db.glance().await?.server(server).await?;
+        let row = permitted(caller.account, row, Wish::See)?;
+        Ok((info(&row), version::tag(row.generation, &row.config)))
     }
 
     /// Changes a server: any key while it is stopped, some while it runs. A password or a screen
@@ -116,7 +131,8 @@ impl App {
     ///
     /// # Errors
     /// `NotFound`; those of a record's check; for more processor time of a running server
-    /// `NoCapacity` and `PaymentRequired`.
+    /// `NoCapacity` and `PaymentRequired`; for its drives `DriveInUse`, and `Unavailable` if the
+    /// guest has not let them come and go in time: the wish stands.
     pub async fn server_set(
         &self,
         caller: &Caller,
@@ -124,7 +140,7 @@ impl App {
         record: &Record,
     ) -> Result<Record> {
         let account = caller.account;
-        let seen = permitted(account, self.db.read().await?.server(server).await?, Wish::Own)?;
+        let seen = permitted(account, self.db.glance().await?.server(server).await?, Wish::Own)?;
         let macs = &Macs::draw()?;
         let (_, parsed) = changed_config(&seen, record, macs)?;
         let change = if is_active(seen.state) && parsed.cpu > seen.cpu {
@@ -133,7 +149,7 @@ impl App {
         } else {
             None
         };
-        let row = self
+        let (row, changed) = self
             .intend(caller, Subject::Server(server), |tx| {
                 Box::pin(async move {
                     let before = permitted(account, tx.server(server).await?, Wish::Own)?;
@@ -143,47 +159,62 @@ impl App {
                     let (config, parsed) = changed_config(&before, record, macs)?;
                     let mut row = before.clone();
                     row.config = config;
+                    let mut changed = Drives::Stay;
                     if is_active(row.state) {
-                        self.change_running(tx, &mut row, &parsed, change).await?;
+                        changed = self.change_running(tx, &mut row, &parsed, change).await?;
                     } else {
                         usable(tx, &row, &parsed).await?;
+                    }
+                    if row.config != before.config {
+                        note_cards(tx, &row).await?;
                     }
                     if row != before {
                         tx.save_server(&row).await?;
                     }
-                    Ok(row)
+                    Ok((row, changed))
                 })
             })
             .await?;
         if row.generation == seen.generation {
             return Ok(info(&row));
         }
-        let mut patience = self.patience();
+        let mut patience = self.patience_for(server);
         while let Some(mut reader) = patience.look().await? {
             let now = permitted(account, reader.server(server).await?, Wish::Own)?;
             if now.seen_generation >= row.generation {
                 return Ok(info(&now));
             }
         }
-        Ok(info(&row))
+        match changed {
+            Drives::Stay => Ok(info(&row)),
+            Drives::ComeOrGo => Err(Error::new(
+                ErrorKind::Unavailable,
+                "the guest has not let its drives come and go yet, and it is tried on: see failed in \
+                 the server's info",
+            )),
+        }
     }
 
-    /// Gives a running server another amount of processor time.
+    /// Gives a running server other drives and another amount of processor time.
     async fn change_running(
         &self,
         tx: &mut Writer<'_>,
         row: &mut ServerRow,
         parsed: &ServerConfig,
         change: Option<ChangeId>,
-    ) -> Result<()> {
+    ) -> Result<Drives> {
+        let drives = replug(tx, row, parsed).await?;
+        if drives == Drives::ComeOrGo {
+            row.generation += 1;
+            queue(tx, row).await?;
+        }
         let Some(hardware) = row.hardware.as_mut().filter(|_| parsed.cpu != row.cpu) else {
-            return Ok(());
+            return Ok(drives);
         };
         let host = row.host.ok_or_else(|| Error::internal("a server runs on no host"))?;
         let growth = parsed.cpu.0.saturating_sub(row.cpu.0);
-        let inventory = tx.inventory().await?;
-        let room = inventory.hosts.iter().find(|room| room.host == host);
-        let free = room.map_or(0, |room| room.cpu.0);
+        self.take(tx, row.account, &[(Quota::Cpu, growth.into())]).await?;
+        let free = tx.room_of(host).await?.map_or(0, |room| room.cpu.0);
         if growth > free {
             let (wanted, available) = (growth.into(), free.into());
             return Err(no_room(Refusal { constraint: Constraint::Cpu, wanted, available }));
@@ -199,7 +230,7 @@ impl App {
         } else {
             row.change = change.or(row.change);
         }
-        Ok(())
+        Ok(drives)
     }
 
     /// What a server wrote to its serial port; nothing if it never ran.
@@ -207,7 +238,7 @@ impl App {
     /// # Errors
     /// `NotFound`; `Unavailable` if its host does not answer.
     pub async fn server_serial(&self, caller: &Caller, server: ServerId) -> Result<bytes::Bytes> {
-        let row = self.db.read().await?.server(server).await?;
+        let row = self.db.glance().await?.server(server).await?;
         match permitted(caller.account, row, Wish::See)?.host {
             Some(host) => self.data.serial(host, server).await,
             None => Ok(bytes::Bytes::new()),
@@ -250,5 +281,5 @@ async fn usable(reader: &mut Reader, row: &ServerRow, parsed: &ServerConfig) -> 
         permitted(row.account, reader.resource(wire.resource).await?, Wish::Own)
             .map_err(|error| error.field(&wire.key))?;
     }
-    unlike_others(reader, row, &row.config).await
+    unlike_others(reader, row).await
 }

@@ -19,7 +19,7 @@ use super::accounts::OPERATOR;
 use super::drive_record::GRANULE;
 use super::drives::{NewDrive, in_use};
 use super::{App, Caller, StandardImage, changed_meanwhile};
-use crate::db::{DriveRow, Standard};
+use crate::db::{DriveRow, Standard, Standing};
 
 impl App {
     /// Makes `image` a standard drive, or leaves it if it is one already. Killed anywhere, the
@@ -69,7 +69,7 @@ impl App {
 
     /// The drive for the image, of its size and not published; `None` if it is published already.
     async fn unpublished(&self, image: &StandardImage, size: Bytes) -> Result<Option<DriveRow>> {
-        let known = self.db.read().await?.drive(image.drive).await?;
+        let known = self.db.glance().await?.drive(image.drive).await?;
         let row = match known.filter(|row| row.state != DriveState::Gone) {
             None => {
                 let new = NewDrive {
@@ -80,7 +80,8 @@ impl App {
                     config: config(image),
                     avoid: Vec::new(),
                 };
-                self.make_drive(&Caller::new(OPERATOR, Scope::Operator), &new).await?
+                self.make_drive(&Caller::new(OPERATOR, Scope::Operator, Standing::Active), &new)
+                    .await?
             }
             Some(row) if row.account != OPERATOR => return Err(changed_meanwhile("drive")),
             Some(row) => {

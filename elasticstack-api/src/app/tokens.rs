@@ -11,6 +11,7 @@ use elasticstack_core::wire::record::Record;
 use subtle::ConstantTimeEq as _;
 use uuid::Uuid;
 
+use super::access::{Wish, permitted};
 use super::accounts::{hash, secret_key};
 use super::{App, Caller, new_id};
 use crate::db::{Reach, Subject, TokenRow};
@@ -31,12 +32,14 @@ impl Caller {
     /// Whether its credentials are good for a call of this kind.
     ///
     /// # Errors
-    /// `OutOfScope`.
+    /// `OutOfScope`; `AccountSuspended`.
     pub(crate) fn covers(&self, scope: Scope, effect: Effect) -> Result<()> {
         let sentence = if !self.scope.covers(scope) {
             "this call is for operators: use an operator's credentials"
         } else if self.reach == Some(Reach::Read) && effect == Effect::Changes {
             "this token is for reading only: use one whose access is full, or the account's key"
+        } else if effect == Effect::Changes {
+            return self.standing.check();
         } else {
             return Ok(());
         };
@@ -67,7 +70,8 @@ impl App {
             return Err(refused());
         }
         let account = reader.account(row.account).await?.ok_or_else(refused)?;
-        Ok(Caller { reach: Some(row.reach), ..Caller::new(row.account, account.scope) })
+        let (reach, token) = (Some(row.reach), Some(row.token));
+        Ok(Caller { reach, token, ..account.caller() })
     }
 
     /// The ids of the caller's tokens.
@@ -75,7 +79,7 @@ impl App {
     /// # Errors
     /// `Internal`.
     pub async fn token_ids(&self, caller: &Caller) -> Result<Vec<TokenId>> {
-        let rows = self.db.read().await?.tokens_of(caller.account).await?;
+        let rows = self.db.glance().await?.tokens_of(caller.account).await?;
         Ok(rows.into_iter().map(|row| row.token).collect())
     }
 
@@ -84,7 +88,7 @@ impl App {
     /// # Errors
     /// `Internal`.
     pub async fn tokens_info(&self, caller: &Caller) -> Result<Vec<Record>> {
-        let rows = self.db.read().await?.tokens_of(caller.account).await?;
+        let rows = self.db.glance().await?.tokens_of(caller.account).await?;
         Ok(rows.iter().map(record).collect())
     }
 
@@ -93,7 +97,8 @@ impl App {
     /// # Errors
     /// `NotFound`.
     pub async fn token_info(&self, caller: &Caller, token: TokenId) -> Result<Record> {
-        own(caller, self.db.read().await?.token(token).await?).map(|row| record(&row))
+        let row = self.db.glance().await?.token(token).await?;
+        permitted(caller.account, row, Wish::See).map(|row| record(&row))
     }
 
     /// Makes a token. The answer has, this once, the token itself.
@@ -162,7 +167,7 @@ impl App {
     pub async fn token_destroy(&self, caller: &Caller, token: TokenId) -> Result<()> {
         self.intend(caller, Subject::Token(token), |tx| {
             Box::pin(async move {
-                own(caller, tx.token(token).await?)?;
+                permitted(caller.account, tx.token(token).await?, Wish::Own)?;
                 tx.delete_token(token).await
             })
         })
@@ -170,15 +175,8 @@ impl App {
     }
 }
 
-/// The token, if it is the caller's.
-fn own(caller: &Caller, row: Option<TokenRow>) -> Result<TokenRow> {
-    row.filter(|row| row.account == caller.account).ok_or_else(|| {
-        let sentence = "the token could not be found: see the list of your tokens";
-        Error::new(ErrorKind::NotFound, sentence)
-    })
-}
-
-fn record(row: &TokenRow) -> Record {
+/// A token as its owner sees it.
+pub(super) fn record(row: &TokenRow) -> Record {
     let record = Record::new()
         .with("token", row.token)
         .with("name", &row.name)

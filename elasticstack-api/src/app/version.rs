@@ -21,18 +21,6 @@ impl Caller {
 }
 
 impl App {
-    /// The version that an object of the caller's is at.
-    ///
-    /// # Errors
-    /// `Unavailable`; `Internal`.
-    pub(crate) async fn version(
-        &self,
-        caller: &Caller,
-        subject: Subject,
-    ) -> Result<Option<String>> {
-        version(&mut self.db.read().await?, caller, subject).await
-    }
-
     /// Refuses a caller who saw the object at another version than it is at.
     ///
     /// # Errors
@@ -69,6 +57,10 @@ async fn version(reader: &mut Reader, caller: &Caller, subject: Subject) -> Resu
             let row = permitted(caller.account, reader.server(server).await?, Wish::See).ok();
             row.map(|row| tag(row.generation, &row.config))
         }
+        Subject::Snapshot(snapshot) => {
+            let row = permitted(caller.account, reader.snapshot(snapshot).await?, Wish::See).ok();
+            row.map(|row| tag(row.generation, &row.config))
+        }
         Subject::Account(_)
         | Subject::Host(_)
         | Subject::Pool(_)
@@ -78,7 +70,7 @@ async fn version(reader: &mut Reader, caller: &Caller, subject: Subject) -> Resu
 }
 
 /// The same for the same intent, and for no other.
-fn tag(generation: u64, config: &Record) -> String {
+pub(super) fn tag(generation: u64, config: &Record) -> String {
     let hash = Sha256::digest(format!("{generation}\n{}", config.to_text()));
     hash.iter().take(12).map(|byte| format!("{byte:02x}")).collect()
 }

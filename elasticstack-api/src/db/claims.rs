@@ -1,5 +1,6 @@
 //! Rows of claims: who uses which drive, and under which epoch.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use elasticstack_core::prelude::*;
@@ -7,13 +8,14 @@ use elasticstack_core::wire::internal::Access;
 
 use super::dialect::Row;
 use super::row::{column, failed, number, parsed, stored, word};
-use super::{Reader, Writer};
+use super::{Reader, Subject, Writer};
 
 /// Who holds a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Holder {
     Job(JobId),
     Server(ServerId),
+    Snapshot(SnapshotId),
 }
 
 impl Holder {
@@ -21,6 +23,7 @@ impl Holder {
         match self {
             Self::Job(_) => "job",
             Self::Server(_) => "server",
+            Self::Snapshot(_) => "snapshot",
         }
     }
 
@@ -35,6 +38,7 @@ impl fmt::Display for Holder {
         match self {
             Self::Job(job) => job.fmt(f),
             Self::Server(server) => server.fmt(f),
+            Self::Snapshot(snapshot) => snapshot.fmt(f),
         }
     }
 }
@@ -65,6 +69,7 @@ fn claim(row: &Row) -> Result<ClaimRow> {
         drive: parsed(row, "drive")?,
         holder: match kind {
             "job" => Holder::Job(parsed(row, "holder")?),
+            "snapshot" => Holder::Snapshot(parsed(row, "holder")?),
             _ => Holder::Server(parsed(row, "holder")?),
         },
         epoch: Epoch(number(row, "epoch")?),
@@ -85,7 +90,55 @@ impl Reader {
     }
 }
 
+impl Reader {
+    /// The claims of a server, job or snapshot on drives.
+    pub(crate) async fn claims_of(&mut self, holder: Holder) -> Result<Vec<ClaimRow>> {
+        let rows = self
+            .statement("SELECT * FROM claims WHERE holder = $1 ORDER BY drive")
+            .bind(holder.to_string())
+            .fetch_all()
+            .await
+            .map_err(failed("reading the claims of a holder"))?;
+        rows.iter().map(claim).collect()
+    }
+
+    /// The claims on those drives of an account that were changed at the mark `since` or after it,
+    /// each drive's ordered by holder.
+    pub(crate) async fn claims_since(
+        &mut self,
+        account: AccountId,
+        since: i64,
+    ) -> Result<BTreeMap<DriveId, Vec<ClaimRow>>> {
+        let mut claims = BTreeMap::<DriveId, Vec<ClaimRow>>::new();
+        self.statement(
+            "SELECT claims.* FROM drives JOIN claims ON claims.drive = drives.drive \
+             WHERE drives.account = $1 AND drives.changed >= $2 ORDER BY claims.holder",
+        )
+        .bind(account.to_string())
+        .bind(since)
+        .each("reading the claims on an account's drives", |row| {
+            let claim = claim(row)?;
+            claims.entry(claim.drive).or_default().push(claim);
+            Ok(())
+        })
+        .await?;
+        Ok(claims)
+    }
+}
+
 impl Writer<'_> {
+    /// Takes one claim away.
+    pub(crate) async fn delete_claim(&mut self, drive: DriveId, holder: Holder) -> Result<()> {
+        self.change("DELETE FROM claims WHERE drive = $1 AND holder = $2")
+            .bind(drive.to_string())
+            .bind(holder.to_string())
+            .execute()
+            .await
+            .map_err(failed("releasing a claim"))?;
+        self.note_release(Subject::Drive(drive), holder);
+        self.touch_drive(drive).await
+    }
+
     /// Adds a claim. A second exclusive one on a drive fails.
     pub(crate) async fn insert_claim(&mut self, row: &ClaimRow) -> Result<()> {
         let ClaimRow { drive, holder, epoch, access } = row;
@@ -101,18 +154,33 @@ impl Writer<'_> {
         .execute()
         .await
         .map_err(failed("adding a claim"))?;
-        Ok(())
+        self.note_claim(Subject::Drive(*drive), *holder);
+        self.touch_drive(*drive).await
     }
 
-    /// Takes all claims of a server or job away, on drives and on resources.
+    /// Takes all claims of a server, job or snapshot away, on drives and on resources.
     pub(crate) async fn delete_claims_of(&mut self, holder: Holder) -> Result<()> {
-        self.change("DELETE FROM claims WHERE holder = $1")
+        let mark = self.mark().await?;
+        self.change(
+            "UPDATE drives SET changed = $2 \
+             WHERE drive IN (SELECT drive FROM claims WHERE holder = $1)",
+        )
+        .bind(holder.to_string())
+        .bind(mark)
+        .execute()
+        .await
+        .map_err(failed("marking released drives"))?;
+        let rows = self
+            .change("DELETE FROM claims WHERE holder = $1 RETURNING drive")
             .bind(holder.to_string())
-            .execute()
+            .fetch_all()
             .await
             .map_err(failed("releasing claims"))?;
+        for row in &rows {
+            self.note_release(Subject::Drive(parsed(row, "drive")?), holder);
+        }
         match holder {
-            Holder::Job(_) => Ok(()),
+            Holder::Job(_) | Holder::Snapshot(_) => Ok(()),
             Holder::Server(server) => self.delete_resource_claims_of(server).await,
         }
     }

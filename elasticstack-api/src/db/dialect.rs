@@ -2,30 +2,29 @@
 //!
 //! All that differs between SQLite and PostgreSQL stands here; no other file knows which of them
 //! it is. Every statement has one text for both. Rows and arguments stay in the driver's own
-//! types: choosing between the two is all that a column costs.
+//! types: choosing between the two is all that a column costs. PostgreSQL is spoken with by sqlx,
+//! which also keeps both schemas; SQLite is asked by [`super::sqlite`].
 
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use elasticstack_core::prelude::*;
+use futures_util::TryStreamExt as _;
 use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{
     PgArguments, PgConnectOptions, PgDatabaseError, PgPool, PgPoolOptions, PgRow,
 };
 use sqlx::query::Query;
-use sqlx::sqlite::{
-    SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
-    SqliteRow, SqliteSynchronous,
-};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
 use sqlx::{
-    Connection as _, Decode, Encode, PgConnection, Postgres, Row as _, Sqlite, SqliteConnection,
-    Type,
+    Connection as _, Decode, Encode, PgConnection, Postgres, Row as _, SqliteConnection, Type,
 };
+use tokio::task::consume_budget;
 
 use super::row::failed;
-
-/// How long one statement waits for another process's lock, and a caller for a connection.
-const BUSY_WAIT: Duration = Duration::from_secs(5);
+use super::sqlite::{self, BUSY_WAIT, Connections};
 
 /// How many snapshots are read at a time.
 const READERS: u32 = 4;
@@ -42,6 +41,8 @@ const MIGRATIONS: u32 = 5;
 /// What a transaction is for.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Purpose {
+    /// Reading with one statement.
+    Glance,
     /// Reading, all from one instant.
     Snapshot,
     /// Reading and writing, as if alone.
@@ -52,7 +53,7 @@ pub(super) enum Purpose {
 #[derive(Debug, Clone)]
 pub(super) enum Pool {
     Postgres(PgPool),
-    Sqlite(SqlitePool),
+    Sqlite(Connections),
 }
 
 /// The connections to one database.
@@ -77,23 +78,14 @@ impl Pools {
     }
 
     async fn open_sqlite(path: &str) -> Result<Self> {
-        let options = SqliteConnectOptions::new()
-            .filename(path.strip_prefix("//").unwrap_or(path))
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(BUSY_WAIT)
-            .foreign_keys(true);
-        let writer = SqlitePoolOptions::new()
-            .max_connections(1)
-            .connect_with(options.clone())
-            .await
-            .map_err(failed("opening the database"))?;
-        // Only now is there a file to be read.
-        let readers = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            .connect_lazy_with(options.pragma("query_only", "on"));
-        Ok(Self { readers: Pool::Sqlite(readers), writers: Pool::Sqlite(writer), width: 1 })
+        let file = PathBuf::from(path.strip_prefix("//").unwrap_or(path));
+        let made = connect(&file).await.map_err(failed("opening the database"))?;
+        made.close().await.map_err(failed("opening the database"))?;
+        Ok(Self {
+            readers: Pool::Sqlite(Connections::new(file.clone(), false, READERS)),
+            writers: Pool::Sqlite(Connections::new(file, true, 1)),
+            width: 1,
+        })
     }
 
     async fn open_postgres(url: &str) -> Result<Self> {
@@ -129,6 +121,16 @@ impl Pools {
         })
     }
 
+    /// Closes every connection. SQLite's last one leaves the file whole, without a journal.
+    pub(super) async fn close(&self) {
+        for pool in [&self.readers, &self.writers] {
+            match pool {
+                Pool::Postgres(pool) => pool.close().await,
+                Pool::Sqlite(connections) => connections.close().await,
+            }
+        }
+    }
+
     /// Whether other processes may have the database open for writing all the while.
     pub(super) fn are_shared(&self) -> bool {
         match self.writers {
@@ -158,7 +160,11 @@ impl Pools {
     async fn migrate_with(&self, migrator: &Migrator) -> Result<(), MigrateError> {
         match &self.writers {
             Pool::Postgres(pool) => migrator.run(pool).await,
-            Pool::Sqlite(pool) => migrator.run(pool).await,
+            Pool::Sqlite(connections) => {
+                let mut connection = connect(connections.file()).await?;
+                migrator.run(&mut connection).await?;
+                Ok(connection.close().await?)
+            }
         }
     }
 
@@ -176,66 +182,127 @@ impl Pools {
     }
 }
 
+/// The file of a database of SQLite's; `None` for one of PostgreSQL's.
+///
+/// # Errors
+/// `InvalidValue` for another kind of URL.
+pub(crate) fn file_of(url: &str) -> Result<Option<PathBuf>> {
+    match url.strip_prefix("sqlite:") {
+        Some(path) => Ok(Some(path.strip_prefix("//").unwrap_or(path).into())),
+        None if url.starts_with("postgres://") => Ok(None),
+        None => Err(not_a_url()),
+    }
+}
+
+/// A connection for what SQLite is seldom asked; it makes the file if there is none.
+async fn connect(file: &Path) -> sqlx::Result<SqliteConnection> {
+    let options = SqliteConnectOptions::new()
+        .filename(file)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .busy_timeout(BUSY_WAIT)
+        .foreign_keys(true);
+    SqliteConnection::connect_with(&options).await
+}
+
+/// Writes what a database of SQLite's holds at this instant into an empty file. Whoever works on
+/// the database is not held up.
+pub(crate) async fn copy_into(database: &Path, file: &Path) -> Result<()> {
+    let options = SqliteConnectOptions::new().filename(database).busy_timeout(BUSY_WAIT);
+    let mut connection =
+        SqliteConnection::connect_with(&options).await.map_err(failed("opening the database"))?;
+    let name = file.to_str().ok_or_else(|| {
+        let shown = file.display();
+        let sentence = format!("{shown} can't be the name of a backup: use letters and digits");
+        Error::new(ErrorKind::InvalidValue, sentence)
+    })?;
+    let copied = sqlx::query("VACUUM INTO $1").bind(name).execute(&mut connection).await;
+    copied.map_err(failed("copying the database"))?;
+    connection.close().await.map_err(failed("closing the database"))
+}
+
 impl Pool {
-    pub(super) async fn begin(&self, purpose: Purpose) -> sqlx::Result<Transaction> {
-        Ok(match self {
-            Self::Postgres(pool) => Transaction::Postgres(
-                pool.begin_with(match purpose {
-                    Purpose::Snapshot => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
-                    Purpose::Change => "BEGIN ISOLATION LEVEL SERIALIZABLE",
-                })
-                .await?,
+    pub(super) async fn begin(&self, purpose: Purpose) -> Result<Transaction, Failure> {
+        Ok(match (self, purpose) {
+            (Self::Postgres(pool), Purpose::Glance) => Transaction::None(pool.acquire().await?),
+            (Self::Postgres(pool), Purpose::Snapshot) => Transaction::Postgres(
+                pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?,
             ),
-            Self::Sqlite(pool) => Transaction::Sqlite(
-                pool.begin_with(match purpose {
-                    Purpose::Snapshot => "BEGIN",
-                    Purpose::Change => "BEGIN IMMEDIATE",
-                })
-                .await?,
-            ),
+            (Self::Postgres(pool), Purpose::Change) => {
+                Transaction::Postgres(pool.begin_with("BEGIN ISOLATION LEVEL SERIALIZABLE").await?)
+            }
+            // To begin one costs next to nothing here.
+            (Self::Sqlite(connections), _) => Transaction::Sqlite(connections.begin().await?),
         })
     }
 }
 
-/// A transaction, which is rolled back unless it is committed.
+/// A transaction, which is rolled back unless it is committed; or a connection without one, each of
+/// whose statements is its own.
 pub(super) enum Transaction {
+    None(PoolConnection<Postgres>),
     Postgres(sqlx::Transaction<'static, Postgres>),
-    Sqlite(sqlx::Transaction<'static, Sqlite>),
+    Sqlite(sqlite::Transaction),
 }
 
 impl Transaction {
-    pub(super) async fn commit(self) -> sqlx::Result<()> {
+    pub(super) async fn commit(self) -> Result<(), Failure> {
         match self {
-            Self::Postgres(transaction) => transaction.commit().await,
-            Self::Sqlite(transaction) => transaction.commit().await,
+            Self::None(_) => {}
+            Self::Postgres(transaction) => transaction.commit().await?,
+            Self::Sqlite(transaction) => transaction.commit()?,
         }
+        Ok(())
+    }
+
+    /// What gives out the mark of a transaction; see `marks`.
+    pub(super) fn mark(&mut self) -> Statement<'_> {
+        let sql = match self {
+            Self::None(_) | Self::Postgres(_) => {
+                "SELECT mark + CAST(CAST(pg_current_xact_id() AS TEXT) AS BIGINT) AS mark \
+                 FROM control WHERE one = 1"
+            }
+            Self::Sqlite(_) => "UPDATE control SET mark = mark + 1 WHERE one = 1 RETURNING mark",
+        };
+        self.statement(sql)
+    }
+
+    /// What tells the horizon of a snapshot; see `marks`.
+    pub(super) fn horizon(&mut self) -> Statement<'_> {
+        let sql = match self {
+            Self::None(_) | Self::Postgres(_) => {
+                "SELECT mark + CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS TEXT) AS BIGINT) \
+                 AS mark FROM control WHERE one = 1"
+            }
+            Self::Sqlite(_) => "SELECT mark + 1 AS mark FROM control WHERE one = 1",
+        };
+        self.statement(sql)
     }
 
     /// A statement of one text for both databases; it is prepared once a connection.
     pub(super) fn statement(&mut self, sql: &'static str) -> Statement<'_> {
         match self {
+            Self::None(connection) => Statement::Postgres(connection, sqlx::query(sql)),
             Self::Postgres(transaction) => Statement::Postgres(transaction, sqlx::query(sql)),
-            Self::Sqlite(transaction) => Statement::Sqlite(transaction, sqlx::query(sql)),
+            Self::Sqlite(transaction) => Statement::Sqlite(transaction.statement(sql)),
         }
     }
 }
 
 /// What a statement may be given: the intersection of what the databases take.
 pub(super) trait Argument<'t>:
-    Encode<'t, Postgres> + Type<Postgres> + Encode<'t, Sqlite> + Type<Sqlite>
+    Encode<'t, Postgres> + Type<Postgres> + sqlite::Given
 {
 }
 
-impl<'t, T> Argument<'t> for T where
-    T: Encode<'t, Postgres> + Type<Postgres> + Encode<'t, Sqlite> + Type<Sqlite>
-{
-}
+impl<'t, T> Argument<'t> for T where T: Encode<'t, Postgres> + Type<Postgres> + sqlite::Given {}
 
-/// A statement on its way to a connection.
+/// A statement on its way to a connection. On SQLite it does not wait, so it counts as if it had:
+/// who has many of them lets the other tasks of its thread in between.
 #[must_use]
 pub(super) enum Statement<'c> {
     Postgres(&'c mut PgConnection, Query<'c, Postgres, PgArguments>),
-    Sqlite(&'c mut SqliteConnection, Query<'c, Sqlite, SqliteArguments>),
+    Sqlite(sqlite::Statement<'c>),
 }
 
 impl Statement<'_> {
@@ -243,40 +310,66 @@ impl Statement<'_> {
     pub(super) fn bind<'t>(self, value: impl Argument<'t>) -> Self {
         match self {
             Self::Postgres(connection, query) => Self::Postgres(connection, query.bind(value)),
-            Self::Sqlite(connection, query) => Self::Sqlite(connection, query.bind(value)),
+            Self::Sqlite(mut statement) => {
+                statement.bind(value.value());
+                Self::Sqlite(statement)
+            }
         }
     }
 
     /// How many rows it changed.
-    pub(super) async fn execute(self) -> sqlx::Result<u64> {
+    pub(super) async fn execute(self) -> Result<u64, Failure> {
         Ok(match self {
             Self::Postgres(connection, query) => query.execute(connection).await?.rows_affected(),
-            Self::Sqlite(connection, query) => query.execute(connection).await?.rows_affected(),
+            Self::Sqlite(statement) => {
+                consume_budget().await;
+                statement.execute()?
+            }
         })
     }
 
-    pub(super) async fn fetch_all(self) -> sqlx::Result<Vec<Row>> {
+    pub(super) async fn fetch_all(self) -> Result<Vec<Row>, Failure> {
         Ok(match self {
             Self::Postgres(connection, query) => {
                 query.fetch_all(connection).await?.into_iter().map(Row::Postgres).collect()
             }
-            Self::Sqlite(connection, query) => {
-                query.fetch_all(connection).await?.into_iter().map(Row::Sqlite).collect()
+            Self::Sqlite(statement) => {
+                consume_budget().await;
+                statement.fetch_all()?.into_iter().map(Row::Sqlite).collect()
             }
         })
     }
 
-    pub(super) async fn fetch_one(self) -> sqlx::Result<Row> {
-        self.fetch_optional().await?.ok_or(sqlx::Error::RowNotFound)
+    /// Hands over one row after the other, so that not all are in memory at a time.
+    pub(super) async fn each(
+        self,
+        doing: &'static str,
+        mut take: impl FnMut(&Row) -> Result<()>,
+    ) -> Result<()> {
+        match self {
+            Self::Postgres(connection, query) => {
+                let mut rows = query.fetch(connection);
+                while let Some(row) = rows.try_next().await.map_err(failed(doing))? {
+                    take(&Row::Postgres(row))?;
+                }
+                Ok(())
+            }
+            Self::Sqlite(statement) => statement.each(|row| take(&Row::Sqlite(row)), failed(doing)),
+        }
     }
 
-    pub(super) async fn fetch_optional(self) -> sqlx::Result<Option<Row>> {
+    pub(super) async fn fetch_one(self) -> Result<Row, Failure> {
+        self.fetch_optional().await?.ok_or(sqlx::Error::RowNotFound.into())
+    }
+
+    pub(super) async fn fetch_optional(self) -> Result<Option<Row>, Failure> {
         Ok(match self {
             Self::Postgres(connection, query) => {
                 query.fetch_optional(connection).await?.map(Row::Postgres)
             }
-            Self::Sqlite(connection, query) => {
-                query.fetch_optional(connection).await?.map(Row::Sqlite)
+            Self::Sqlite(statement) => {
+                consume_budget().await;
+                statement.fetch_optional()?.map(Row::Sqlite)
             }
         })
     }
@@ -284,56 +377,61 @@ impl Statement<'_> {
 
 /// What a column may be read as: the intersection of what the databases give.
 pub(super) trait Column<'r>:
-    Decode<'r, Postgres> + Type<Postgres> + Decode<'r, Sqlite> + Type<Sqlite>
+    Decode<'r, Postgres> + Type<Postgres> + sqlite::Kept<'r>
 {
 }
 
-impl<'r, T> Column<'r> for T where
-    T: Decode<'r, Postgres> + Type<Postgres> + Decode<'r, Sqlite> + Type<Sqlite>
-{
-}
+impl<'r, T> Column<'r> for T where T: Decode<'r, Postgres> + Type<Postgres> + sqlite::Kept<'r> {}
 
 /// A row as its driver has it.
 pub(super) enum Row {
     Postgres(PgRow),
-    Sqlite(SqliteRow),
+    Sqlite(sqlite::Row),
 }
 
 impl Row {
-    pub(super) fn column<'r, T: Column<'r>>(&'r self, name: &str) -> sqlx::Result<T> {
-        match self {
-            Self::Postgres(row) => row.try_get(name),
-            Self::Sqlite(row) => row.try_get(name),
-        }
+    pub(super) fn column<'r, T: Column<'r>>(&'r self, name: &str) -> Result<T, Failure> {
+        Ok(match self {
+            Self::Postgres(row) => row.try_get(name)?,
+            Self::Sqlite(row) => row.column(name)?,
+        })
     }
+}
+
+/// What a database says that does not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error(transparent)]
+    Postgres(#[from] sqlx::Error),
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
 }
 
 /// Whether the transaction failed only because of another one, so that repeating it may succeed.
 ///
 /// On PostgreSQL that includes a unique key that both found free: repeated, it is found taken.
-pub(super) fn is_conflict(error: &sqlx::Error) -> bool {
-    /// SQLite's code for a lock that another process holds; the low byte of its extended codes.
-    const SQLITE_BUSY: u32 = 5;
-    let Some(error) = error.as_database_error() else { return false };
-    match error.try_downcast_ref::<PgDatabaseError>() {
-        Some(error) => matches!(error.code(), "40001" | "40P01" | "23505"),
-        None => error
-            .code()
-            .and_then(|code| code.parse::<u32>().ok())
-            .is_some_and(|code| code & 0xff == SQLITE_BUSY),
+pub(super) fn is_conflict(failure: &Failure) -> bool {
+    match failure {
+        Failure::Postgres(error) => refusal(error)
+            .is_some_and(|refusal| matches!(refusal.code(), "40001" | "40P01" | "23505")),
+        Failure::Sqlite(error) => sqlite::is_busy(error),
     }
 }
 
 /// Whether the database could not be reached, or went away.
-pub(super) fn is_outage(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed => true,
+pub(super) fn is_outage(failure: &Failure) -> bool {
+    match failure {
+        Failure::Postgres(sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut) => true,
         // The classes of broken connections and of a server that is ended or starts.
-        sqlx::Error::Database(error) => error
-            .try_downcast_ref::<PgDatabaseError>()
-            .is_some_and(|error| error.code().starts_with("08") || error.code().starts_with("57P")),
-        _ => false,
+        Failure::Postgres(error) => refusal(error).is_some_and(|refusal| {
+            refusal.code().starts_with("08") || refusal.code().starts_with("57P")
+        }),
+        Failure::Sqlite(_) => false,
     }
+}
+
+fn refusal(error: &sqlx::Error) -> Option<&PgDatabaseError> {
+    error.as_database_error()?.try_downcast_ref()
 }
 
 fn not_a_url() -> Error {

@@ -7,7 +7,6 @@ use elasticstack_core::wire::record::Record;
 
 use super::claims::{access_from_word, access_word};
 use super::dialect::Row;
-use super::filter::{Filter, searched};
 use super::row::{
     bytes, column, failed, from_record, instant, number, parsed, record, stored, word,
 };
@@ -52,7 +51,7 @@ pub(crate) struct Standard {
     pub(crate) sha256: String,
 }
 
-fn drive(row: &Row) -> Result<DriveRow> {
+pub(super) fn drive(row: &Row) -> Result<DriveRow> {
     let media: Option<String> = column(row, "media")?;
     let rawsize: Option<i64> = column(row, "rawsize")?;
     let standard = match media {
@@ -97,47 +96,38 @@ impl Reader {
         row.as_ref().map(drive).transpose()
     }
 
-    /// The drives of an account that are wanted, in the order of their ids.
-    pub(crate) async fn drives_of(
+    /// Hands over the drives of an account that were changed, or used in another way, at the mark
+    /// `since` or after it. From the first mark on, what is gone is left out.
+    pub(crate) async fn drives_since(
         &mut self,
         account: AccountId,
-        wanted: &Filter<DriveState>,
-    ) -> Result<Vec<DriveRow>> {
-        let [one, other] = wanted.words(|state| state.as_str());
-        let statement = self.statement(
-            "SELECT * FROM drives WHERE account = $1 AND drive > $2 AND ($3 = '' OR name = $3) \
-             AND ($4 = '' OR replace(tags, $4, '') <> tags) AND state IN ($6, $7) \
-             ORDER BY drive LIMIT $5",
-        );
-        let rows = wanted
-            .bind(statement.bind(account.to_string()))
-            .bind(one)
-            .bind(other)
-            .fetch_all()
-            .await
-            .map_err(failed("reading the drives of an account"))?;
-        rows.iter().map(drive).collect()
+        since: i64,
+        mut take: impl FnMut(DriveRow),
+    ) -> Result<()> {
+        self.statement(
+            "SELECT * FROM drives WHERE account = $1 AND changed >= $2 \
+             AND ($2 > 0 OR state <> $3)",
+        )
+        .bind(account.to_string())
+        .bind(since)
+        .bind(DriveState::Gone.as_str())
+        .each("reading the drives of an account", |row| {
+            take(drive(row)?);
+            Ok(())
+        })
+        .await
     }
 
-    /// The published standard drives that are wanted, in the order of their ids.
-    pub(crate) async fn standard_drives(
-        &mut self,
-        wanted: &Filter<DriveState>,
-    ) -> Result<Vec<DriveRow>> {
-        let [one, other] = wanted.words(|state| state.as_str());
-        let statement = self.statement(
-            "SELECT * FROM drives WHERE state = $1 AND drive > $2 AND ($3 = '' OR name = $3) \
-             AND ($4 = '' OR replace(tags, $4, '') <> tags) AND state IN ($6, $7) \
-             AND media IS NOT NULL ORDER BY drive LIMIT $5",
-        );
-        let rows = wanted
-            .bind(statement.bind(DriveState::Ready.as_str()))
-            .bind(one)
-            .bind(other)
+    /// The published standard drives, in the order of their ids.
+    pub(crate) async fn standard_drives(&mut self) -> Result<Vec<DriveRow>> {
+        // The state is left to us, so that no plan begins with all drives that are ready.
+        let rows = self
+            .statement("SELECT * FROM drives WHERE media IS NOT NULL ORDER BY drive")
             .fetch_all()
             .await
             .map_err(failed("reading the standard drives"))?;
-        rows.iter().map(drive).collect()
+        let rows: Result<Vec<DriveRow>> = rows.iter().map(drive).collect();
+        Ok(rows?.into_iter().filter(|row| row.state == DriveState::Ready).collect())
     }
 
     /// The drives that have been in `state` since before `before`.
@@ -160,6 +150,7 @@ impl Reader {
 impl Writer<'_> {
     /// Adds the drive or replaces its row.
     pub(crate) async fn save_drive(&mut self, row: &DriveRow) -> Result<()> {
+        self.tidings.saved(row.drive.as_uuid());
         let DriveRow {
             drive,
             account,
@@ -179,14 +170,16 @@ impl Writer<'_> {
             failed: failure,
             standard,
         } = row;
+        let before = self.drive(*drive).await?;
+        self.note(before.as_ref(), row);
         let standard = standard.as_ref();
-        let (name, tags) = searched(config, &drive.to_string());
+        let mark = self.mark().await?;
         self.change(
             "INSERT INTO drives (drive, account, host, array_id, size, state, since_us, \
              generation, epoch, access, config, seen_generation, seen_size, fault_generation, \
-             fault_code, failed, media, format, rawsize, sha256, name, tags) \
+             fault_code, failed, media, format, rawsize, sha256, changed) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, \
-             $18, $19, $20, $21, $22) \
+             $18, $19, $20, $21) \
              ON CONFLICT (drive) DO UPDATE SET account = excluded.account, host = excluded.host, \
              array_id = excluded.array_id, size = excluded.size, state = excluded.state, \
              since_us = excluded.since_us, generation = excluded.generation, \
@@ -195,7 +188,7 @@ impl Writer<'_> {
              fault_generation = excluded.fault_generation, fault_code = excluded.fault_code, \
              failed = excluded.failed, media = excluded.media, format = excluded.format, \
              rawsize = excluded.rawsize, sha256 = excluded.sha256, \
-             name = excluded.name, tags = excluded.tags",
+             changed = excluded.changed",
         )
         .bind(drive.to_string())
         .bind(account.to_string())
@@ -217,11 +210,22 @@ impl Writer<'_> {
         .bind(standard.and_then(|standard| standard.format.as_deref()))
         .bind(standard.and_then(|standard| standard.rawsize).map(Bytes::to_i64))
         .bind(standard.map(|standard| standard.sha256.as_str()))
-        .bind(name)
-        .bind(tags)
+        .bind(mark)
         .execute()
         .await
         .map_err(failed("saving a drive"))?;
+        Ok(())
+    }
+
+    /// Marks a drive as changed because what is told with it has: who claims it, what images it.
+    pub(super) async fn touch_drive(&mut self, drive: DriveId) -> Result<()> {
+        let mark = self.mark().await?;
+        self.change("UPDATE drives SET changed = $2 WHERE drive = $1")
+            .bind(drive.to_string())
+            .bind(mark)
+            .execute()
+            .await
+            .map_err(failed("marking a drive"))?;
         Ok(())
     }
 }

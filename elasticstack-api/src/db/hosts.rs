@@ -3,14 +3,89 @@
 use std::collections::BTreeMap;
 
 use elasticstack_core::prelude::*;
-use elasticstack_core::scheduler::{ArrayRoom, HostRoom, Inventory, Tier};
-use elasticstack_core::state::{DriveState, HostState, ServerState};
+use elasticstack_core::scheduler::{ArrayRoom, HostRoom, Tier};
+use elasticstack_core::state::{DriveState, HostState, ServerState, SnapshotState};
 use elasticstack_core::wire::internal::Cursor;
 
-use super::dialect::Row;
-use super::filter::Filter;
-use super::row::{bytes, column, failed, number, parsed, small, stored, word};
+use super::dialect::{Row, Statement};
+use super::row::{
+    bytes, column, failed, instant, number, parsed, parsed_if_any, small, stored, word,
+};
 use super::{Reader, Writer};
+
+/// Whether anything new may be placed somewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Placements {
+    Open,
+    Closed,
+}
+
+impl Placements {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Closed => "closed",
+        }
+    }
+
+    pub(crate) fn from_word(word: &str) -> Option<Self> {
+        [Self::Open, Self::Closed].into_iter().find(|it| it.as_str() == word)
+    }
+}
+
+/// By which certificate a host is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// By any of the authority's that names it, as before there were others.
+    ByName,
+    /// By the one with this SHA-256.
+    By(String),
+    /// By none: it is spoken with no more.
+    Revoked,
+}
+
+impl Known {
+    const REVOKED: &'static str = "revoked";
+
+    pub(crate) fn as_str(&self) -> &str {
+        match self {
+            Self::ByName => "",
+            Self::By(hash) => hash,
+            Self::Revoked => Self::REVOKED,
+        }
+    }
+
+    fn from_column(text: String) -> Self {
+        match text.as_str() {
+            "" => Self::ByName,
+            Self::REVOKED => Self::Revoked,
+            _ => Self::By(text),
+        }
+    }
+}
+
+/// What a host last said of an array.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ArrayHealth {
+    Online,
+    Failed,
+    /// Nothing: it is known from before.
+    Missing,
+}
+
+impl ArrayHealth {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Online => "online",
+            Self::Failed => "failed",
+            Self::Missing => "missing",
+        }
+    }
+
+    fn from_word(word: &str) -> Option<Self> {
+        [Self::Online, Self::Failed, Self::Missing].into_iter().find(|it| it.as_str() == word)
+    }
+}
 
 /// A host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +94,10 @@ pub(crate) struct HostRow {
     pub(crate) name: Name,
     pub(crate) address: String,
     pub(crate) state: HostState,
+    /// When it entered its state.
+    pub(crate) since: Timestamp,
+    pub(crate) placements: Placements,
+    pub(crate) known: Known,
     pub(crate) cpu: MegaHertz,
     pub(crate) memory: MebiBytes,
     /// What runs its guests, and why.
@@ -32,10 +111,91 @@ pub(crate) struct HostRow {
 /// An array of a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ArrayRow {
+    pub(crate) array: ArrayId,
+    pub(crate) host: HostId,
     pub(crate) name: String,
+    pub(crate) health: ArrayHealth,
+    pub(crate) placements: Placements,
     /// The most that drives on it may sum up to; zero while it has failed and once its host no
     /// longer tells of it.
     pub(crate) capacity: Bytes,
+}
+
+/// What servers hold of a host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) servers: u64,
+    /// In MHz.
+    pub(crate) cpu: u64,
+    /// In MiB.
+    pub(crate) memory: u64,
+}
+
+/// What an array has promised.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Promised {
+    /// To drives and snapshots.
+    pub(crate) bytes: Bytes,
+    /// How many drives there are among them.
+    pub(crate) drives: u64,
+}
+
+/// What one server holds of a host, or one drive or snapshot of an array.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// `None` holds nothing.
+    Server(ServerId, Option<(HostId, Held)>),
+    Drive(DriveId, Option<(ArrayId, Bytes)>),
+    Snapshot(SnapshotId, Option<(ArrayId, Bytes)>),
+}
+
+impl HostRow {
+    /// Its free room where servers hold so much of it.
+    pub(crate) fn room(&self, held: Held, arrays: Vec<ArrayRoom>) -> HostRoom {
+        let left = |all: u32, held: u64| {
+            u32::try_from(u64::from(all).saturating_sub(held)).unwrap_or(u32::MAX)
+        };
+        HostRoom {
+            host: self.host,
+            accepts: self.state == HostState::Active && self.placements == Placements::Open,
+            // No host lends yet: a server runs where its drives are.
+            lends: false,
+            cpu: MegaHertz(left(self.cpu.0, held.cpu)),
+            memory: MebiBytes(left(self.memory.0, held.memory)),
+            arrays,
+        }
+    }
+}
+
+impl ArrayRow {
+    /// Its free room where drives are promised so much of it.
+    pub(crate) fn room(&self, promised: Bytes) -> ArrayRoom {
+        let free = self.capacity.saturating_sub(promised);
+        let accepts = self.placements == Placements::Open;
+        ArrayRoom { array: self.array, accepts, tier: Tier::Disk, free }
+    }
+}
+
+fn server_hold(row: &Row) -> Result<Hold> {
+    let holds = ServerState::HOLDS_RESOURCES.contains(&word(row, "state", ServerState::from_word)?);
+    let host = parsed_if_any(row, "place")?.filter(|_| holds);
+    let held = Held { servers: 1, cpu: number(row, "one")?, memory: number(row, "two")? };
+    Ok(Hold::Server(parsed(row, "holder")?, host.map(|host| (host, held))))
+}
+
+/// A drive that is to shrink holds its old size until its host has made it smaller.
+fn drive_hold(row: &Row) -> Result<Hold> {
+    let holds = DriveState::HOLDS_ROOM.contains(&word(row, "state", DriveState::from_word)?);
+    let size = bytes(row, "one")?.max(bytes(row, "two")?);
+    let promised = holds.then_some((parsed(row, "place")?, size));
+    Ok(Hold::Drive(parsed(row, "holder")?, promised))
+}
+
+fn snapshot_hold(row: &Row) -> Result<Hold> {
+    let state = word(row, "state", SnapshotState::from_word)?;
+    let holds = SnapshotState::HOLDS_ROOM.contains(&state);
+    let promised = holds.then_some((parsed(row, "place")?, bytes(row, "one")?));
+    Ok(Hold::Snapshot(parsed(row, "holder")?, promised))
 }
 
 fn host(row: &Row) -> Result<HostRow> {
@@ -49,6 +209,9 @@ fn host(row: &Row) -> Result<HostRow> {
         name: parsed(row, "name")?,
         address: column(row, "address")?,
         state: word(row, "state", HostState::from_word)?,
+        since: instant(row, "since_us")?,
+        placements: word(row, "placements", Placements::from_word)?,
+        known: Known::from_column(column(row, "certificate")?),
         cpu: MegaHertz(small(row, "cpu_mhz")?),
         memory: MebiBytes(small(row, "memory_mib")?),
         accelerator: column(row, "accelerator")?,
@@ -57,7 +220,71 @@ fn host(row: &Row) -> Result<HostRow> {
     })
 }
 
+fn array(row: &Row) -> Result<ArrayRow> {
+    Ok(ArrayRow {
+        array: parsed(row, "array_id")?,
+        host: parsed(row, "host")?,
+        name: column(row, "name")?,
+        health: word(row, "state", ArrayHealth::from_word)?,
+        placements: word(row, "placements", Placements::from_word)?,
+        capacity: bytes(row, "capacity")?,
+    })
+}
+
 impl Reader {
+    /// The hosts that were changed at the mark `since` or after it.
+    pub(crate) async fn hosts_since(&mut self, since: i64) -> Result<Vec<HostRow>> {
+        let rows = self
+            .statement("SELECT * FROM hosts WHERE changed >= $1")
+            .bind(since)
+            .fetch_all()
+            .await
+            .map_err(failed("reading changed hosts"))?;
+        rows.iter().map(host).collect()
+    }
+
+    /// The arrays that were changed at the mark `since` or after it.
+    pub(crate) async fn arrays_since(&mut self, since: i64) -> Result<Vec<ArrayRow>> {
+        let rows = self
+            .statement("SELECT * FROM arrays WHERE changed >= $1")
+            .bind(since)
+            .fetch_all()
+            .await
+            .map_err(failed("reading changed arrays"))?;
+        rows.iter().map(array).collect()
+    }
+
+    /// Hands over what is held by what was changed at the mark `since` or after it. From the first
+    /// mark on, what holds nothing and will not again is left out.
+    pub(crate) async fn holds_since(
+        &mut self,
+        since: i64,
+        mut take: impl FnMut(Hold),
+    ) -> Result<()> {
+        self.statement(
+            "SELECT 'server' AS kind, server AS holder, host AS place, state, cpu_mhz AS one, \
+             memory_mib AS two FROM servers WHERE changed >= $1 AND ($1 > 0 OR state <> $2) \
+             UNION ALL SELECT 'drive', drive, array_id, state, size, seen_size FROM drives \
+             WHERE changed >= $1 AND ($1 > 0 OR state <> $3) \
+             UNION ALL SELECT 'snapshot', snapshot, array_id, state, size, size FROM snapshots \
+             WHERE changed >= $1 AND ($1 > 0 OR state <> $4)",
+        )
+        .bind(since)
+        .bind(ServerState::Gone.as_str())
+        .bind(DriveState::Gone.as_str())
+        .bind(SnapshotState::Gone.as_str())
+        .each("reading what holds room", |row| {
+            let hold: fn(&Row) -> Result<Hold> = match column(row, "kind")? {
+                "server" => server_hold,
+                "drive" => drive_hold,
+                _ => snapshot_hold,
+            };
+            take(hold(row)?);
+            Ok(())
+        })
+        .await
+    }
+
     /// Every host, ordered by id.
     pub(crate) async fn hosts(&mut self) -> Result<Vec<HostRow>> {
         let rows = self
@@ -68,20 +295,36 @@ impl Reader {
         rows.iter().map(host).collect()
     }
 
-    /// The hosts that are wanted, in the order of their ids.
-    pub(crate) async fn hosts_page(&mut self, wanted: &Filter<HostState>) -> Result<Vec<HostRow>> {
-        let states: [&str; 3] = wanted.words(|state| state.as_str());
-        let statement = self.statement(
-            "SELECT * FROM hosts WHERE $1 = '' AND host > $2 AND ($3 = '' OR name = $3) \
-             AND $4 = '' AND state IN ($6, $7, $8) ORDER BY host LIMIT $5",
-        );
-        let rows = states
-            .into_iter()
-            .fold(wanted.bind(statement.bind("")), super::dialect::Statement::bind)
+    /// How many hosts there are.
+    pub(crate) async fn host_count(&mut self) -> Result<u64> {
+        let row = self
+            .statement("SELECT COUNT(*) AS hosts FROM hosts")
+            .fetch_one()
+            .await
+            .map_err(failed("counting the hosts"))?;
+        number(&row, "hosts")
+    }
+
+    /// How many hosts have a certificate that is good.
+    pub(crate) async fn host_count_but_revoked(&mut self) -> Result<u64> {
+        let row = self
+            .statement("SELECT COUNT(*) AS hosts FROM hosts WHERE certificate <> $1")
+            .bind(Known::REVOKED)
+            .fetch_one()
+            .await
+            .map_err(failed("counting the hosts that may be spoken with"))?;
+        number(&row, "hosts")
+    }
+
+    /// The hosts that are in another state than active.
+    pub(crate) async fn hosts_but_active(&mut self) -> Result<Vec<HostId>> {
+        let rows = self
+            .statement("SELECT host FROM hosts WHERE state <> $1")
+            .bind(HostState::Active.as_str())
             .fetch_all()
             .await
-            .map_err(failed("reading a page of hosts"))?;
-        rows.iter().map(host).collect()
+            .map_err(failed("reading the hosts that are not active"))?;
+        rows.iter().map(|row| parsed(row, "host")).collect()
     }
 
     /// The host of this id.
@@ -98,125 +341,140 @@ impl Reader {
     /// The arrays of a host.
     pub(crate) async fn arrays_of(&mut self, host: HostId) -> Result<BTreeMap<ArrayId, ArrayRow>> {
         let rows = self
-            .statement("SELECT array_id, name, capacity FROM arrays WHERE host = $1")
+            .statement("SELECT * FROM arrays WHERE host = $1")
             .bind(host.to_string())
             .fetch_all()
             .await
             .map_err(failed("reading the arrays of a host"))?;
-        rows.iter()
-            .map(|row| {
-                let array =
-                    ArrayRow { name: column(row, "name")?, capacity: bytes(row, "capacity")? };
-                Ok((parsed(row, "array_id")?, array))
-            })
-            .collect()
+        rows.iter().map(|row| array(row).map(|array| (array.array, array))).collect()
     }
 
-    /// All free room: what the hosts have, less what intents hold of it. Nothing else reserves.
-    pub(crate) async fn inventory(&mut self) -> Result<Inventory> {
-        let held = self.held_by_servers().await?;
-        let promised = self.promised_to_drives().await?;
-        let mut inventory = Inventory::default();
-        let mut arrays = self.array_rooms(&promised).await?;
-        for row in self.hosts().await? {
-            let (cpu, memory) = held.get(&row.host).copied().unwrap_or_default();
-            inventory.hosts.push(HostRoom {
-                host: row.host,
-                accepts: row.state == HostState::Active,
-                // No host lends yet: a server runs where its drives are.
-                lends: false,
-                cpu: MegaHertz(row.cpu.0.saturating_sub(cpu)),
-                memory: MebiBytes(row.memory.0.saturating_sub(memory)),
-                arrays: arrays.remove(&row.host).unwrap_or_default(),
-            });
-        }
-        Ok(inventory)
-    }
-
-    /// The arrays of every host, each in the order of their ids.
-    async fn array_rooms(
-        &mut self,
-        promised: &BTreeMap<ArrayId, Bytes>,
-    ) -> Result<BTreeMap<HostId, Vec<ArrayRoom>>> {
+    /// Every array, in the order of their ids.
+    pub(crate) async fn arrays(&mut self) -> Result<Vec<ArrayRow>> {
         let rows = self
-            .statement("SELECT host, array_id, capacity FROM arrays ORDER BY array_id")
+            .statement("SELECT * FROM arrays ORDER BY array_id")
             .fetch_all()
             .await
             .map_err(failed("reading all arrays"))?;
-        let mut rooms = BTreeMap::<HostId, Vec<ArrayRoom>>::new();
-        for row in &rows {
-            let array = parsed(row, "array_id")?;
-            let promised = promised.get(&array).copied().unwrap_or_default();
-            let free = bytes(row, "capacity")?.saturating_sub(promised);
-            let room = ArrayRoom { array, accepts: true, tier: Tier::Disk, free };
-            rooms.entry(parsed(row, "host")?).or_default().push(room);
-        }
-        Ok(rooms)
+        rows.iter().map(array).collect()
     }
 
-    async fn held_by_servers(&mut self) -> Result<BTreeMap<HostId, (u32, u32)>> {
-        let rows = self
-            .statement(
-                "SELECT host, state, CAST(SUM(cpu_mhz) AS BIGINT) AS cpu, \
+    /// The free room of one host: what it has, less what intents hold of it. Nothing else
+    /// reserves.
+    pub(crate) async fn room_of(&mut self, host: HostId) -> Result<Option<HostRoom>> {
+        let Some(row) = self.host(host).await? else { return Ok(None) };
+        let held = self.held_by_servers_of(host).await?;
+        let arrays = self.arrays_of(host).await?;
+        let promised = self.promised_of(host).await?;
+        let promised = |array| promised.get(array).copied().unwrap_or_default().bytes;
+        let arrays = arrays.iter().map(|(array, row)| row.room(promised(array)));
+        Ok(Some(row.room(held, arrays.collect())))
+    }
+
+    /// What servers hold of every host.
+    pub(crate) async fn held_by_servers(&mut self) -> Result<BTreeMap<HostId, Held>> {
+        let statement = self.statement(
+            "SELECT host, COUNT(*) AS servers, CAST(SUM(cpu_mhz) AS BIGINT) AS cpu, \
              CAST(SUM(memory_mib) AS BIGINT) AS memory FROM servers \
-             WHERE host IS NOT NULL AND state <> $1 GROUP BY host, state",
-            )
-            .bind(ServerState::Gone.as_str())
-            .fetch_all()
-            .await
-            .map_err(failed("summing what servers hold"))?;
-        let mut held = BTreeMap::<HostId, (u32, u32)>::new();
-        for row in &rows {
-            let state = word(row, "state", ServerState::from_word)?;
-            if ServerState::HOLDS_RESOURCES.contains(&state) {
-                let (cpu, memory) = held.entry(parsed(row, "host")?).or_default();
-                *cpu = cpu.saturating_add(small(row, "cpu")?);
-                *memory = memory.saturating_add(small(row, "memory")?);
-            }
-        }
-        Ok(held)
+             WHERE host IS NOT NULL AND state IN ($1, $2, $3, $4, $5, $6) GROUP BY host",
+        );
+        let rows = holding_resources(statement).fetch_all().await;
+        let rows = rows.map_err(failed("summing what servers hold"))?;
+        rows.iter().map(|row| Ok((parsed(row, "host")?, held(row)?))).collect()
     }
 
-    /// A drive that is to shrink holds its old size until its host has made it smaller.
-    pub(crate) async fn promised_to_drives(&mut self) -> Result<BTreeMap<ArrayId, Bytes>> {
-        let rows = self
-            .statement(
-                "SELECT array_id, state, CAST(SUM(CASE WHEN seen_size > size THEN seen_size \
-             ELSE size END) AS BIGINT) AS promised FROM drives \
-             WHERE state <> $1 GROUP BY array_id, state",
-            )
-            .bind(DriveState::Gone.as_str())
-            .fetch_all()
-            .await
-            .map_err(failed("summing what drives are promised"))?;
-        let mut promised = BTreeMap::<ArrayId, Bytes>::new();
-        for row in &rows {
-            let state = word(row, "state", DriveState::from_word)?;
-            if DriveState::HOLDS_ROOM.contains(&state) {
-                let sum = promised.entry(parsed(row, "array_id")?).or_default();
-                *sum = sum.checked_add(bytes(row, "promised")?).ok_or_else(|| {
-                    Error::internal("the drives of one array sum up to more than any size")
-                })?;
-            }
-        }
-        Ok(promised)
+    /// What servers hold of one host.
+    pub(crate) async fn held_by_servers_of(&mut self, host: HostId) -> Result<Held> {
+        let statement = self.statement(
+            "SELECT COUNT(*) AS servers, CAST(COALESCE(SUM(cpu_mhz), 0) AS BIGINT) AS cpu, \
+             CAST(COALESCE(SUM(memory_mib), 0) AS BIGINT) AS memory FROM servers \
+             WHERE state IN ($1, $2, $3, $4, $5, $6) AND host = $7",
+        );
+        let row = holding_resources(statement).bind(host.to_string()).fetch_one().await;
+        held(&row.map_err(failed("summing what servers hold of a host"))?)
     }
+
+    /// What every array has promised to drives and snapshots. A drive that is to shrink holds its
+    /// old size until its host has made it smaller.
+    pub(crate) async fn promised(&mut self) -> Result<BTreeMap<ArrayId, Promised>> {
+        let statement = self.statement(
+            "SELECT array_id, CAST(SUM(bytes) AS BIGINT) AS promised, \
+             CAST(SUM(drives) AS BIGINT) AS drives FROM \
+              (SELECT array_id, CASE WHEN seen_size > size THEN seen_size ELSE size END AS bytes, \
+               1 AS drives FROM drives WHERE state IN ($1, $2, $3) UNION ALL \
+               SELECT array_id, size AS bytes, 0 AS drives FROM snapshots \
+               WHERE state IN ($4, $5, $6, $7)) \
+              AS held GROUP BY array_id",
+        );
+        let rows = holding_room(statement).fetch_all().await;
+        promises(&rows.map_err(failed("summing what arrays have promised"))?)
+    }
+
+    /// [`Reader::promised`] of the arrays of one host.
+    pub(crate) async fn promised_of(
+        &mut self,
+        host: HostId,
+    ) -> Result<BTreeMap<ArrayId, Promised>> {
+        let statement = self.statement(
+            "SELECT array_id, CAST(SUM(bytes) AS BIGINT) AS promised, \
+             CAST(SUM(drives) AS BIGINT) AS drives FROM \
+              (SELECT array_id, CASE WHEN seen_size > size THEN seen_size ELSE size END AS bytes, \
+               1 AS drives FROM drives WHERE state IN ($1, $2, $3) UNION ALL \
+               SELECT array_id, size AS bytes, 0 AS drives FROM snapshots \
+               WHERE state IN ($4, $5, $6, $7)) \
+              AS held WHERE array_id IN (SELECT array_id FROM arrays WHERE host = $8) \
+             GROUP BY array_id",
+        );
+        let rows = holding_room(statement).bind(host.to_string()).fetch_all().await;
+        promises(&rows.map_err(failed("summing what arrays of a host have promised"))?)
+    }
+}
+
+/// Binds the states in which a drive and a snapshot hold room.
+fn holding_room(statement: Statement<'_>) -> Statement<'_> {
+    let drives = DriveState::HOLDS_ROOM.iter().map(|state| state.as_str());
+    let snapshots = SnapshotState::HOLDS_ROOM.iter().map(|state| state.as_str());
+    drives.chain(snapshots).fold(statement, Statement::bind)
+}
+
+fn promises(rows: &[Row]) -> Result<BTreeMap<ArrayId, Promised>> {
+    let promised = |row| -> Result<Promised> {
+        Ok(Promised { bytes: bytes(row, "promised")?, drives: number(row, "drives")? })
+    };
+    rows.iter().map(|row| Ok((parsed(row, "array_id")?, promised(row)?))).collect()
+}
+
+/// Binds the states in which a server holds resources.
+fn holding_resources(statement: Statement<'_>) -> Statement<'_> {
+    let states = ServerState::HOLDS_RESOURCES.iter().map(|state| state.as_str());
+    states.fold(statement, Statement::bind)
+}
+
+fn held(row: &Row) -> Result<Held> {
+    Ok(Held {
+        servers: number(row, "servers")?,
+        cpu: number(row, "cpu")?,
+        memory: number(row, "memory")?,
+    })
 }
 
 impl Writer<'_> {
     /// Adds the host or replaces its row.
     pub(crate) async fn save_host(&mut self, row: &HostRow) -> Result<()> {
-        let HostRow { host, name, address, state, cpu, memory, accelerator, cpu_limits, cursor } =
-            row;
+        let HostRow { host, name, address, state, cpu, memory, accelerator, cpu_limits, .. } = row;
+        let HostRow { cursor, since, placements, known, .. } = row;
+        let mark = self.mark().await?;
         self.change(
             "INSERT INTO hosts (host, name, address, state, cpu_mhz, memory_mib, cursor_life, \
-             cursor_sequence, accelerator, cpu_limits) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
+             cursor_sequence, accelerator, cpu_limits, since_us, placements, certificate, changed) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) \
              ON CONFLICT (host) DO UPDATE SET name = excluded.name, address = excluded.address, \
              state = excluded.state, cpu_mhz = excluded.cpu_mhz, \
              memory_mib = excluded.memory_mib, cursor_life = excluded.cursor_life, \
              cursor_sequence = excluded.cursor_sequence, accelerator = excluded.accelerator, \
-             cpu_limits = excluded.cpu_limits",
+             cpu_limits = excluded.cpu_limits, since_us = excluded.since_us, \
+             placements = excluded.placements, certificate = excluded.certificate, \
+             changed = excluded.changed",
         )
         .bind(host.to_string())
         .bind(name.as_str())
@@ -228,29 +486,35 @@ impl Writer<'_> {
         .bind(cursor.as_ref().map(|cursor| stored(cursor.sequence)))
         .bind(accelerator)
         .bind(cpu_limits)
+        .bind(since.as_micros())
+        .bind(placements.as_str())
+        .bind(known.as_str())
+        .bind(mark)
         .execute()
         .await
         .map_err(failed("saving a host"))?;
         Ok(())
     }
 
-    /// Notes an array of `host`. One that is known to be another host's is left.
-    pub(crate) async fn save_array(
-        &mut self,
-        host: HostId,
-        array: ArrayId,
-        ArrayRow { name, capacity }: &ArrayRow,
-    ) -> Result<()> {
+    /// Notes an array. One that is known to be another host's is left.
+    pub(crate) async fn save_array(&mut self, row: &ArrayRow) -> Result<()> {
+        let ArrayRow { array, host, name, health, placements, capacity } = row;
+        let mark = self.mark().await?;
         self.change(
-            "INSERT INTO arrays (array_id, host, name, capacity) VALUES ($1, $2, $3, $4) \
+            "INSERT INTO arrays (array_id, host, name, capacity, state, placements, changed) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7) \
              ON CONFLICT (array_id) DO UPDATE SET name = excluded.name, \
-             capacity = excluded.capacity \
+             capacity = excluded.capacity, state = excluded.state, \
+             placements = excluded.placements, changed = excluded.changed \
              WHERE arrays.host = excluded.host",
         )
         .bind(array.to_string())
         .bind(host.to_string())
         .bind(name)
         .bind(capacity.to_i64())
+        .bind(health.as_str())
+        .bind(placements.as_str())
+        .bind(mark)
         .execute()
         .await
         .map_err(failed("saving an array"))?;

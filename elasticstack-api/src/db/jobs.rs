@@ -1,5 +1,7 @@
 //! Rows of jobs.
 
+use std::collections::BTreeMap;
+
 use elasticstack_core::prelude::*;
 use elasticstack_core::state::JobState;
 use elasticstack_core::wire::internal::Conversion;
@@ -26,6 +28,16 @@ pub(crate) struct JobRow {
     pub(crate) percent: Option<u8>,
 }
 
+impl JobRow {
+    /// What is told of it on the drive that it writes, while it is at work.
+    pub(crate) fn told(&self) -> Option<String> {
+        (self.state == JobState::Running).then(|| match self.percent {
+            None => "queued".to_owned(),
+            Some(percent) => format!("{percent}%"),
+        })
+    }
+}
+
 const fn conversion_word(conversion: Conversion) -> &'static str {
     match conversion {
         Conversion::None => "none",
@@ -40,7 +52,7 @@ fn conversion_from_word(word: &str) -> Option<Conversion> {
         .find(|conversion| conversion_word(*conversion) == word)
 }
 
-fn job(row: &Row) -> Result<JobRow> {
+pub(super) fn job(row: &Row) -> Result<JobRow> {
     let percent: Option<i64> = column(row, "percent")?;
     Ok(JobRow {
         job: parsed(row, "job")?,
@@ -81,6 +93,27 @@ impl Reader {
         row.as_ref().map(job).transpose()
     }
 
+    /// The running jobs that write those drives of an account that were changed at the mark `since`
+    /// or after it.
+    pub(crate) async fn running_jobs_since(
+        &mut self,
+        account: AccountId,
+        since: i64,
+    ) -> Result<BTreeMap<DriveId, JobRow>> {
+        let rows = self
+            .statement(
+                "SELECT jobs.* FROM jobs JOIN drives ON drives.drive = jobs.target \
+                 WHERE jobs.state = $3 AND drives.account = $1 AND drives.changed >= $2",
+            )
+            .bind(account.to_string())
+            .bind(since)
+            .bind(JobState::Running.as_str())
+            .fetch_all()
+            .await
+            .map_err(failed("reading the jobs of an account's drives"))?;
+        rows.iter().map(job).map(|row| row.map(|row| (row.target, row))).collect()
+    }
+
     /// The running jobs without progress since before `before`.
     pub(crate) async fn jobs_overdue(
         &mut self,
@@ -101,6 +134,7 @@ impl Reader {
 impl Writer<'_> {
     /// Adds the job or replaces its row.
     pub(crate) async fn save_job(&mut self, row: &JobRow) -> Result<()> {
+        self.tidings.saved(row.job.as_uuid());
         let JobRow {
             job,
             host,
@@ -114,6 +148,8 @@ impl Writer<'_> {
             generation,
             percent,
         } = row;
+        let before = self.job(*job).await?;
+        self.note_job(before.as_ref(), Some(row));
         self.change(
             "INSERT INTO jobs (job, host, source, source_epoch, target, target_epoch, conversion, \
              state, since_us, generation, percent) \
@@ -136,11 +172,13 @@ impl Writer<'_> {
         .execute()
         .await
         .map_err(failed("saving a job"))?;
-        Ok(())
+        self.touch_drive(*target).await
     }
 
     /// Forgets a job.
     pub(crate) async fn delete_job(&mut self, job: JobId) -> Result<()> {
+        let before = self.job(job).await?;
+        self.note_job(before.as_ref(), None);
         self.change("DELETE FROM jobs WHERE job = $1")
             .bind(job.to_string())
             .execute()

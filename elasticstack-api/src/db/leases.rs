@@ -8,16 +8,12 @@ use super::row::{failed, parsed};
 use super::{Reader, Writer};
 
 impl Reader {
-    /// The hosts whose leases another than `owner` holds at `now`.
-    pub(crate) async fn hosts_of_others(
-        &mut self,
-        owner: &str,
-        now: Timestamp,
-    ) -> Result<BTreeSet<HostId>> {
+    /// The hosts that another than `owner` worked for last. A lease that has ended is its still:
+    /// nobody has begun to follow that host since.
+    pub(crate) async fn hosts_of_others(&mut self, owner: &str) -> Result<BTreeSet<HostId>> {
         let rows = self
-            .statement("SELECT host FROM host_leases WHERE owner <> $1 AND until_us > $2")
+            .statement("SELECT host FROM host_leases WHERE owner <> $1")
             .bind(owner)
-            .bind(now.as_micros())
             .fetch_all()
             .await
             .map_err(failed("reading the leases of others"))?;

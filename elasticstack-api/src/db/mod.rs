@@ -6,30 +6,41 @@
 //! Invariants: a transaction that writes is serializable, all or nothing, and durable before
 //! anybody hears of it; a snapshot never sees half of one. The change number grows after each
 //! commit of this process that changed something, and only then; after a commit of another server
-//! its watchers are woken too, a tenth of a second later at most.
+//! its watchers are woken too, a tenth of a second later at most, and so is everybody in `news`.
 
 mod accounts;
+mod cards;
 mod claims;
+mod consoles;
 mod dialect;
 mod drives;
-mod filter;
+mod eras;
+mod events;
 mod hosts;
 mod jobs;
 mod leases;
+mod marks;
+mod news;
 mod numbers;
 mod once;
 mod outbox;
+mod quarantine;
+mod quotas;
 mod resources;
 mod row;
 mod servers;
+mod snapshots;
+mod sqlite;
 mod tokens;
 mod usage;
 
+use std::collections::BTreeSet;
 use std::error::Error as StdError;
+use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use elasticstack_core::prelude::*;
 use futures_util::future::BoxFuture;
@@ -39,20 +50,28 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
-pub(crate) use accounts::AccountRow;
+pub(crate) use accounts::{AccountRow, Standing};
+pub(crate) use cards::CardRow;
 pub(crate) use claims::{ClaimRow, Holder};
+pub(crate) use consoles::TicketRow;
 pub(crate) use drives::{DriveRow, Standard};
-pub(crate) use filter::Filter;
-pub(crate) use hosts::{ArrayRow, HostRow};
+pub(crate) use events::{EventRow, Place, Told};
+pub(crate) use hosts::{ArrayHealth, ArrayRow, Held, Hold, HostRow, Known, Placements, Promised};
 pub(crate) use jobs::JobRow;
 pub(crate) use once::{OnceRow, Subject};
 pub(crate) use outbox::OutboxRow;
+pub(crate) use quarantine::{Stray, StrayRow, Why};
+pub(crate) use quotas::Used;
 pub(crate) use resources::{PoolRow, ResourceRow};
 pub(crate) use servers::ServerRow;
+pub(crate) use snapshots::SnapshotRow;
 pub(crate) use tokens::{Reach, TokenRow};
 pub(crate) use usage::Breakpoint;
 
 use dialect::{Pools, Purpose, Statement, Transaction};
+pub(crate) use dialect::{copy_into, file_of};
+use events::Touched;
+use news::{News, Tidings};
 use row::{failed, number};
 
 /// How long a transaction is begun again before the caller is told to come back.
@@ -65,15 +84,27 @@ const LONGEST_PAUSE_MS: u32 = 64;
 const LOOK: Duration = Duration::from_millis(100);
 
 /// An open database at the program's schema.
-#[derive(Debug)]
 pub(crate) struct Database {
     pools: Arc<Pools>,
     /// One for each transaction that writes; who was disturbed takes all of them.
     turns: Semaphore,
     era: Era,
     owner: String,
+    clock: Arc<dyn Clock>,
     changes: watch::Sender<u64>,
+    news: Arc<News>,
     _lookout: Option<AbortOnDropHandle<()>>,
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pools, era, owner, .. } = self;
+        f.debug_struct("Database")
+            .field("pools", pools)
+            .field("era", era)
+            .field("owner", owner)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Database {
@@ -92,15 +123,19 @@ impl Database {
             };
             Error::internal(doing).source(error)
         })?;
-        let changes = watch::Sender::new(0);
+        let (changes, news) = (watch::Sender::new(0), Arc::new(News::new()));
         let (owner, lookout) = if pools.are_shared() {
-            let task = tokio::spawn(look_out(Arc::clone(&pools), changes.clone()));
+            let others = look_out(Arc::clone(&pools), changes.clone(), Arc::clone(&news));
+            let task = tokio::spawn(others);
             (Uuid::new_v4().to_string(), Some(AbortOnDropHandle::new(task)))
         } else {
             ("only".to_owned(), None)
         };
         let turns = Semaphore::new(usize::try_from(pools.width).unwrap_or(1));
-        let mut database = Self { pools, turns, era: Era(0), owner, changes, _lookout: lookout };
+        let era = Era(0);
+        let clock = Arc::new(|| Timestamp::from(SystemTime::now()));
+        let mut database =
+            Self { pools, turns, era, owner, clock, changes, news, _lookout: lookout };
         let mut reader = database.read().await?;
         let row = reader
             .statement("SELECT era FROM control WHERE one = 1")
@@ -112,8 +147,17 @@ impl Database {
         database.era = Era(u32::try_from(era).map_err(|error| {
             Error::internal(format!("era {era} is past the largest")).source(error)
         })?);
-        database.index().await?;
         Ok(database)
+    }
+
+    /// Closes every connection and waits until nothing of it is open.
+    pub(crate) async fn close(self) {
+        self.pools.close().await;
+    }
+
+    /// The same, which is told the time by `clock` instead of the system.
+    pub(crate) fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
+        Self { clock, ..self }
     }
 
     /// The era of every generation in this database.
@@ -133,6 +177,24 @@ impl Database {
         self.changes.subscribe()
     }
 
+    /// Yields after every commit that saved the server, drive or job of this id, whoever made it,
+    /// and now and then for nothing.
+    pub(crate) fn changes_of(&self, object: &Uuid) -> watch::Receiver<()> {
+        self.news.of(object)
+    }
+
+    /// The hosts for which this process queued something since they were last asked for, as soon
+    /// as there is one. Asked for by one task.
+    pub(crate) async fn queued_for(&self) -> BTreeSet<HostId> {
+        self.news.queued_for().await
+    }
+
+    /// The change number, where no other process changes anything: while it stays, there is no
+    /// news in the database.
+    pub(crate) fn sole_number(&self) -> Option<u64> {
+        (!self.pools.are_shared()).then(|| *self.changes.borrow())
+    }
+
     /// A snapshot of now.
     ///
     /// # Errors
@@ -140,6 +202,16 @@ impl Database {
     pub(crate) async fn read(&self) -> Result<Reader> {
         let transaction = self.pools.readers.begin(Purpose::Snapshot).await;
         Ok(Reader { transaction: transaction.map_err(failed("beginning a snapshot"))? })
+    }
+
+    /// What reads with one statement: as [`Database::read`], without the cost of a transaction. What
+    /// two statements read is not from one instant.
+    ///
+    /// # Errors
+    /// As [`Database::read`].
+    pub(crate) async fn glance(&self) -> Result<Reader> {
+        let transaction = self.pools.readers.begin(Purpose::Glance).await;
+        Ok(Reader { transaction: transaction.map_err(failed("reaching the database"))? })
     }
 
     /// Runs `work` as one transaction and commits it, or nothing of it if it fails. `work` is run
@@ -179,7 +251,14 @@ impl Database {
                         .source(error));
                     }
                 }
-                outcome => return outcome,
+                outcome => {
+                    if !self.pools.are_shared() {
+                        // Nothing there has waited: now the other tasks of this thread may go on,
+                        // and whoever is cut off after a commit is cut off here.
+                        tokio::task::yield_now().await;
+                    }
+                    return outcome;
+                }
             }
             // In this process nobody gets in its way again; other servers are given way to.
             turns = self.pools.width;
@@ -206,22 +285,35 @@ impl Database {
             .begin(Purpose::Change)
             .await
             .map_err(failed("beginning a transaction"))?;
-        let mut writer =
-            Writer { reader: Reader { transaction }, changed: false, borrows: PhantomData };
+        let mut writer = Writer {
+            reader: Reader { transaction },
+            changed: false,
+            tidings: Tidings::default(),
+            mark: None,
+            touched: Touched::default(),
+            server_read: None,
+            borrows: PhantomData,
+        };
         first(&mut writer).await?;
         let outcome = work(&mut writer).await?;
+        writer.tell(self.era, self.clock.now()).await?;
         if writer.changed {
-            let Reader { transaction } = writer.reader;
-            let changes = self.changes.clone();
-            let commit = tokio::spawn(async move {
+            let Writer { reader: Reader { transaction }, tidings, .. } = writer;
+            let (changes, news) = (self.changes.clone(), Arc::clone(&self.news));
+            let commit = async move {
                 let committed = transaction.commit().await;
                 changes.send_modify(|number| *number += 1);
+                news.tell(tidings);
                 committed
-            });
-            commit
-                .await
-                .map_err(|error| Error::internal("committing a transaction").source(error))?
-                .map_err(failed("committing a transaction"))?;
+            };
+            // Where it waits for nobody, nothing can cut it off, and the next one waits the less.
+            let committed = if self.pools.are_shared() {
+                let unheard = |error| Error::internal("committing a transaction").source(error);
+                tokio::spawn(commit).await.map_err(unheard)?
+            } else {
+                commit.await
+            };
+            committed.map_err(failed("committing a transaction"))?;
         }
         Ok(outcome)
     }
@@ -233,17 +325,18 @@ fn is_conflict(error: &Error) -> bool {
 
 /// Wakes the watchers of `changes` after commits of other servers, for as long as it is run. What
 /// was committed while nobody watched is made up for at the first look.
-async fn look_out(pools: Arc<Pools>, changes: watch::Sender<u64>) {
+async fn look_out(pools: Arc<Pools>, changes: watch::Sender<u64>, news: Arc<News>) {
     let mut seen = None;
     loop {
         tokio::time::sleep(LOOK).await;
-        if changes.receiver_count() == 0 {
+        if changes.receiver_count() == 0 && !news.is_awaited() {
             continue;
         }
         match pools.mark().await {
             Ok(mark) if mark != seen => {
                 seen = mark;
                 changes.send_modify(|_| {});
+                news.tell_all();
             }
             Ok(_) => {}
             // Who waits sees the outage by itself, or nothing happens that it could see.
@@ -269,6 +362,11 @@ impl Reader {
 pub(crate) struct Writer<'env> {
     reader: Reader,
     changed: bool,
+    tidings: Tidings,
+    mark: Option<i64>,
+    touched: Touched,
+    /// The server that was read last, and not saved since.
+    server_read: Option<ServerRow>,
     borrows: PhantomData<&'env ()>,
 }
 

@@ -9,7 +9,7 @@ use super::row::{column, failed, instant, parsed, parsed_if_any};
 use super::{Reader, Writer};
 
 /// What an intent is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Subject {
     /// The account itself, or what is named only as it is made.
     Account(AccountId),
@@ -18,11 +18,12 @@ pub(crate) enum Subject {
     Pool(PoolId),
     Resource(ResourceId),
     Server(ServerId),
+    Snapshot(SnapshotId),
     Token(TokenId),
 }
 
 impl Subject {
-    const fn kind(self) -> &'static str {
+    pub(super) const fn kind(self) -> &'static str {
         match self {
             Self::Account(_) => "account",
             Self::Drive(_) => "drive",
@@ -30,11 +31,12 @@ impl Subject {
             Self::Pool(_) => "pool",
             Self::Resource(id) => id.kind().as_str(),
             Self::Server(_) => "server",
+            Self::Snapshot(_) => "snapshot",
             Self::Token(_) => "token",
         }
     }
 
-    fn object(self) -> String {
+    pub(super) fn object(self) -> String {
         match self {
             Self::Account(id) => id.to_string(),
             Self::Drive(id) => id.to_string(),
@@ -42,6 +44,7 @@ impl Subject {
             Self::Pool(id) => id.to_string(),
             Self::Resource(id) => id.to_string(),
             Self::Server(id) => id.to_string(),
+            Self::Snapshot(id) => id.to_string(),
             Self::Token(id) => id.to_string(),
         }
     }
@@ -77,6 +80,7 @@ fn subject(row: &Row) -> Result<Option<Subject>> {
         Some("host") => Some(Subject::Host(id(row)?)),
         Some("pool") => Some(Subject::Pool(id(row)?)),
         Some("server") => Some(Subject::Server(id(row)?)),
+        Some("snapshot") => Some(Subject::Snapshot(id(row)?)),
         Some("token") => Some(Subject::Token(id(row)?)),
         Some(other) => {
             let name: &str = column(row, "object")?;

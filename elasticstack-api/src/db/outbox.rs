@@ -12,6 +12,7 @@ pub(crate) enum OutboxRow {
     Drive(DriveId),
     Job(JobId),
     Server(ServerId),
+    Snapshot(SnapshotId),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -19,6 +20,7 @@ enum Kind {
     Drive,
     Job,
     Server,
+    Snapshot,
 }
 
 impl Kind {
@@ -27,11 +29,14 @@ impl Kind {
             Self::Drive => "drive",
             Self::Job => "job",
             Self::Server => "server",
+            Self::Snapshot => "snapshot",
         }
     }
 
     fn from_word(word: &str) -> Option<Self> {
-        [Self::Drive, Self::Job, Self::Server].into_iter().find(|kind| kind.as_str() == word)
+        [Self::Drive, Self::Job, Self::Server, Self::Snapshot]
+            .into_iter()
+            .find(|kind| kind.as_str() == word)
     }
 }
 
@@ -41,6 +46,7 @@ impl OutboxRow {
             Self::Drive(drive) => (Kind::Drive.as_str(), drive.to_string()),
             Self::Job(job) => (Kind::Job.as_str(), job.to_string()),
             Self::Server(server) => (Kind::Server.as_str(), server.to_string()),
+            Self::Snapshot(snapshot) => (Kind::Snapshot.as_str(), snapshot.to_string()),
         }
     }
 }
@@ -50,14 +56,18 @@ fn outbox_row(row: &Row) -> Result<OutboxRow> {
         Kind::Drive => OutboxRow::Drive(parsed(row, "object")?),
         Kind::Job => OutboxRow::Job(parsed(row, "object")?),
         Kind::Server => OutboxRow::Server(parsed(row, "object")?),
+        Kind::Snapshot => OutboxRow::Snapshot(parsed(row, "object")?),
     })
 }
 
 impl Reader {
-    /// The hosts for which anything waits.
+    /// The hosts for which anything waits. One that has yet to tell what it has is told nothing.
     pub(crate) async fn hosts_to_tell(&mut self) -> Result<Vec<HostId>> {
         let rows = self
-            .statement("SELECT DISTINCT host FROM outbox")
+            .statement(
+                "SELECT DISTINCT outbox.host FROM outbox \
+                 JOIN hosts ON hosts.host = outbox.host WHERE hosts.unheard = 0",
+            )
             .fetch_all()
             .await
             .map_err(failed("reading for whom something waits"))?;
@@ -67,7 +77,10 @@ impl Reader {
     /// What waits for `host`, oldest first, at most `limit`.
     pub(crate) async fn outbox_of(&mut self, host: HostId, limit: u32) -> Result<Vec<OutboxRow>> {
         let rows = self
-            .statement("SELECT kind, object FROM outbox WHERE host = $1 ORDER BY position LIMIT $2")
+            .statement(
+                "SELECT kind, object FROM outbox JOIN hosts ON hosts.host = outbox.host \
+                 WHERE outbox.host = $1 AND hosts.unheard = 0 ORDER BY position LIMIT $2",
+            )
             .bind(host.to_string())
             .bind(i64::from(limit))
             .fetch_all()
@@ -85,6 +98,7 @@ impl Writer<'_> {
         object: OutboxRow,
         generation: u64,
     ) -> Result<()> {
+        self.tidings.queued(host);
         let position = numbers::draw()?;
         let (kind, id) = object.key();
         self.change(

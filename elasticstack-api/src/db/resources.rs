@@ -11,7 +11,7 @@ use super::dialect::Row;
 use super::row::{
     column, failed, from_record, number, parsed, parsed_if_any, record, small, stored, word,
 };
-use super::{Reader, Writer};
+use super::{Holder, Reader, Subject, Writer};
 
 /// A range of addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,13 +50,16 @@ fn pool(row: &Row) -> Result<PoolRow> {
     })
 }
 
-fn resource(row: &Row) -> Result<ResourceRow> {
-    let resource = match word(row, "kind", ResourceKind::from_word)? {
+fn resource_id(row: &Row) -> Result<ResourceId> {
+    Ok(match word(row, "kind", ResourceKind::from_word)? {
         ResourceKind::Ip => ResourceId::Ip(parsed(row, "resource")?),
         ResourceKind::Vlan => ResourceId::Vlan(parsed(row, "resource")?),
-    };
+    })
+}
+
+fn resource(row: &Row) -> Result<ResourceRow> {
     Ok(ResourceRow {
-        resource,
+        resource: resource_id(row)?,
         account: parsed(row, "account")?,
         pool: parsed_if_any(row, "pool")?,
         config: record(row, "config")?,
@@ -164,6 +167,8 @@ impl Writer<'_> {
     /// Adds the resource or changes what its owner set.
     pub(crate) async fn save_resource(&mut self, row: &ResourceRow) -> Result<()> {
         let ResourceRow { resource, account, pool, config } = row;
+        let before = self.resource(*resource).await?;
+        self.note(before.as_ref(), row);
         let address = match resource {
             ResourceId::Ip(address) => Some(stored(address.to_bits().into())),
             ResourceId::Vlan(_) => None,
@@ -187,6 +192,8 @@ impl Writer<'_> {
 
     /// Takes away a resource that no server uses.
     pub(crate) async fn delete_resource(&mut self, id: ResourceId) -> Result<()> {
+        let before = self.resource(id).await?;
+        self.note_gone(before.as_ref());
         self.change("DELETE FROM resources WHERE resource = $1")
             .bind(id.to_string())
             .execute()
@@ -197,26 +204,34 @@ impl Writer<'_> {
 
     /// Adds a claim, once. A second server's claim on one static IP fails.
     pub(crate) async fn claim_resource(&mut self, id: ResourceId, server: ServerId) -> Result<()> {
-        self.change(
-            "INSERT INTO resource_claims (resource, kind, server) VALUES ($1, $2, $3) \
-             ON CONFLICT (resource, server) DO NOTHING",
-        )
-        .bind(id.to_string())
-        .bind(id.kind().as_str())
-        .bind(server.to_string())
-        .execute()
-        .await
-        .map_err(failed("claiming a resource"))?;
+        let claimed = self
+            .change(
+                "INSERT INTO resource_claims (resource, kind, server) VALUES ($1, $2, $3) \
+                 ON CONFLICT (resource, server) DO NOTHING",
+            )
+            .bind(id.to_string())
+            .bind(id.kind().as_str())
+            .bind(server.to_string())
+            .execute()
+            .await
+            .map_err(failed("claiming a resource"))?;
+        if claimed > 0 {
+            self.note_claim(Subject::Resource(id), Holder::Server(server));
+        }
         Ok(())
     }
 
     /// Takes all claims of a server on resources away.
     pub(super) async fn delete_resource_claims_of(&mut self, server: ServerId) -> Result<()> {
-        self.change("DELETE FROM resource_claims WHERE server = $1")
+        let rows = self
+            .change("DELETE FROM resource_claims WHERE server = $1 RETURNING resource, kind")
             .bind(server.to_string())
-            .execute()
+            .fetch_all()
             .await
             .map_err(failed("releasing resources"))?;
+        for row in &rows {
+            self.note_release(Subject::Resource(resource_id(row)?), Holder::Server(server));
+        }
         Ok(())
     }
 }

@@ -9,12 +9,13 @@ use std::str::FromStr;
 use elasticstack_core::prelude::*;
 use elasticstack_core::wire::record::Record;
 
-use super::dialect::{Column, Row, is_outage};
+use super::dialect::{Column, Failure, Row, is_outage};
 
 /// Turns the database's error into ours, saying what was being done.
-pub(super) fn failed(doing: &'static str) -> impl Fn(sqlx::Error) -> Error {
+pub(super) fn failed<E: Into<Failure>>(doing: &'static str) -> impl Fn(E) -> Error {
     move |error| {
-        let ours = if is_outage(&error) {
+        let failure = error.into();
+        let ours = if is_outage(&failure) {
             Error::new(
                 ErrorKind::Unavailable,
                 "the control plane's database does not answer: repeat the call in a moment",
@@ -23,7 +24,7 @@ pub(super) fn failed(doing: &'static str) -> impl Fn(sqlx::Error) -> Error {
         } else {
             Error::internal(doing)
         };
-        ours.source(error)
+        ours.source(failure)
     }
 }
 

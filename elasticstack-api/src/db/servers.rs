@@ -8,7 +8,6 @@ use elasticstack_core::wire::internal::Hardware;
 use elasticstack_core::wire::record::Record;
 
 use super::dialect::Row;
-use super::filter::{Filter, searched};
 use super::row::{
     column, failed, from_record, instant, number, parsed, parsed_if_any, record, small, stored,
     word,
@@ -53,7 +52,7 @@ pub(crate) struct ServerRow {
     pub(crate) failed: Option<String>,
 }
 
-fn server(row: &Row) -> Result<ServerRow> {
+pub(super) fn server(row: &Row) -> Result<ServerRow> {
     let hardware: Option<&str> = column(row, "hardware")?;
     let hardware = hardware
         .map(serde_json::from_str)
@@ -98,26 +97,26 @@ impl Reader {
         row.as_ref().map(server).transpose()
     }
 
-    /// The servers of an account that are wanted, in the order of their ids.
-    pub(crate) async fn servers_of(
+    /// Hands over the servers of an account that were changed at the mark `since` or after it. From
+    /// the first mark on, what is gone is left out.
+    pub(crate) async fn servers_since(
         &mut self,
         account: AccountId,
-        wanted: &Filter<ServerState>,
-    ) -> Result<Vec<ServerRow>> {
-        let states: [&str; 6] = wanted.words(|state| state.as_str());
-        let statement = self.statement(
-            "SELECT * FROM servers WHERE account = $1 AND server > $2 AND ($3 = '' OR name = $3) \
-             AND ($4 = '' OR replace(tags, $4, '') <> tags) \
-             AND state IN ($6, $7, $8, $9, $10, $11) ORDER BY server LIMIT $5",
-        );
-        let statement = wanted.bind(statement.bind(account.to_string()));
-        let rows = states
-            .into_iter()
-            .fold(statement, super::dialect::Statement::bind)
-            .fetch_all()
-            .await
-            .map_err(failed("reading the servers of an account"))?;
-        rows.iter().map(server).collect()
+        since: i64,
+        mut take: impl FnMut(ServerRow),
+    ) -> Result<()> {
+        self.statement(
+            "SELECT * FROM servers WHERE account = $1 AND changed >= $2 \
+             AND ($2 > 0 OR state <> $3)",
+        )
+        .bind(account.to_string())
+        .bind(since)
+        .bind(ServerState::Gone.as_str())
+        .each("reading the servers of an account", |row| {
+            take(server(row)?);
+            Ok(())
+        })
+        .await
     }
 
     /// The servers that have been in `state` since before `before`.
@@ -138,8 +137,16 @@ impl Reader {
 }
 
 impl Writer<'_> {
+    /// As [`Reader::server`].
+    pub(crate) async fn server(&mut self, id: ServerId) -> Result<Option<ServerRow>> {
+        let row = self.reader.server(id).await?;
+        self.server_read.clone_from(&row);
+        Ok(row)
+    }
+
     /// Adds the server or replaces its row.
     pub(crate) async fn save_server(&mut self, row: &ServerRow) -> Result<()> {
+        self.tidings.saved(row.server.as_uuid());
         let ServerRow {
             server,
             account,
@@ -164,7 +171,12 @@ impl Writer<'_> {
             failed_run,
             failed: failure,
         } = row;
-        let (name, tags) = searched(config, &server.to_string());
+        let before = match self.server_read.take_if(|row| row.server == *server) {
+            Some(before) => Some(before),
+            None => self.reader.server(*server).await?,
+        };
+        self.note(before.as_ref(), row);
+        let mark = self.mark().await?;
         let hardware = hardware
             .as_ref()
             .map(serde_json::to_string)
@@ -174,9 +186,9 @@ impl Writer<'_> {
             "INSERT INTO servers (server, account, host, state, since_us, generation, run, \
              powered, reset, shutdown, config, hardware, cpu_mhz, memory_mib, change_id, \
              seen_generation, seen_reset, ended_run, started_us, screen, failed_run, failed, \
-             name, tags) \
+             changed) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, \
-             $18, $19, $20, $21, $22, $23, $24) \
+             $18, $19, $20, $21, $22, $23) \
              ON CONFLICT (server) DO UPDATE SET host = excluded.host, state = excluded.state, \
              since_us = excluded.since_us, generation = excluded.generation, run = excluded.run, \
              powered = excluded.powered, reset = excluded.reset, shutdown = excluded.shutdown, \
@@ -186,7 +198,7 @@ impl Writer<'_> {
              seen_reset = excluded.seen_reset, ended_run = excluded.ended_run, \
              started_us = excluded.started_us, \
              screen = excluded.screen, failed_run = excluded.failed_run, \
-             failed = excluded.failed, name = excluded.name, tags = excluded.tags",
+             failed = excluded.failed, changed = excluded.changed",
         )
         .bind(server.to_string())
         .bind(account.to_string())
@@ -210,8 +222,7 @@ impl Writer<'_> {
         .bind(screen.map(|screen| screen.to_string()))
         .bind(stored(failed_run.0))
         .bind(failure)
-        .bind(name)
-        .bind(tags)
+        .bind(mark)
         .execute()
         .await
         .map_err(failed("saving a server"))?;

@@ -83,6 +83,7 @@ impl Writer<'_> {
     /// Adds a token.
     pub(crate) async fn insert_token(&mut self, row: &TokenRow) -> Result<()> {
         let TokenRow { token, account, name, reach, hash, created, expires } = row;
+        self.note(None, row);
         self.change(
             "INSERT INTO tokens (token, account, name, access, hash, created_us, expires_us) \
              VALUES ($1, $2, $3, $4, $5, $6, $7)",
@@ -102,6 +103,8 @@ impl Writer<'_> {
 
     /// Takes a token away.
     pub(crate) async fn delete_token(&mut self, token: TokenId) -> Result<()> {
+        let before = self.token(token).await?;
+        self.note_gone(before.as_ref());
         self.change("DELETE FROM tokens WHERE token = $1")
             .bind(token.to_string())
             .execute()

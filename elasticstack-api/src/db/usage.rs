@@ -17,7 +17,7 @@ pub(crate) struct Breakpoint {
 }
 
 fn meter_from_word(word: &str) -> Option<Meter> {
-    [Meter::Cpu, Meter::Memory, Meter::Drive, Meter::Ip, Meter::Vlan]
+    [Meter::Cpu, Meter::Memory, Meter::Drive, Meter::Snapshot, Meter::Ip, Meter::Vlan]
         .into_iter()
         .find(|meter| meter.as_str() == word)
 }

@@ -1,6 +1,8 @@
 //! Calls to one host's agent over one HTTP/2 connection, which is opened when it is needed and
 //! again when it broke.
 //!
+//! A screen, which takes as long as somebody looks at it, has a connection of its own.
+//!
 //! Every call has a timeout. A request is sent a second time only if it certainly was not sent
 //! the first time: a write that is repeated later could overtake a newer one.
 
@@ -13,23 +15,28 @@ use bytes::Bytes as Data;
 use elasticstack_core::prelude::*;
 use elasticstack_core::wire::internal::{
     Accepted, Cursor, Document, Documents, Fault, HostReport, PROTOCOL, Reports, ReportsAfter,
+    SCREEN_PROTOCOL, Stock,
 };
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http2::{self, SendRequest};
+use hyper::ext::Protocol;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::dial::Dial;
 use super::tasks::Tasks;
-use crate::app::HostRecord;
+use crate::app::{HostRecord, Screen};
 
 /// How many bytes may be under way before they are acknowledged, for either side.
 pub(super) const WINDOW: u32 = 4 << 20;
 
 /// The longest answer that is a document.
 const MAX_ANSWER: usize = 64 << 20;
+
+/// How many bytes of a screen may be under way before they are taken, for either side.
+const SCREEN_WINDOW: u32 = 256 << 10;
 
 /// The longest serial log.
 const MAX_SERIAL: usize = 2 << 20;
@@ -97,6 +104,10 @@ impl HostClient {
         Self { host, dial, tasks, patience, link: Mutex::default() }
     }
 
+    pub(super) fn record(&self) -> &HostRecord {
+        &self.host
+    }
+
     pub(super) fn id(&self) -> HostId {
         self.host.host
     }
@@ -112,6 +123,11 @@ impl HostClient {
         Err(self
             .unavailable()
             .context(format!("its agent speaks protocol {theirs}, we {PROTOCOL}")))
+    }
+
+    /// All that the host has.
+    pub(super) async fn stock(&self) -> Result<Stock> {
+        self.document(Method::GET, "/v1/stock", Data::new(), self.patience.call).await
     }
 
     /// Hands documents over; they are durable there once this returns.
@@ -154,6 +170,31 @@ impl HostClient {
         let path = format!("/v1/servers/{server}/serial");
         let request = self.request(Method::GET, &path, Data::new())?;
         self.call(request, MAX_SERIAL, self.patience.call).await
+    }
+
+    /// The screen of a run of a server. It has a connection of its own: who is slow to look at it
+    /// shall hold up nothing else of this host.
+    pub(super) async fn screen(&self, server: ServerId, run: Run) -> Result<Box<dyn Screen>> {
+        let path = format!("/v1/servers/{server}/screen?run={}", run.0);
+        let mut request = self.request(Method::CONNECT, &path, Data::new())?;
+        request.extensions_mut().insert(Protocol::from_static(SCREEN_PROTOCOL));
+        let opened = async {
+            let mut sender = self.open(SCREEN_WINDOW).await?;
+            let response = sender.send_request(request).await.map_err(NoAnswer::Http)?;
+            if response.status().is_success() {
+                let upgraded = hyper::upgrade::on(response).await.map_err(NoAnswer::Http)?;
+                return Ok(Ok(TokioIo::new(upgraded)));
+            }
+            let (parts, body) = response.into_parts();
+            let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(NoAnswer::Body)?;
+            Ok(Err(self.refusal(parts.status, &body.to_bytes())))
+        };
+        let within = self.patience.call;
+        let opened = tokio::time::timeout(within, opened)
+            .await
+            .unwrap_or(Err(NoAnswer::Timeout(within)))
+            .map_err(|why| self.unavailable().source(why))?;
+        Ok(Box::new(opened?))
     }
 
     async fn document<T: DeserializeOwned>(
@@ -206,11 +247,15 @@ impl HostClient {
         if parts.status.is_success() {
             return Ok(body);
         }
-        let (name, status) = (&self.host.name, parts.status);
-        Err(match serde_json::from_slice::<Fault>(&body) {
+        Err(self.refusal(parts.status, &body))
+    }
+
+    fn refusal(&self, status: StatusCode, body: &[u8]) -> Error {
+        let name = &self.host.name;
+        match serde_json::from_slice::<Fault>(body) {
             Ok(fault) => Error::from(fault).context(format!("{name} refused")),
             Err(_) => Error::internal(format!("{name} answered {status} without a reason")),
-        })
+        }
     }
 
     async fn exchange(
@@ -246,13 +291,22 @@ impl HostClient {
     /// Opens a connection. Two calls that find none at a time open two, of which one is kept;
     /// the other serves its call and closes.
     async fn connect(&self) -> Result<SendRequest<Full<Data>>, NoAnswer> {
+        let sender = self.open(WINDOW).await?;
+        *self.lock() = Some(sender.clone());
+        Ok(sender)
+    }
+
+    /// Opens a connection on which so many bytes may be under way.
+    async fn open(&self, window: u32) -> Result<SendRequest<Full<Data>>, NoAnswer> {
         let within = self.patience.dial;
         let opened = async {
             let stream = self.dial.dial(&self.host).await.map_err(NoAnswer::Dial)?;
             http2::Builder::new(self.tasks.clone())
                 .timer(TokioTimer::new())
-                .initial_stream_window_size(WINDOW)
-                .initial_connection_window_size(WINDOW)
+                .initial_stream_window_size(window)
+                .initial_connection_window_size(window)
+                // Nothing comes twice that is worth keeping for thousands of hosts.
+                .header_table_size(0)
                 .keep_alive_interval(PING)
                 .keep_alive_timeout(PING)
                 .keep_alive_while_idle(true)
@@ -269,7 +323,6 @@ impl HostClient {
                 tracing::debug!(%host_id, %error, "the connection to a host broke");
             }
         });
-        *self.lock() = Some(sender.clone());
         tracing::debug!(%host_id, "connected to a host");
         Ok(sender)
     }
@@ -308,7 +361,6 @@ mod tests {
     use axum::extract::{Query, State};
     use axum::routing::{get, post};
     use axum::{Json, Router};
-    use http::StatusCode;
     use tokio::sync::{Barrier, watch};
     use uuid::Uuid;
 
@@ -340,7 +392,8 @@ mod tests {
         let dial = Arc::new(Counting::default());
         dial.memory.insert(HOST, agent);
         let name = "h1".parse().unwrap();
-        let host = HostRecord { host: HOST, name, address: "canary:8444".to_owned() };
+        let host =
+            HostRecord { host: HOST, name, address: "canary:8444".to_owned(), certificate: None };
         (HostClient::new(host, dial.clone(), Tasks::default(), patience), dial)
     }
 

@@ -107,6 +107,7 @@ async fn serve(stream: DuplexStream, router: Router) {
     let mut server = http2::Builder::new(TokioExecutor::new());
     server
         .timer(TokioTimer::new())
+        .enable_connect_protocol()
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(WINDOW);
     let service = TowerToHyperService::new(router);

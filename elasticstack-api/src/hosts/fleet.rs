@@ -15,10 +15,13 @@ use super::client::{HostClient, Patience};
 use super::dial::Dial;
 use super::follow::{Outages, follow, push};
 use super::tasks::Tasks;
-use crate::app::{App, DataPath, HostRecord, LEASE};
+use crate::app::{App, DataPath, HostRecord, LEASE, Screen};
 
 /// How often deadlines are applied and usage is handed over.
 const TICK: Duration = Duration::from_secs(1);
+
+/// The least time from one look at everything that is to be sent to the next, however much changes.
+const SURVEY: Duration = Duration::from_millis(100);
 
 /// The least time from one look for new hosts to the next, however much changes.
 const LOOK: Duration = Duration::from_millis(50);
@@ -37,8 +40,18 @@ struct Host {
     client: Arc<HostClient>,
     /// Rings when there is something to be sent.
     call: Arc<Notify>,
+    /// The tasks of its connection.
+    connection: Tasks,
     /// The tasks that send and follow, while its lease is ours.
     work: Option<Tasks>,
+}
+
+impl Host {
+    /// Speaks with it no more.
+    fn stop(&self) {
+        self.work.iter().for_each(Tasks::stop);
+        self.connection.stop();
+    }
 }
 
 impl Fleet {
@@ -71,18 +84,34 @@ impl Fleet {
         self.lock().clear();
     }
 
-    /// Makes the ways to hosts that have none, and says whether there were any.
+    /// Makes the ways to hosts that have none, ends those to hosts that may not be spoken with any
+    /// more or are to be reached otherwise, and says whether there are new ones.
     fn enlist(&self, known: Vec<HostRecord>) -> Newcomers {
         let mut hosts = self.lock();
+        let known: HashMap<HostId, HostRecord> =
+            known.into_iter().map(|record| (record.host, record)).collect();
+        hosts.retain(|id, host| {
+            let stays = known.get(id) == Some(host.client.record());
+            if !stays {
+                host.stop();
+            }
+            stays
+        });
         let before = hosts.len();
-        for record in known {
-            hosts.entry(record.host).or_insert_with(|| {
-                let (dial, tasks) = (Arc::clone(&self.dial), self.tasks.clone());
+        for (id, record) in known {
+            hosts.entry(id).or_insert_with(|| {
+                let (dial, connection) = (Arc::clone(&self.dial), self.tasks.branch());
+                let tasks = connection.clone();
                 let client = Arc::new(HostClient::new(record, dial, tasks, self.patience));
-                Host { client, call: Arc::default(), work: None }
+                Host { client, call: Arc::default(), connection, work: None }
             });
         }
         if hosts.len() > before { Newcomers::Some } else { Newcomers::None }
+    }
+
+    /// How many hosts are known here.
+    fn count(&self) -> u64 {
+        u64::try_from(self.lock().len()).unwrap_or(u64::MAX)
     }
 
     /// Works for the hosts in `held` and for no others.
@@ -101,6 +130,14 @@ impl Fleet {
                 host.work = Some(work);
             }
         }
+    }
+
+    /// Wakes the senders of these hosts.
+    fn call(&self, waiting: impl IntoIterator<Item = HostId>) {
+        let hosts = self.lock();
+        waiting.into_iter().filter_map(|id| hosts.get(&id)).for_each(|host| {
+            host.call.notify_one();
+        });
     }
 
     fn client(&self, host: HostId) -> Result<Arc<HostClient>> {
@@ -144,6 +181,10 @@ impl DataPath for Fleet {
     async fn serial(&self, host: HostId, server: ServerId) -> Result<Data> {
         self.client(host)?.serial(server).await
     }
+
+    async fn screen(&self, host: HostId, server: ServerId, run: Run) -> Result<Box<dyn Screen>> {
+        self.client(host)?.screen(server, run).await
+    }
 }
 
 /// Whether hosts were added.
@@ -176,15 +217,22 @@ async fn keep_leases(fleet: Arc<Fleet>, app: Arc<App>) {
 }
 
 async fn look_after(fleet: &Fleet, app: &Arc<App>, renewal: &mut Instant) -> Result<()> {
-    let newcomers = fleet.enlist(app.hosts().await?);
-    if newcomers == Newcomers::Some || *renewal <= Instant::now() {
+    // One that joined again or moved is as many as before.
+    let is_due = *renewal <= Instant::now();
+    let newcomers = if is_due || app.host_count().await? != fleet.count() {
+        fleet.enlist(app.hosts().await?)
+    } else {
+        Newcomers::None
+    };
+    if newcomers == Newcomers::Some || is_due {
         fleet.work_for(app, &app.lease_hosts().await?);
         *renewal = Instant::now() + LEASE / 3;
     }
     Ok(())
 }
 
-/// Has whatever was written down for a host sent: one question for all hosts at each change.
+/// Has whatever was written down for a host sent: at once what this process wrote down, and soon
+/// what others did, or what was left when its sender was not yet at work.
 async fn call_pushers(fleet: Arc<Fleet>, app: Arc<App>) {
     let mut changes = app.changes();
     let mut outages = Outages::new("looking for what is to be sent");
@@ -193,18 +241,26 @@ async fn call_pushers(fleet: Arc<Fleet>, app: Arc<App>) {
         match app.hosts_to_tell().await {
             Ok(waiting) => {
                 outages.over();
-                let hosts = fleet.lock();
-                waiting.iter().filter_map(|id| hosts.get(id)).for_each(|host| {
-                    host.call.notify_one();
-                });
+                fleet.call(waiting);
             }
             Err(error) => {
                 outages.wait_after(&error).await;
                 continue;
             }
         }
-        if changes.changed().await.is_err() {
-            return;
+        let pause = async {
+            tokio::time::sleep(SURVEY).await;
+            changes.changed().await
+        };
+        let mut pause = std::pin::pin!(pause);
+        loop {
+            tokio::select! {
+                queued = app.hosts_queued_for() => fleet.call(queued),
+                changed = &mut pause => match changed {
+                    Ok(()) => break,
+                    Err(_) => return,
+                },
+            }
         }
     }
 }

@@ -1,12 +1,14 @@
 //! The two tasks of one host: intent goes down, reports come up.
 //!
 //! Both may be cut off at any await and begun again: a document that is sent twice and a report
-//! that is taken in twice change nothing.
+//! that is taken in twice change nothing. There are as many of them as hosts, and nearly all only
+//! wait: what they do then is in a box that is there for as long as it is done.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use elasticstack_core::error::{Chain, Error, Result};
+use elasticstack_core::wire::internal::Cursor;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -26,7 +28,7 @@ const NO_NEWS: Duration = Duration::from_millis(100);
 pub(super) async fn push(app: Arc<App>, client: Arc<HostClient>, call: Arc<Notify>) {
     let mut outages = Outages::new("sending intent to a host");
     loop {
-        match push_all(&app, &client).await {
+        match Box::pin(push_all(&app, &client)).await {
             Ok(()) => {
                 outages.over();
                 call.notified().await;
@@ -45,9 +47,18 @@ async fn push_all(app: &App, client: &HostClient) -> Result<()> {
         let accepted = client.documents(documents.clone()).await?;
         if accepted.ignored > 0 {
             let (host_id, ignored) = (client.id(), accepted.ignored);
-            tracing::warn!(%host_id, ignored, "the host had newer documents");
+            tracing::warn!(
+                %host_id,
+                ignored,
+                "the host had newer documents: was a backup brought back without \
+                 `elasticstack-api restore`?"
+            );
         }
         app.delivered(client.id(), &documents).await?;
+        if documents.len() < usize::try_from(BATCH).unwrap_or(usize::MAX) {
+            // What was written down since then has called for itself.
+            return Ok(());
+        }
     }
 }
 
@@ -65,24 +76,37 @@ async fn follow_while_it_answers(
     client: &HostClient,
     outages: &mut Outages,
 ) -> Result<std::convert::Infallible> {
-    app.host_answered(client.id(), &client.host().await?).await?;
+    let mut cursor = Box::pin(greet(app, client)).await?;
     let mut noted = Instant::now();
-    let mut cursor = app.cursor(client.id()).await?;
     loop {
         let asked = Instant::now();
         let reports = client.reports(cursor.clone()).await?;
         if reports.objects.is_empty() && cursor.as_ref() == Some(&reports.next) {
             tokio::time::sleep_until(asked + NO_NEWS).await;
         } else {
-            app.ingest(client.id(), &reports).await?;
+            Box::pin(app.ingest(client.id(), &reports)).await?;
         }
         outages.over();
         cursor = Some(reports.next);
         if noted.elapsed() >= SIGN_OF_LIFE {
-            app.host_answered(client.id(), &client.host().await?).await?;
+            Box::pin(still_answers(app, client)).await?;
             noted = Instant::now();
         }
     }
+}
+
+/// Takes in what the host is, and after a restore what it has; answers how far its reports are read.
+async fn greet(app: &App, client: &HostClient) -> Result<Option<Cursor>> {
+    let report = client.host().await?;
+    app.host_answered(client.id(), &report).await?;
+    if app.is_unheard(client.id()).await? {
+        app.take_stock(client.id(), &report, &client.stock().await?).await?;
+    }
+    app.cursor(client.id()).await
+}
+
+async fn still_answers(app: &App, client: &HostClient) -> Result<()> {
+    app.host_still_answers(client.id(), &client.host().await?).await
 }
 
 /// One line in the log when something begins to fail and one when it works again, and longer and

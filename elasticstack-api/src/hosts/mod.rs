@@ -6,7 +6,7 @@
 //!       │          ├ follower  long-poll reports → ingest              ┘ lease is ours
 //!       │          └ HostClient, one HTTP/2 connection ─ Dial ─ TLS, or memory in the all-in-one
 //!       ├ keeper    takes up hosts that were added; takes and renews leases
-//!       ├ caller    wakes the pushers of hosts for which something waits
+//!       ├ caller    wakes the pushers of hosts for which something was written down
 //!       └ ticker    deadlines and usage, each second
 //! ```
 //! Of several servers on one database one works for a host, by a lease; any of them reads and

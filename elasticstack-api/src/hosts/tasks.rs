@@ -28,6 +28,8 @@ impl Tasks {
         F::Output: Send + 'static,
     {
         let stop = self.stop.clone();
+        // In the box it is moved about without another place kept for it each time.
+        let future = Box::pin(future);
         self.tracker.spawn(async move {
             tokio::select! {
                 biased;

@@ -3,17 +3,20 @@
 use bytes::Bytes as Data;
 use elasticstack_core::prelude::*;
 use elasticstack_core::resource::{ResourceId, ResourceKind};
+use elasticstack_core::scheduler::{ServerSize, Tier};
 use elasticstack_core::wire::calls::Call;
 use elasticstack_core::wire::internal::Conversion;
 use elasticstack_core::wire::keys::Object::{
-    Capabilities, Drive, Host, Pool, Profile, Resource, Server, Token, Usage,
+    self, Account, Array, Capabilities, Capacity, Console, Drive, Host, Pool, Profile, Resource,
+    Server, Snapshot, Stray, Token, Usage,
 };
 use elasticstack_core::wire::record::Record;
+use tokio_util::sync::CancellationToken;
 
 use super::LegacyCall;
 use super::request::Parameters;
 use super::response::Reply;
-use crate::app::{App, Caller, OnCreate, Page};
+use crate::app::{App, Caller, OnCreate, OnSuspend, Page, Whose};
 
 /// What came with a call; what the call does not have is empty.
 #[derive(Debug)]
@@ -22,6 +25,17 @@ pub(super) struct Asked<'a> {
     pub(super) record: Record,
     pub(super) data: Data,
     pub(super) page: Page,
+    /// When the answer is to come to its end.
+    pub(super) end: CancellationToken,
+}
+
+/// Whose events a call tells, if it tells any.
+pub(super) fn whose(call: Call, caller: &Caller) -> Option<Whose> {
+    match call {
+        Call::EventsInfo => Some(Whose::Own(caller.account)),
+        Call::EventsInfoAll => Some(Whose::All),
+        _ => None,
+    }
 }
 
 /// Does what `call` asks.
@@ -32,7 +46,7 @@ pub(super) async fn dispatch(
     asked: Asked<'_>,
     legacy: &[LegacyCall],
 ) -> Result<Reply> {
-    let Asked { parameters, record, data, page } = asked;
+    let Asked { parameters, record, data, page, end } = asked;
     let image = async |conversion| -> Result<Record> {
         app.drive_image(caller, parameters.id(0)?, parameters.id(1)?, conversion).await
     };
@@ -40,18 +54,22 @@ pub(super) async fn dispatch(
         let source = parameters.id(0)?;
         Ok(Reply::One(Drive, app.drive_clone(caller, source, &record, conversion).await?))
     };
+    let suspended = async |servers| -> Result<Reply> {
+        let account = parameters.id(0)?;
+        Ok(Reply::One(Account, app.account_suspend(caller, account, servers).await?))
+    };
     let unless_legacy = |call, reply| if legacy.contains(&call) { Reply::Nothing } else { reply };
     let imaged = |info| unless_legacy(LegacyCall::Image, Reply::One(Drive, info));
     let reply = match call {
         Call::DrivesList => Reply::Ids(texts(app.drive_ids(caller, &page).await?)),
         Call::DrivesListStandard => Reply::Ids(texts(app.standard_ids(&page).await?)),
         Call::DrivesInfo | Call::DrivesInfoFull => {
-            Reply::Many(Drive, app.drives_info(caller, &page).await?)
+            Reply::Listed(app.drives_info(caller, &page).await?)
         }
         Call::DrivesInfoStandard => Reply::Many(Drive, app.standard_info(&page).await?),
         Call::DriveCreate => Reply::One(Drive, app.drive_create(caller, &record).await?),
         Call::DriveInfo | Call::DriveInfoFull => {
-            Reply::One(Drive, app.drive_info(caller, parameters.id(0)?).await?)
+            seen(Drive, app.drive_seen(caller, parameters.id(0)?).await?)
         }
         Call::DriveClone => cloned(Conversion::None).await?,
         Call::DriveCloneGunzip => cloned(Conversion::Gunzip).await?,
@@ -63,6 +81,10 @@ pub(super) async fn dispatch(
         Call::DriveImage => imaged(image(Conversion::None).await?),
         Call::DriveImageGunzip => imaged(image(Conversion::Gunzip).await?),
         Call::DriveImageGzip => imaged(image(Conversion::Gzip).await?),
+        Call::DriveSnapshot => {
+            let info = app.drive_snapshot(caller, parameters.id(0)?, &record).await?;
+            Reply::One(Snapshot, info)
+        }
         Call::DriveRead => {
             let (drive, offset) = (parameters.id(0)?, parameters.size(1, "offset")?);
             let length = parameters.size(2, "size")?;
@@ -77,7 +99,7 @@ pub(super) async fn dispatch(
         }
         Call::ServersList => Reply::Ids(texts(app.server_ids(caller, &page).await?)),
         Call::ServersInfo | Call::ServersInfoFull => {
-            Reply::Many(Server, app.servers_info(caller, &page).await?)
+            Reply::Listed(app.servers_info(caller, &page).await?)
         }
         Call::ServerCreate => {
             Reply::One(Server, app.server_create(caller, &record, OnCreate::Start).await?)
@@ -86,7 +108,7 @@ pub(super) async fn dispatch(
             Reply::One(Server, app.server_create(caller, &record, OnCreate::LeaveStopped).await?)
         }
         Call::ServerInfo | Call::ServerInfoFull => {
-            Reply::One(Server, app.server_info(caller, parameters.id(0)?).await?)
+            seen(Server, app.server_seen(caller, parameters.id(0)?).await?)
         }
         Call::ServerSet => {
             Reply::One(Server, app.server_set(caller, parameters.id(0)?, &record).await?)
@@ -99,10 +121,45 @@ pub(super) async fn dispatch(
         Call::ServerShutdown => nothing(app.server_shutdown(caller, parameters.id(0)?).await?),
         Call::ServerReset => nothing(app.server_reset(caller, parameters.id(0)?).await?),
         Call::ServerDestroy => nothing(app.server_destroy(caller, parameters.id(0)?).await?),
+        Call::ServerConsole => {
+            Reply::One(Console, app.server_console(caller, parameters.id(0)?).await?)
+        }
         Call::ServerSerial => Reply::Bytes(app.server_serial(caller, parameters.id(0)?).await?),
+        Call::AccountsList => Reply::Ids(texts(app.account_ids(&page).await?)),
+        Call::AccountsInfo => Reply::Many(Account, app.accounts_info(&page).await?),
+        Call::AccountInfo => Reply::One(Account, app.account_info(parameters.id(0)?).await?),
+        Call::AccountCreate => Reply::One(Account, app.account_add(caller, &record).await?),
+        Call::AccountSet => {
+            Reply::One(Account, app.account_set(caller, parameters.id(0)?, &record).await?)
+        }
+        Call::AccountSuspend => suspended(OnSuspend::GoOn).await?,
+        Call::AccountSuspendStop => suspended(OnSuspend::Stop).await?,
+        Call::AccountResume => {
+            Reply::One(Account, app.account_resume(caller, parameters.id(0)?).await?)
+        }
+        Call::AccountKey => Reply::One(Account, app.account_key(caller, parameters.id(0)?).await?),
         Call::HostsList => Reply::Ids(texts(app.host_ids(&page).await?)),
         Call::HostsInfo => Reply::Many(Host, app.hosts_info(&page).await?),
         Call::HostInfo => Reply::One(Host, app.host_info(parameters.id(0)?).await?),
+        Call::HostSet => Reply::One(Host, app.host_set(caller, parameters.id(0)?, &record).await?),
+        Call::HostRevoke => Reply::One(Host, app.host_revoke(caller, parameters.id(0)?).await?),
+        Call::HostJoin => Reply::One(Host, app.host_join(caller, parameters.id(0)?).await?),
+        Call::CapacityInfo => {
+            let (cpu, memory) = (parameters.amount(0, "cpu")?, parameters.amount(1, "mem")?);
+            let size = ServerSize {
+                cpu: MegaHertz(cpu),
+                memory: MebiBytes(memory),
+                drive: parameters.size(2, "size")?,
+                tier: Tier::Disk,
+            };
+            Reply::One(Capacity, app.capacity_info(size).await?)
+        }
+        Call::ArraysList => Reply::Ids(texts(app.array_ids(&page).await?)),
+        Call::ArraysInfo => Reply::Many(Array, app.arrays_info(&page).await?),
+        Call::ArrayInfo => Reply::One(Array, app.array_info(parameters.id(0)?).await?),
+        Call::ArraySet => {
+            Reply::One(Array, app.array_set(caller, parameters.id(0)?, &record).await?)
+        }
         Call::HostCreate => Reply::One(Host, app.host_add(caller, &record).await?),
         Call::ResourcesList => Reply::Resources(app.resource_ids(caller, None).await?),
         Call::ResourcesListOf => {
@@ -130,6 +187,24 @@ pub(super) async fn dispatch(
         Call::PoolsInfo => Reply::Many(Pool, app.pools_info().await?),
         Call::PoolInfo => Reply::One(Pool, app.pool_info(parameters.id(0)?).await?),
         Call::PoolCreate => Reply::One(Pool, app.pool_create(caller, &record).await?),
+        Call::SnapshotsList => Reply::Ids(texts(app.snapshot_ids(caller, &page).await?)),
+        Call::SnapshotsInfo => Reply::Many(Snapshot, app.snapshots_info(caller, &page).await?),
+        Call::SnapshotInfo => seen(Snapshot, app.snapshot_seen(caller, parameters.id(0)?).await?),
+        Call::SnapshotSet => {
+            Reply::One(Snapshot, app.snapshot_set(caller, parameters.id(0)?, &record).await?)
+        }
+        Call::SnapshotRestore => {
+            Reply::One(Snapshot, app.snapshot_restore(caller, parameters.id(0)?).await?)
+        }
+        Call::SnapshotDestroy => nothing(app.snapshot_destroy(caller, parameters.id(0)?).await?),
+        Call::QuarantineList => Reply::Ids(texts(app.stray_ids(&page).await?)),
+        Call::QuarantineInfo => Reply::Many(Stray, app.strays_info(&page).await?),
+        Call::StrayInfo => Reply::One(Stray, app.stray_info(parameters.id(0)?).await?),
+        Call::StrayAdopt => {
+            let account = parameters.id(1)?;
+            Reply::One(Drive, app.stray_adopt(caller, parameters.id(0)?, account).await?)
+        }
+        Call::StrayDestroy => nothing(app.stray_destroy(caller, parameters.id(0)?).await?),
         Call::TokensList => Reply::Ids(texts(app.token_ids(caller).await?)),
         Call::TokensInfo => Reply::Many(Token, app.tokens_info(caller).await?),
         Call::TokenCreate => Reply::One(Token, app.token_create(caller, &record).await?),
@@ -137,6 +212,11 @@ pub(super) async fn dispatch(
         Call::TokenDestroy => nothing(app.token_destroy(caller, parameters.id(0)?).await?),
         Call::UsageInfo => Reply::Many(Usage, app.usage_info(caller, &page).await?),
         Call::UsageInfoAll => Reply::Many(Usage, app.usage_of_all(&page).await?),
+        Call::EventsInfo => {
+            let whose = Whose::Own(caller.account);
+            Reply::Events(app.events(whose, &page, &end).await?)
+        }
+        Call::EventsInfoAll => Reply::Events(app.events(Whose::All, &page, &end).await?),
         Call::CapabilitiesInfo => Reply::One(Capabilities, super::capabilities(app)),
         Call::ProfileInfo => Reply::One(Profile, app.profile_info(caller).await?),
         Call::ProfileSet => Reply::One(Profile, app.profile_set(caller, &record).await?),
@@ -159,6 +239,10 @@ fn resource(parameters: &Parameters<'_>) -> Result<ResourceId> {
         let sentence = "the resource could not be found: see the list of your resources";
         Error::new(ErrorKind::NotFound, sentence)
     })
+}
+
+fn seen(object: Object, (record, version): (Record, String)) -> Reply {
+    Reply::Seen(object, record, version)
 }
 
 fn texts<K>(ids: Vec<elasticstack_core::id::TypedId<K>>) -> Vec<String> {

@@ -33,11 +33,27 @@ pub struct Limits {
     /// The proxies whose `X-Forwarded-For` is believed. A request from elsewhere comes from where
     /// it comes from.
     pub proxies: Vec<IpAddr>,
+    /// The connections that may be open at a time, screens apart. Further ones wait.
+    pub connections: u32,
+    /// The requests that may be under way at a time from one address, if it is known.
+    pub requests_each: u32,
+    /// The screens of servers that may be open at a time.
+    pub screens: u32,
+    /// Those of one account.
+    pub screens_each: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { burst: 10_000, per_second: 2_000, proxies: Vec::new() }
+        Self {
+            burst: 10_000,
+            per_second: 2_000,
+            proxies: Vec::new(),
+            connections: 4_096,
+            requests_each: 256,
+            screens: 500,
+            screens_each: 20,
+        }
     }
 }
 
@@ -151,21 +167,22 @@ impl Counters {
 
     /// Whether credentials of an account may be tried from an address, if it is known from where.
     /// An account that is guessed at from many addresses stays open to those that were never wrong.
+    /// Credentials that name no account open none, and count for the address alone.
     ///
     /// # Errors
     /// `Throttled`, and how long to wait.
     pub(super) fn may_try(
         &self,
         address: Option<IpAddr>,
-        account: AccountId,
+        account: Option<AccountId>,
         now: Timestamp,
     ) -> Result<(), (Error, Duration)> {
         let from = address.map(|address| self.wrong_from.look(&network(address), now));
-        let guessed = self.wrong_for.look(&account, now);
+        let guessed = account.map(|account| self.wrong_for.look(&account, now));
         let wait = match (from, guessed) {
-            (Some(Err(wait)), _) | (None, Err(wait)) => wait,
-            (Some(Ok(room)), Err(wait)) if room.reset > Duration::ZERO => wait,
-            (Some(Ok(_)), _) | (None, Ok(_)) => return Ok(()),
+            (Some(Err(wait)), _) | (None, Some(Err(wait))) => wait,
+            (Some(Ok(room)), Some(Err(wait))) if room.reset > Duration::ZERO => wait,
+            _ => return Ok(()),
         };
         let sentence = "too many wrong credentials: wait as long as Retry-After says, then send \
                         the right ones";
@@ -173,9 +190,16 @@ impl Counters {
     }
 
     /// Notes that the credentials of an account were wrong.
-    pub(super) fn was_wrong(&self, address: Option<IpAddr>, account: AccountId, now: Timestamp) {
+    pub(super) fn was_wrong(
+        &self,
+        address: Option<IpAddr>,
+        account: Option<AccountId>,
+        now: Timestamp,
+    ) {
         // Who may not try does not get here; of two at once the second finds nothing to take.
-        let _ = self.wrong_for.take(account, now);
+        if let Some(account) = account {
+            let _ = self.wrong_for.take(account, now);
+        }
         if let Some(address) = address {
             let _ = self.wrong_from.take(network(address), now);
         }
@@ -183,7 +207,7 @@ impl Counters {
 }
 
 /// What counts as one address: of IPv6 the first 64 bits, for the rest is the guest's to choose.
-fn network(address: IpAddr) -> IpAddr {
+pub(super) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
         IpAddr::V6(address) => {
@@ -256,13 +280,15 @@ mod tests {
         let counters = Counters::new(&Limits::default());
         let (here, there) = (address("192.0.2.1"), address("192.0.2.2"));
         for _ in 0..ADDRESS.burst {
-            counters.may_try(Some(here), account(1), NOW).unwrap();
-            counters.was_wrong(Some(here), account(1), NOW);
+            counters.may_try(Some(here), Some(account(1)), NOW).unwrap();
+            counters.was_wrong(Some(here), Some(account(1)), NOW);
         }
-        let (refused, wait) = counters.may_try(Some(here), account(2), NOW).unwrap_err();
+        let (refused, wait) = counters.may_try(Some(here), Some(account(2)), NOW).unwrap_err();
         assert_eq!((refused.kind(), wait), (ErrorKind::Throttled, ADDRESS.every));
-        counters.may_try(Some(there), account(1), NOW).expect("the right key comes from elsewhere");
-        counters.may_try(Some(here), account(1), NOW.plus(wait)).expect("the wait is over");
+        counters
+            .may_try(Some(there), Some(account(1)), NOW)
+            .expect("the right key comes from elsewhere");
+        counters.may_try(Some(here), Some(account(1)), NOW.plus(wait)).expect("the wait is over");
     }
 
     #[test]
@@ -270,17 +296,21 @@ mod tests {
         let counters = Counters::new(&Limits::default());
         for number in 0..ACCOUNT.burst {
             let guesser = Ipv4Addr::from(0x0a00_0000 + number).into();
-            counters.may_try(Some(guesser), account(1), NOW).unwrap();
-            counters.was_wrong(Some(guesser), account(1), NOW);
+            counters.may_try(Some(guesser), Some(account(1)), NOW).unwrap();
+            counters.was_wrong(Some(guesser), Some(account(1)), NOW);
         }
         let again = Ipv4Addr::from(0x0a00_0000).into();
-        assert!(counters.may_try(Some(again), account(1), NOW).is_err(), "one guess each");
-        counters.may_try(Some(address("192.0.2.1")), account(1), NOW).expect("its owner");
-        counters.may_try(Some(again), account(2), NOW).expect("another account");
-        assert!(counters.may_try(None, account(1), NOW).is_err(), "who knows who that is");
+        assert!(counters.may_try(Some(again), Some(account(1)), NOW).is_err(), "one guess each");
+        counters.may_try(Some(address("192.0.2.1")), Some(account(1)), NOW).expect("its owner");
+        counters.may_try(Some(again), Some(account(2)), NOW).expect("another account");
+        assert!(counters.may_try(None, Some(account(1)), NOW).is_err(), "who knows who that is");
         counters
-            .may_try(None, account(2), NOW)
+            .may_try(None, Some(account(2)), NOW)
             .expect("a proxy that tells nothing is not shut out");
+        for _ in 0..=ACCOUNT.burst {
+            counters.was_wrong(None, None, NOW);
+            counters.may_try(None, None, NOW).expect("what names no account opens none");
+        }
     }
 
     #[test]

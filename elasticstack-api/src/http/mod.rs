@@ -5,14 +5,18 @@
 //! path → method → credentials → body → use case → answer
 //!  404     405      401, 429      400    its own
 //! ```
-//! The API's own description is no call: see `documents`. Every answer carries `X-Request-Id`, which
+//! The API's own description and its websockets are no calls: see `documents` and `console`. Every answer carries `X-Request-Id`, which
 //! the log has too; no header or body is ever logged.
 
 mod body;
+mod console;
 mod dispatch;
 mod documents;
 mod error;
+mod feed;
 mod limits;
+mod pace;
+mod places;
 mod request;
 mod response;
 mod serve;
@@ -29,20 +33,21 @@ use axum::extract::State;
 use axum::response::Response;
 use elasticstack_core::prelude::*;
 use elasticstack_core::wire::calls::{self, Answer, Body, Effect, Route};
+use elasticstack_core::wire::queries;
 use elasticstack_core::wire::record::Record;
 use futures_util::FutureExt as _;
 use http::HeaderMap;
 use http::header::{ALLOW, CACHE_CONTROL, ETAG, HeaderName, HeaderValue, RETRY_AFTER};
 use http::request::Parts;
 use serde::Deserialize;
-use uuid::Uuid;
 
 use self::dispatch::{Asked, dispatch};
 use self::documents::Document;
 use self::limits::{Counters, Room};
+use self::places::{Place, Places};
 use self::request::{Format, Parameters};
 use self::response::Reply;
-use self::serve::Peer;
+use self::serve::Link;
 use crate::app::{App, Caller, Origin, token_id};
 use crate::db::Subject;
 
@@ -73,11 +78,37 @@ pub enum LegacyCall {
     Start,
 }
 
+/// Who says he asks, unless a token is to say so, and what is to prove it.
+#[derive(Debug)]
+struct Credentials {
+    account: Option<AccountId>,
+    key: Secret,
+}
+
+impl Credentials {
+    /// Whose they are.
+    async fn caller(&self, app: &App) -> Result<Caller> {
+        match (self.account, token_id(&self.key)) {
+            (Some(account), None) => app.authenticate(account, &self.key).await,
+            (account, _) => app.authenticate_token(&self.key).await.and_then(|caller| {
+                if account.is_none_or(|account| account == caller.account) {
+                    return Ok(caller);
+                }
+                let sentence = "the token is not that account's: send the two that belong together";
+                Err(Error::new(ErrorKind::BadCredentials, sentence))
+            }),
+        }
+    }
+}
+
 #[derive(Clone)]
 struct Api {
     app: Arc<App>,
     legacy: Arc<[LegacyCall]>,
     counters: Arc<Counters>,
+    /// Who has requests under way.
+    callers: Arc<Places<IpAddr>>,
+    screens: Arc<Places<AccountId>>,
     proxies: Arc<[IpAddr]>,
 }
 
@@ -85,30 +116,52 @@ struct Api {
 pub(crate) fn router(app: Arc<App>, legacy: Vec<LegacyCall>, limits: &Limits) -> Router {
     let counters = Arc::new(Counters::new(limits));
     let proxies = limits.proxies.as_slice().into();
-    Router::new().fallback(handle).with_state(Api { app, legacy: legacy.into(), counters, proxies })
+    let screens = Arc::new(Places::new(limits.screens, limits.screens_each));
+    let callers = Arc::new(Places::new(u32::MAX, limits.requests_each));
+    let legacy = legacy.into();
+    let api = Api { app, legacy, counters, callers, screens, proxies };
+    Router::new().fallback(handle).with_state(api)
 }
 
 async fn handle(State(api): State<Api>, request: http::Request<HttpBody>) -> Response {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let request_id = request::id(&parts.headers);
+    let link = parts.extensions.get::<Link>().cloned();
+    let place = match api.place(link.as_ref(), &parts.headers) {
+        Ok(place) => place,
+        Err(error) => return finished(error::render(&error, &parts.headers), &request_id),
+    };
+    let response = answered(&api, &mut parts, body, &request_id).await;
+    match link {
+        Some(link) => pace::timed(response, &link.cut, link.pace, place),
+        None => response,
+    }
+}
+
+async fn answered(api: &Api, parts: &mut Parts, body: HttpBody, request_id: &str) -> Response {
+    if let Some(ticket) = console::ticket(parts.uri.path()) {
+        return finished(opened(api, &ticket, parts, request_id).await, request_id);
+    }
     if let Some(document) = Document::at(parts.uri.path()) {
-        return finished(read(document, &parts), &request_id);
+        return finished(read(document, parts), request_id);
     }
     let mut notes = Notes::default();
     let found = calls::find(parts.uri.path());
     let route = found.as_ref().map(|(route, _)| *route);
     let answered = match found {
         Some((route, parameters)) => {
-            let answer = api.answer(route, Parameters(parameters), &parts, body, &mut notes);
+            let answer = api.answer(route, Parameters(parameters), parts, body, &mut notes);
             let caught = AssertUnwindSafe(answer).catch_unwind().await;
             caught.unwrap_or_else(|_| Err(Error::internal("the handler of this call panicked")))
         }
         None => Err(no_such_call(parts.uri.path())),
     };
-    let mut response = match answered {
-        Ok(reply) => response::render(reply, Format::accepted(&parts.headers)),
+    let rendered =
+        answered.and_then(|reply| response::render(reply, Format::accepted(&parts.headers)));
+    let mut response = match rendered {
+        Ok(response) => response,
         Err(error) => {
-            error::log(&error, &request_id, route.map_or("none", |route| route.path));
+            error::log(&error, request_id, route.map_or("none", |route| route.path));
             error::render(&error, &parts.headers)
         }
     };
@@ -121,7 +174,23 @@ async fn handle(State(api): State<Api>, request: http::Request<HttpBody>) -> Res
     notes.write(headers);
     // Answers hold passwords and change at any moment.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    finished(response, &request_id)
+    finished(response, request_id)
+}
+
+async fn opened(api: &Api, ticket: &Secret, parts: &mut Parts, request_id: &str) -> Response {
+    let mut notes = Notes::default();
+    let opened = console::open(api, ticket, parts, &mut notes).await;
+    let mut response = opened.unwrap_or_else(|error| {
+        error::log(&error, request_id, console::PATH);
+        let mut response = error::render(&error, &parts.headers);
+        if error.kind() == ErrorKind::MethodNotAllowed {
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static(console::METHODS));
+        }
+        response
+    });
+    notes.write(response.headers_mut());
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }
 
 fn read(document: Document, parts: &Parts) -> Response {
@@ -153,6 +222,12 @@ struct Notes {
 }
 
 impl Notes {
+    /// The error, and how long to wait before it is worth while to ask again.
+    fn waits(&mut self, error: Error, wait: Duration) -> Error {
+        self.wait = Some(wait);
+        error
+    }
+
     fn write(&self, headers: &mut HeaderMap) {
         let seconds = |time: Duration| HeaderValue::from(whole_seconds(time));
         if let Some(room) = self.room {
@@ -175,6 +250,20 @@ impl Notes {
 }
 
 impl Api {
+    /// A place for a request of whoever is on this link, if it is known where that is.
+    fn place(&self, link: Option<&Link>, headers: &HeaderMap) -> Result<Option<Place<IpAddr>>> {
+        let address = link.and_then(|link| limits::client(Some(link.peer), headers, &self.proxies));
+        let place = address.map(|address| self.callers.take(limits::network(address)));
+        place.transpose().map_err(|_| {
+            let most = self.callers.most_each();
+            let sentence = format!(
+                "too many requests at a time: {most} may be under way from one address: wait for \
+                 answers"
+            );
+            Error::new(ErrorKind::Throttled, sentence)
+        })
+    }
+
     async fn answer(
         &self,
         route: &Route,
@@ -185,13 +274,13 @@ impl Api {
     ) -> Result<Reply> {
         let headers = &parts.headers;
         request::check_method(route, &parts.method)?;
-        let (account, key) = request::credentials(headers)?;
-        let caller = self.authenticated(account, &key, parts, notes).await?;
+        let credentials = request::credentials(headers)?;
+        let caller = self.authenticated(&credentials, parts, notes).await?;
         caller.covers(route.scope, route.effect)?;
         let page = request::page(route, parts.uri.query())?;
-        let subject = request::subject(route, &parameters);
-        let mut asked =
-            Asked { parameters, record: Record::new(), data: bytes::Bytes::new(), page };
+        let end = parts.extensions.get().map(|link: &Link| link.end.clone()).unwrap_or_default();
+        let (record, data) = (Record::new(), bytes::Bytes::new());
+        let mut asked = Asked { parameters, record, data, page, end };
         match route.body {
             Body::Ignored => body::ignore(body).await?,
             Body::Record(object) => {
@@ -204,22 +293,29 @@ impl Api {
                 asked.data = body::decode(headers, packed, MAX_WRITE).await?;
             }
         }
-        if let (Effect::Reads, Answer::One(_), Some(subject)) =
-            (route.effect, route.answer, subject)
+        if let Some(whose) = dispatch::whose(route.call, &caller)
+            && request::accepts(headers, feed::MEDIA_TYPE)
         {
-            // It is as old as the answer or older, so that nobody takes old news for new.
-            notes.version = self.app.version(&caller, subject).await?;
+            let after = request::last_event_id(headers)?.or(asked.page.after.as_deref());
+            let stream = feed::open(&self.app, route, whose, after, credentials, asked.end);
+            return stream.await.map(Reply::Stream);
         }
+        let subject = request::subject(route, &asked.parameters)?;
         let caller = Self::conditional(caller, route, subject, headers)?;
-        let Some(once) = request::idempotency_key(headers)?.filter(|_| is_remembered(route)) else {
+        let Some(once) = request::idempotency_key(headers)?.filter(|_| route.is_remembered())
+        else {
             if let Some(subject) = subject {
                 self.app.expect_version(&caller, subject).await?;
             }
-            return dispatch(&self.app, &caller, route.call, asked, &self.legacy).await;
+            let reply = dispatch(&self.app, &caller, route.call, asked, &self.legacy).await?;
+            if let Reply::Seen(_, _, version) = &reply {
+                notes.version = Some(version.clone());
+            }
+            return Ok(reply);
         };
         let asks = asked.record.to_text();
         let asks = iter::once(route.path).chain(asked.parameters.0.iter().copied()).chain([&*asks]);
-        let caller = caller.once(once, &key, asks)?;
+        let caller = caller.once(once, &credentials.key, asks)?;
         let work = async {
             if let Some(subject) = subject {
                 self.app.expect_version(&caller, subject).await?;
@@ -247,7 +343,7 @@ impl Api {
     ) -> Result<Caller> {
         match request::seen_versions(headers).filter(|_| route.effect == Effect::Changes) {
             None => Ok(caller),
-            Some(versions) if subject.is_some() && is_remembered(route) => {
+            Some(versions) if subject.is_some() && route.is_remembered() => {
                 Ok(caller.matching(versions))
             }
             Some(_) => Err(Error::new(
@@ -258,56 +354,59 @@ impl Api {
         }
     }
 
+    /// A try at what opens `guessed`, unless there were too many wrong ones before.
+    fn may_try(
+        &self,
+        guessed: Option<AccountId>,
+        parts: &Parts,
+        notes: &mut Notes,
+    ) -> Result<Guess> {
+        let peer = parts.extensions.get().map(|link: &Link| link.peer);
+        let address = limits::client(peer, &parts.headers, &self.proxies);
+        let now = self.app.now();
+        let tried = self.counters.may_try(address, guessed, now);
+        tried.map_err(|(error, wait)| notes.waits(error, wait))?;
+        Ok(Guess { address, guessed, now })
+    }
+
+    fn was_wrong(&self, Guess { address, guessed, now }: Guess) {
+        self.counters.was_wrong(address, guessed, now);
+    }
+
     /// The caller, unless there were too many wrong ones before, or too many calls of this one.
     async fn authenticated(
         &self,
-        account: Option<AccountId>,
-        key: &Secret,
+        credentials: &Credentials,
         parts: &Parts,
         notes: &mut Notes,
     ) -> Result<Caller> {
-        let mut waits = |(error, wait)| -> Error {
-            notes.wait = Some(wait);
-            error
-        };
-        let peer = parts.extensions.get().map(|Peer(address)| *address);
-        let address = limits::client(peer, &parts.headers, &self.proxies);
-        let now = self.app.now();
-        let token = token_id(key);
+        let account = credentials.account;
+        let token = token_id(&credentials.key);
         // A token is guessed at by its id: whose it is, it does not say.
-        let guessed = account
-            .or_else(|| token.map(|token| AccountId::from_uuid(*token.as_uuid())))
-            .unwrap_or(AccountId::from_uuid(Uuid::nil()));
-        self.counters.may_try(address, guessed, now).map_err(&mut waits)?;
-        let tried = match (account, token) {
-            (Some(account), None) => self.app.authenticate(account, key).await,
-            (account, _) => self.app.authenticate_token(key).await.and_then(|caller| {
-                if account.is_none_or(|account| account == caller.account) {
-                    return Ok(caller);
-                }
-                let sentence = "the token is not that account's: send the two that belong together";
-                Err(Error::new(ErrorKind::BadCredentials, sentence))
-            }),
-        };
-        let caller = tried.inspect_err(|error| {
+        let guessed = account.or(token.map(|token| AccountId::from_uuid(*token.as_uuid())));
+        let guess = self.may_try(guessed, parts, notes)?;
+        let caller = credentials.caller(&self.app).await.inspect_err(|error| {
             if error.kind() == ErrorKind::BadCredentials {
-                self.counters.was_wrong(address, guessed, now);
+                self.was_wrong(guess);
             }
         })?;
-        let room = self.counters.call(caller.account, now).map_err(waits)?;
+        let counted = self.counters.call(caller.account, guess.now);
+        let room = counted.map_err(|(error, wait)| notes.waits(error, wait))?;
         notes.room = Some(room);
         Ok(caller)
     }
 }
 
-fn whole_seconds(time: Duration) -> u64 {
-    time.as_secs() + u64::from(time.subsec_nanos() > 0)
+/// A try at credentials.
+#[derive(Debug, Clone, Copy)]
+struct Guess {
+    address: Option<IpAddr>,
+    guessed: Option<AccountId>,
+    now: Timestamp,
 }
 
-/// Whether the call is done once for each idempotency key. The bytes of a write are not kept, and
-/// writing them twice is writing them once.
-fn is_remembered(route: &Route) -> bool {
-    route.effect == Effect::Changes && route.body != Body::Bytes
+fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
 /// What the installation offers, with the limits of this API.
@@ -315,7 +414,7 @@ fn capabilities(app: &App) -> Record {
     app.capabilities()
         .with("limit:record_bytes", MAX_RECORD)
         .with("limit:write_bytes", MAX_WRITE)
-        .with("limit:page", request::MAX_PAGE)
+        .with("limit:page", queries::MAX_PAGE)
 }
 
 fn no_such_call(path: &str) -> Error {

@@ -5,35 +5,34 @@
 //! old clients send many odd types: everything that is not JSON or a form is `KEY VALUE` lines.
 
 use std::str::FromStr;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use elasticstack_core::id::{IdKind, TypedId};
+use elasticstack_core::id::{DriveKind, IdKind, TypedId};
 use elasticstack_core::prelude::*;
-use elasticstack_core::wire::calls::{Answer, Effect, Route};
+use elasticstack_core::wire::calls::{Effect, Route};
+use elasticstack_core::wire::headers::MAX_IDEMPOTENCY_KEY;
 use elasticstack_core::wire::keys::{self, Object};
+use elasticstack_core::wire::parameters::Names;
 use elasticstack_core::wire::record::Record;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName, IF_MATCH};
 use http::{HeaderMap, Method};
 use uuid::Uuid;
 
+use super::Credentials;
 use crate::app::Page;
 use crate::db::Subject;
 
 /// The most lines that a record's body may have.
 const MAX_LINES: usize = 10_000;
 
-/// The most that one page has.
-pub(super) const MAX_PAGE: u32 = 10_000;
-
 /// The longest name of a request that a client may choose.
 const MAX_REQUEST_ID: usize = 128;
 
-/// The longest idempotency key.
-const MAX_IDEMPOTENCY_KEY: usize = 255;
-
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// Clients pad or do not.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -85,8 +84,8 @@ pub(super) fn allowed(effect: Effect) -> &'static str {
     }
 }
 
-/// Who says he asks, unless a token is to say so, and what is to prove it.
-pub(super) fn credentials(headers: &HeaderMap) -> Result<(Option<AccountId>, Secret)> {
+/// Who says he asks.
+pub(super) fn credentials(headers: &HeaderMap) -> Result<Credentials> {
     let refused = || {
         Error::new(
             ErrorKind::BadCredentials,
@@ -98,7 +97,7 @@ pub(super) fn credentials(headers: &HeaderMap) -> Result<(Option<AccountId>, Sec
     let (scheme, encoded) =
         header.to_str().ok().and_then(|text| text.split_once(' ')).ok_or_else(refused)?;
     if scheme.eq_ignore_ascii_case("bearer") {
-        return Ok((None, Secret::new(encoded.trim())));
+        return Ok(Credentials { account: None, key: Secret::new(encoded.trim()) });
     }
     if !scheme.eq_ignore_ascii_case("basic") {
         return Err(refused());
@@ -106,8 +105,8 @@ pub(super) fn credentials(headers: &HeaderMap) -> Result<(Option<AccountId>, Sec
     let decoded = BASE64.decode(encoded.trim()).map_err(|_| refused())?;
     let decoded = String::from_utf8(decoded).map_err(|_| refused())?;
     let (user, password) = decoded.split_once(':').ok_or_else(refused)?;
-    let account = user.parse().map_err(|_| refused())?;
-    Ok((Some(account), Secret::new(password)))
+    let account = user.parse().map(Some).map_err(|_| refused())?;
+    Ok(Credentials { account, key: Secret::new(password) })
 }
 
 /// What the request is called in the answer and in the log: as the client says, if that is a plain
@@ -128,7 +127,7 @@ pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>> {
         .ok()
         .filter(|key| {
             given.next().is_none()
-                && (1..=MAX_IDEMPOTENCY_KEY).contains(&key.len())
+                && (1..=usize::from(MAX_IDEMPOTENCY_KEY)).contains(&key.len())
                 && key.bytes().all(|byte| byte.is_ascii_graphic())
         })
         .map(Some)
@@ -160,6 +159,23 @@ impl Parameters<'_> {
         })
     }
 
+    /// The whole number that a parameter is, which is at least 1.
+    pub(super) fn amount(&self, index: usize, field: &'static str) -> Result<u32> {
+        let given = self.at(index);
+        let plain = given.bytes().all(|byte| byte.is_ascii_digit());
+        given.parse().ok().filter(|amount| plain && *amount > 0).ok_or_else(|| {
+            let shown: String = given.chars().take(40).collect();
+            Error::new(
+                ErrorKind::InvalidValue,
+                format!(
+                    "{field} was given {shown:?}, it takes a whole number from 1 to {}",
+                    u32::MAX
+                ),
+            )
+            .field(field)
+        })
+    }
+
     /// The size or offset that a parameter is, which may carry k, M, G or T.
     pub(super) fn size(&self, index: usize, field: &'static str) -> Result<Bytes> {
         let given = self.at(index);
@@ -183,62 +199,37 @@ impl Parameters<'_> {
 /// # Errors
 /// `UnknownKey` for a parameter that the call does not have; `InvalidValue`.
 pub(super) fn page(route: &Route, query: Option<&str>) -> Result<Page> {
-    let known: &[&str] = match route.answer {
-        Answer::Many(object) | Answer::Ids(object) => match object {
-            Object::Drive | Object::Server => &["limit", "after", "tag", "status", "name"],
-            Object::Host => &["limit", "after", "status", "name"],
-            Object::Usage => &["limit", "after", "from", "to"],
-            _ => &[],
-        },
-        _ => &[],
-    };
     let mut page = Page::default();
     for (key, value) in Record::from_form(query.unwrap_or_default().as_bytes())?.iter() {
-        let refused = |kind, why: String| Error::new(kind, why).field(key);
-        if !known.contains(&key) {
-            let shown: String = key.chars().take(40).collect();
-            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-            return Err(refused(
-                ErrorKind::UnknownKey,
-                format!("{shown:?} is not a parameter of this call, which has {known}"),
-            ));
-        }
+        let query = route.query(key, value)?;
         let text = Some(value.to_owned());
-        match key {
-            "limit" => {
-                let limit = value.parse().ok().filter(|limit| (1..=MAX_PAGE).contains(limit));
-                page.limit = Some(limit.ok_or_else(|| {
-                    refused(ErrorKind::InvalidValue, format!("limit takes 1 to {MAX_PAGE}"))
-                })?);
-            }
-            "after" => {
-                let number = value.parse::<i64>().ok().map(|number| number.to_string());
-                let id = value.parse::<Uuid>().ok().map(|id| id.to_string());
-                let is_usage = route.answer == Answer::Many(Object::Usage);
-                let after = if is_usage { number } else { id };
-                page.after = Some(after.ok_or_else(|| {
-                    let why = "after takes the id of the last one you have".to_owned();
-                    refused(ErrorKind::InvalidValue, why)
-                })?);
-            }
-            "from" | "to" => {
-                let seconds = value.parse::<u32>().map_err(|_| {
-                    let why = format!("{key} takes seconds since 1970");
-                    refused(ErrorKind::InvalidValue, why)
-                })?;
-                let instant = Some(Timestamp::from_micros(i64::from(seconds) * 1_000_000));
-                if key == "from" {
-                    page.from = instant;
-                } else {
-                    page.to = instant;
-                }
-            }
-            "tag" => page.tag = text,
+        let number = value.parse::<u32>().ok();
+        let instant = number.map(|seconds| Timestamp::from_micros(i64::from(seconds) * 1_000_000));
+        match query.name {
+            "after" => page.after = text,
+            "from" => page.from = instant,
+            "limit" => page.limit = number,
+            "name" => page.name = text,
             "status" => page.status = text,
-            _ => page.name = text,
+            "tag" => page.tag = text,
+            "to" => page.to = instant,
+            "wait" => page.wait = number.map(|seconds| Duration::from_secs(seconds.into())),
+            // A test walks the rows.
+            other => return Err(Error::internal(format!("the parameter {other} is not read"))),
         }
     }
     Ok(page)
+}
+
+/// The cursor of the last event that the caller has had of a stream.
+pub(super) fn last_event_id(headers: &HeaderMap) -> Result<Option<&str>> {
+    let Some(id) = headers.get(LAST_EVENT_ID) else { return Ok(None) };
+    let id = id.to_str().map(str::trim).map_err(|error| {
+        let sentence = "the Last-Event-ID is no cursor: give one as it was told";
+        Error::new(ErrorKind::InvalidValue, sentence).field("Last-Event-ID").source(error)
+    })?;
+    // A client that has had none says so with nothing.
+    Ok(Some(id).filter(|id| !id.is_empty()))
 }
 
 /// The versions that the caller has seen of the object, if it says so; `*` is any.
@@ -257,13 +248,20 @@ pub(super) fn seen_versions(headers: &HeaderMap) -> Option<Vec<String>> {
     (!versions.is_empty()).then_some(versions)
 }
 
-/// The object that a path is about, if it is one that has versions.
-pub(super) fn subject(route: &Route, parameters: &Parameters<'_>) -> Option<Subject> {
-    match route.path.split('/').nth(2) {
-        Some("DRIVE") => parameters.id(0).ok().map(Subject::Drive),
-        Some("SERVER") => parameters.id(0).ok().map(Subject::Server),
-        _ => None,
+/// The object that a path is about, if it is one that has versions. What a path names wrongly is
+/// refused here, before a version is asked for (RFC 9110 §13.2.1).
+pub(super) fn subject(route: &Route, parameters: &Parameters<'_>) -> Result<Option<Subject>> {
+    for (index, parameter) in route.parameters().enumerate() {
+        if parameter.names == Names::Object(Object::Drive) {
+            parameters.id::<DriveKind>(index)?;
+        }
     }
+    Ok(match route.versioned() {
+        Some(Object::Drive) => Some(Subject::Drive(parameters.id(0)?)),
+        Some(Object::Snapshot) => Some(Subject::Snapshot(parameters.id(0)?)),
+        Some(Object::Server) => Some(Subject::Server(parameters.id(0)?)),
+        _ => None,
+    })
 }
 
 /// The record that a body holds, in whatever form its type and its first line say.
@@ -302,6 +300,7 @@ fn essence(media_type: &str) -> &str {
 mod tests {
     use elasticstack_core::id::DriveKind;
     use elasticstack_core::wire::calls::{self, CALLS, Call};
+    use elasticstack_core::wire::queries::QueryTakes;
     use http::HeaderValue;
     use proptest::prelude::*;
 
@@ -334,7 +333,7 @@ mod tests {
 
     #[test]
     fn post_calls_everything_and_get_calls_reads_only() {
-        for route in CALLS {
+        for route in CALLS.iter() {
             let reads = route.effect == Effect::Reads;
             assert!(check_method(route, &Method::POST).is_ok(), "{}", route.path);
             assert_eq!(check_method(route, &Method::GET).is_ok(), reads, "{}", route.path);
@@ -347,9 +346,11 @@ mod tests {
 
     #[test]
     fn credentials_are_an_account_and_a_key_that_may_have_colons() {
-        let (account, key) = credentials(&basic(&format!("{ACCOUNT}:a:b c"))).unwrap();
+        let Credentials { account, key } =
+            credentials(&basic(&format!("{ACCOUNT}:a:b c"))).unwrap();
         assert_eq!((account.unwrap().to_string().as_str(), key.expose()), (ACCOUNT, "a:b c"));
-        let (account, key) = credentials(&header(AUTHORIZATION, "bEarer es_x")).unwrap();
+        let Credentials { account, key } =
+            credentials(&header(AUTHORIZATION, "bEarer es_x")).unwrap();
         assert_eq!((account, key.expose()), (None, "es_x"));
         let unpadded = basic(&format!("{ACCOUNT}:k"))[AUTHORIZATION].to_str().unwrap().to_owned();
         let unpadded = unpadded.trim_end_matches('=').replace("Basic", "bAsIc");
@@ -379,6 +380,24 @@ mod tests {
             assert!(named(bad).parse::<Uuid>().is_ok(), "{bad:?}");
         }
         assert_ne!(id(&HeaderMap::new()), id(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn every_parameter_of_a_query_that_the_table_has_is_read() {
+        for route in CALLS.iter() {
+            for query in route.queries() {
+                let value = match query.takes {
+                    QueryTakes::Range(low, _) => low.to_string(),
+                    QueryTakes::Number | QueryTakes::Seconds(_) => "7".to_owned(),
+                    QueryTakes::Uuid => ACCOUNT.to_owned(),
+                    QueryTakes::Cursor => "now".to_owned(),
+                    QueryTakes::OneOf(words) => words[0].to_owned(),
+                    QueryTakes::Text => "x".to_owned(),
+                };
+                let read = page(route, Some(&format!("{}={value}", query.name))).unwrap();
+                assert_ne!(read, Page::default(), "{}?{}", route.path, query.name);
+            }
+        }
     }
 
     #[test]

@@ -1,25 +1,46 @@
 //! Writes answers: records, ids and bytes, as text or JSON, with the exact status codes that old
 //! clients test for. Pure.
 
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
+use elasticstack_core::error::Result;
 use elasticstack_core::resource::ResourceId;
 use elasticstack_core::wire::keys::Object;
+use elasticstack_core::wire::queries::EVENTS_CURSOR;
 use elasticstack_core::wire::record::{Record, list_to_text};
 use http::StatusCode;
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use http_body::{Frame, SizeHint};
 use serde_json::Value;
 
+use super::feed;
 use super::request::Format;
+use crate::app::{Events, Listed};
+
+const JSON: &str = "application/json";
+const CURSOR: HeaderName = HeaderName::from_static(EVENTS_CURSOR);
+const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// What a call that succeeded has to say.
 #[derive(Debug)]
 pub(super) enum Reply {
     /// One record.
     One(Object, Record),
+    /// One record and the version that it is at.
+    Seen(Object, Record, String),
     /// All records.
     Many(Object, Vec<Record>),
+    /// All records of a list that is kept ready.
+    Listed(Listed),
+    /// Events, and the cursor behind them.
+    Events(Events),
+    /// Events as they happen.
+    Stream(Body),
     /// All ids.
     Ids(Vec<String>),
     /// Resources by type and name.
@@ -31,13 +52,43 @@ pub(super) enum Reply {
 }
 
 /// The answer in this form.
-pub(super) fn render(reply: Reply, format: Format) -> Response {
-    match (reply, format) {
-        (Reply::One(_, record), Format::Text) => text(record.to_text()),
-        (Reply::One(object, record), Format::Json) => json(&record.to_json(object)),
+///
+/// # Errors
+/// `Internal`.
+pub(super) fn render(reply: Reply, format: Format) -> Result<Response> {
+    Ok(match (reply, format) {
+        (Reply::One(_, record) | Reply::Seen(_, record, _), Format::Text) => text(record.to_text()),
+        (Reply::One(object, record) | Reply::Seen(object, record, _), Format::Json) => {
+            let mut written = String::new();
+            record.json_into(object, &mut written);
+            ok(JSON, Body::from(written))
+        }
         (Reply::Many(_, records), Format::Text) => text(list_to_text(&records)),
         (Reply::Many(object, records), Format::Json) => {
-            json(&records.iter().map(|record| record.to_json(object)).collect())
+            let mut written = String::from("[");
+            for (index, record) in records.iter().enumerate() {
+                if index > 0 {
+                    written.push(',');
+                }
+                record.json_into(object, &mut written);
+            }
+            written.push(']');
+            ok(JSON, Body::from(written))
+        }
+        (Reply::Listed(list), Format::Text) => text(list_to_text(&list.records()?)),
+        (Reply::Listed(list), Format::Json) => ok(JSON, Body::new(Pieces::of(list))),
+        (Reply::Events(Events { records, cursor }), format) => {
+            let mut response = render(Reply::Many(Object::Event, records), format)?;
+            if let Ok(cursor) = HeaderValue::try_from(cursor) {
+                response.headers_mut().insert(CURSOR, cursor);
+            }
+            response
+        }
+        (Reply::Stream(body), _) => {
+            let mut response = ok(feed::MEDIA_TYPE, body);
+            // A proxy that gathers an answer before it passes it on would never pass on this one.
+            response.headers_mut().insert(UNBUFFERED, HeaderValue::from_static("no"));
+            response
         }
         (Reply::Ids(ids), Format::Text) => text(ids.iter().map(|id| format!("{id}\n")).collect()),
         (Reply::Ids(ids), Format::Json) => {
@@ -56,6 +107,68 @@ pub(super) fn render(reply: Reply, format: Format) -> Response {
             *response.status_mut() = StatusCode::NO_CONTENT;
             response
         }
+    })
+}
+
+/// The JSON of a list, put together piece by piece as it is sent: a client that reads slowly holds
+/// what it has not read as it lies in the view, and no copy of it.
+struct Pieces {
+    list: Listed,
+    /// The one to be written next; past the last of them, the end.
+    next: usize,
+    /// Bytes that are not written yet.
+    left: u64,
+}
+
+impl Pieces {
+    /// More than this is not put together at a time, but for one object that is larger.
+    const SIZE: usize = 64 << 10;
+
+    fn of(list: Listed) -> Self {
+        let length = |text: &str| u64::try_from(text.len()).unwrap_or(u64::MAX);
+        let objects = (0..list.len()).filter_map(|index| list.json(index));
+        // Each has one byte before it, a bracket or a comma; an empty list has its bracket too.
+        let all: u64 = objects.map(|json| length(json) + 1).sum();
+        Self { list, next: 0, left: all.max(1) + 1 }
+    }
+
+    fn piece(&mut self) -> Vec<u8> {
+        let mut piece = Vec::with_capacity(Self::SIZE.min(usize::try_from(self.left).unwrap_or(0)));
+        if self.list.is_empty() {
+            piece.push(b'[');
+        }
+        while let Some(json) = self.list.json(self.next) {
+            if !piece.is_empty() && piece.len() + json.len() + 2 > Self::SIZE {
+                return piece;
+            }
+            piece.push(if self.next == 0 { b'[' } else { b',' });
+            piece.extend_from_slice(json.as_bytes());
+            self.next += 1;
+        }
+        piece.push(b']');
+        piece
+    }
+}
+
+impl http_body::Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let this = self.get_mut();
+        if this.left == 0 {
+            return Poll::Ready(None);
+        }
+        let piece = this.piece();
+        this.left = this.left.saturating_sub(u64::try_from(piece.len()).unwrap_or(u64::MAX));
+        Poll::Ready(Some(Ok(Frame::data(piece.into()))))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
     }
 }
 
@@ -64,7 +177,7 @@ fn text(text: String) -> Response {
 }
 
 fn json(value: &Value) -> Response {
-    ok("application/json", Body::from(value.to_string()))
+    ok(JSON, Body::from(value.to_string()))
 }
 
 fn ok(content_type: &'static str, body: Body) -> Response {
@@ -84,7 +197,7 @@ mod tests {
     }
 
     async fn rendered(reply: Reply, format: Format) -> (u16, String, String) {
-        let response = render(reply, format);
+        let response = render(reply, format).unwrap();
         let content_type = response.headers().get(CONTENT_TYPE);
         let content_type =
             content_type.map_or_else(String::new, |value| value.to_str().unwrap().to_owned());

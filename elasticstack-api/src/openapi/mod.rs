@@ -1,9 +1,8 @@
 //! The public API described for machines (OpenAPI 3.1) and for people (one page), both from the
-//! tables of calls, parameters and keys and from the table of statuses. Pure; names no call and no
+//! tables of calls, parameters, queries, headers and keys and from the table of statuses. Pure; names no call and no
 //! key.
 //!
-//! To describe more of a call, such as a query or a header that all calls share, add it to the
-//! table it comes from and to [`operation`].
+//! To describe more of a call, add it to the table it comes from and to [`operation`].
 
 mod page;
 mod schema;
@@ -12,8 +11,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use elasticstack_core::error::ErrorKind;
 use elasticstack_core::wire::calls::{Answer, Body, CALLS, Effect, Route};
+use elasticstack_core::wire::headers::{Carrier, HEADERS, Header, HeaderTakes, refusal_headers};
 use elasticstack_core::wire::keys::Object;
 use elasticstack_core::wire::parameters::{Names, Parameter};
+use elasticstack_core::wire::queries::{Query, QueryTakes};
 use serde_json::{Map, Value, json};
 
 use self::schema::Wish;
@@ -25,7 +26,7 @@ pub(crate) use self::page::{html, style_hash};
 pub(crate) fn document() -> Value {
     let mut paths = Map::new();
     let mut schemas = BTreeMap::new();
-    for route in CALLS {
+    for route in CALLS.iter() {
         let path = paths.entry(template(route)).or_insert_with(|| json!({}));
         for method in methods(route.effect) {
             path[method] = operation(route, method);
@@ -42,19 +43,24 @@ pub(crate) fn document() -> Value {
             "license": { "name": "Apache-2.0 OR MIT", "identifier": "Apache-2.0 OR MIT" },
         },
         "servers": [{ "url": "/" }],
-        "security": [{ "basic": [] }],
+        "security": [{ "basic": [] }, { "bearer": [] }],
         "tags": tags(),
         "paths": paths,
         "components": {
-            "securitySchemes": { "basic": {
-                "type": "http",
-                "scheme": "basic",
-                "description": "The account's UUID is the user, its secret key the password.",
-            } },
-            "headers": { "RequestId": {
-                "description": "Names this answer in the operator's log.",
-                "schema": { "type": "string", "format": "uuid" },
-            } },
+            "securitySchemes": {
+                "basic": {
+                    "type": "http",
+                    "scheme": "basic",
+                    "description": "The account's UUID is the user, its secret key or a token the \
+                                    password.",
+                },
+                "bearer": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "A token.",
+                },
+            },
+            "parameters": header_parameters(),
             "responses": errors().into_iter().map(|(status, kinds)| {
                 (format!("Error{status}"), error(status, &kinds))
             }).collect::<Map<_, _>>(),
@@ -92,11 +98,13 @@ fn tags() -> Vec<Value> {
 fn operation(route: &Route, method: &str) -> Value {
     let call = format!("{:?}", route.call);
     let also = if route.effect == Effect::Reads && method == "post" { "ByPost" } else { "" };
+    let named = route.parameters().map(parameter).chain(route.queries().map(query));
+    let headers = route.headers().map(|header| reference("parameters", header.name));
     let mut operation = json!({
         "operationId": format!("{call}{also}"),
         "summary": route.doc,
         "tags": [tag(route)],
-        "parameters": route.parameters().map(parameter).collect::<Vec<_>>(),
+        "parameters": named.chain(headers).collect::<Vec<_>>(),
         "responses": responses(route),
         "x-scope": route.scope.as_str(),
         "x-since": route.since,
@@ -123,9 +131,65 @@ fn parameter(parameter: &Parameter) -> Value {
             described["x-object"] = object.word().into();
         }
         Names::OneOf(words) => described["schema"] = schema::one_of(words),
+        Names::Amount => described["schema"] = schema::amount(),
         Names::Size => described["schema"] = schema::size(),
     }
     described
+}
+
+fn query(query: &Query) -> Value {
+    let schema = match query.takes {
+        QueryTakes::Range(low, high) => {
+            json!({ "type": "integer", "minimum": low, "maximum": high })
+        }
+        QueryTakes::Seconds(high) => {
+            json!({ "type": "integer", "minimum": 0, "maximum": high, "x-unit": "seconds" })
+        }
+        QueryTakes::Number => json!({ "type": "integer", "format": "int64" }),
+        QueryTakes::Uuid => schema::uuid(),
+        // What else it may be is no business of a client's, who gives what it was given.
+        QueryTakes::Cursor => json!({ "type": "string", "pattern": "^[!-~]+$", "x-cursor": "now" }),
+        QueryTakes::OneOf(words) => schema::one_of(words),
+        QueryTakes::Text => json!({ "type": "string", "pattern": schema::NO_NUL }),
+    };
+    let Query { name, doc, .. } = query;
+    json!({ "name": name, "in": "query", "required": false, "description": doc, "schema": schema })
+}
+
+/// The headers that calls may carry, by name.
+fn header_parameters() -> Map<String, Value> {
+    let carried = HEADERS.iter().filter(|header| matches!(header.carrier, Carrier::Call(_)));
+    let described = carried.map(|header| {
+        let parameter = json!({
+            "name": header.name,
+            "in": "header",
+            "required": false,
+            "description": header.doc,
+            "schema": header_value(header),
+        });
+        (header.name.to_owned(), parameter)
+    });
+    described.collect()
+}
+
+fn header_value(header: &Header) -> Value {
+    match header.takes {
+        HeaderTakes::Text => json!({ "type": "string" }),
+        HeaderTakes::Visible(most) => {
+            json!({ "type": "string", "maxLength": most, "pattern": "^[!-~]+$" })
+        }
+        HeaderTakes::Whole => json!({ "type": "integer", "minimum": 0 }),
+    }
+}
+
+/// The headers of an answer, each with whether it is always there.
+fn carried(headers: impl Iterator<Item = (&'static Header, bool)>) -> Map<String, Value> {
+    let described = headers.map(|(header, always)| {
+        let schema = header_value(header);
+        let header_of = json!({ "description": header.doc, "required": always, "schema": schema });
+        (header.name.to_owned(), header_of)
+    });
+    described.collect()
 }
 
 fn request_body(route: &Route) -> Option<Value> {
@@ -190,19 +254,23 @@ fn responses(route: &Route) -> Value {
                 }),
             ),
         ),
-        Answer::Many(object) => (
-            "200",
-            told(
-                "The records.",
-                json!({
-                    "application/json": { "schema": {
-                        "type": "array",
-                        "items": reference("schemas", &title(object)),
-                    } },
-                    "text/plain": { "schema": lines(object) },
-                }),
-            ),
-        ),
+        Answer::Many(object) => {
+            let mut content = json!({
+                "application/json": { "schema": {
+                    "type": "array",
+                    "items": reference("schemas", &title(object)),
+                } },
+                "text/plain": { "schema": lines(object) },
+            });
+            if object == Object::Event {
+                content["text/event-stream"] = json!({ "schema": {
+                    "type": "string",
+                    "description": "Without an end, an event each: its cursor as id, the record \
+                                    as JSON as data.",
+                } });
+            }
+            ("200", told("The records.", content))
+        }
         Answer::Ids(Object::Resource) => (
             "200",
             told(
@@ -247,7 +315,7 @@ fn responses(route: &Route) -> Value {
         ),
     };
     let (status, mut success) = ok;
-    success["headers"] = json!({ "X-Request-Id": request_id() });
+    success["headers"] = carried(route.answer_headers()).into();
     let mut responses = Map::from_iter([(status.to_owned(), success)]);
     responses.extend(
         errors()
@@ -287,24 +355,9 @@ fn error(status: u16, kinds: &[ErrorKind]) -> Value {
     let codes: Vec<&str> = kinds.iter().map(|kind| kind.code()).collect();
     let keywords: BTreeSet<&str> = kinds.iter().map(|kind| status_of(kind.class()).1).collect();
     let keyword = keywords.into_iter().collect::<Vec<_>>().join("|");
-    let mut headers = json!({
-        "X-Request-Id": request_id(),
-        "X-Elastic-Error": {
-            "description": "The keyword, the code, and the key or parameter to blame if there is one.",
-            "required": true,
-            "schema": {
-                "type": "string",
-                "pattern": format!("^({keyword}) code=({})( field=\\S+)?$", codes.join("|")),
-            },
-        },
-    });
-    if kinds.iter().any(|kind| status_of(kind.class()).2.is_some()) {
-        headers["Retry-After"] = json!({
-            "description": "After how many seconds to repeat the call.",
-            "required": true,
-            "schema": { "type": "integer", "minimum": 0 },
-        });
-    }
+    let mut headers = carried(refusal_headers(status));
+    headers["X-Elastic-Error"]["schema"]["pattern"] =
+        format!("^({keyword}) code=({})( field=\\S+)?$", codes.join("|")).into();
     json!({
         "description": format!("{keyword}: {}", codes.join(", ")),
         "headers": headers,
@@ -334,10 +387,6 @@ fn problem() -> Value {
         },
         "required": ["type", "title", "status", "detail", "code"],
     })
-}
-
-fn request_id() -> Value {
-    reference("headers", "RequestId")
 }
 
 fn binary() -> Value {
@@ -385,13 +434,26 @@ mod tests {
     #[test]
     fn every_call_is_documented_for_machines_and_for_people() {
         let (document, page) = (document(), html());
-        for route in CALLS {
+        for route in CALLS.iter() {
             for method in methods(route.effect) {
                 let operation = &document["paths"][template(route)][method];
                 assert_eq!(operation["summary"], route.doc, "{method} {}", route.path);
                 assert_eq!(operation["x-scope"], route.scope.as_str(), "{}", route.path);
                 let parameters = operation["parameters"].as_array().unwrap();
-                assert_eq!(parameters.len(), route.parameters().count(), "{}", route.path);
+                for name in names_of(route) {
+                    let described = |parameter: &Value| {
+                        let pointer = parameter["$ref"].as_str().map_or("", |path| &path[1..]);
+                        let found = document.pointer(pointer).filter(|_| !pointer.is_empty());
+                        found.unwrap_or(parameter)["name"] == name
+                    };
+                    assert!(parameters.iter().any(described), "{}: {name}", route.path);
+                }
+                assert_eq!(parameters.len(), names_of(route).count(), "{}", route.path);
+                let success = operation["responses"].get("200");
+                let success = success.or_else(|| operation["responses"].get("204")).unwrap();
+                for (header, always) in route.answer_headers() {
+                    assert_eq!(success["headers"][header.name]["required"], always);
+                }
                 let has_body = !matches!(route.body, Body::Ignored);
                 assert_eq!(operation["requestBody"].is_object(), has_body, "{}", route.path);
                 for status in errors().keys() {
@@ -399,10 +461,29 @@ mod tests {
                 }
             }
             let heading = format!("{:?}", route.call);
-            assert!(
-                page.contains(&format!("<h3 id=\"{heading}\">")),
-                "{heading} is not on the page"
-            );
+            let (_, rest) = page
+                .split_once(&format!("<h3 id=\"{heading}\">"))
+                .unwrap_or_else(|| panic!("{heading} is not on the page"));
+            let section = rest.split("<h3").next().unwrap();
+            for name in names_of(route) {
+                assert!(section.contains(&format!("<code>{name}</code>")), "{heading}: {name}");
+            }
+        }
+    }
+
+    /// All that a call may be given apart from its body.
+    fn names_of(route: &Route) -> impl Iterator<Item = &'static str> {
+        let headers = route.headers().map(|header| header.name);
+        let queries = route.queries().map(|query| query.name);
+        route.parameters().map(|parameter| parameter.name).chain(queries).chain(headers)
+    }
+
+    #[test]
+    fn a_refusal_waits_as_long_as_the_table_of_statuses_says() {
+        for (status, kinds) in errors() {
+            let waits = kinds.iter().any(|kind| status_of(kind.class()).2.is_some());
+            let told = refusal_headers(status).any(|(header, _)| header.name == "Retry-After");
+            assert_eq!(waits, told, "{status}");
         }
     }
 

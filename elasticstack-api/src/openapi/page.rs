@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use elasticstack_core::wire::calls::{Answer, Body, CALLS, Effect, Route, Scope, path};
+use elasticstack_core::wire::headers::HEADERS;
 use elasticstack_core::wire::keys::{Input, Key, Object, Standing};
 use elasticstack_core::wire::parameters::Names;
 use serde_json::Value;
@@ -21,7 +22,8 @@ const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;mar
 
 const PREFACE: &str = "<p>For machines: <a href=\"/openapi.json\">/openapi.json</a> (OpenAPI 3.1). \
 Every call is <code>/object/ID/action</code>. POST calls everything; GET calls what only reads.</p>\
-<h2>Credentials</h2><p>HTTP Basic: the account's UUID is the user, its secret key the password. In the \
+<h2>Credentials</h2><p>HTTP Basic: the account's UUID is the user, its secret key or a token \
+the password; or <code>Authorization: Bearer TOKEN</code>. In the \
 examples they stand in <code>EHAUTH</code> as <code>UUID:KEY</code>, and the address of this API in \
 <code>EHURI</code>.</p>\
 <h2>Text and JSON</h2><p>A body is read by its <code>Content-Type</code>: <code>application/json</code> \
@@ -52,6 +54,7 @@ pub(crate) fn html() -> String {
             call(&mut page, route);
         }
     }
+    header_table(&mut page);
     for object in Object::ALL {
         key_table(&mut page, object);
     }
@@ -91,14 +94,18 @@ fn call(page: &mut String, route: &Route) {
     let (id, path) = (format!("{:?}", route.call), route.path);
     let _ = write!(page, "<h3 id=\"{id}\"><code>{method} {path}</code></h3>");
     let _ = write!(page, "<p>{}{scope} Since {}.</p>", escaped(route.doc), route.since);
-    if route.parameters().next().is_some() {
-        page.push_str("<ul>");
-        for parameter in route.parameters() {
-            let doc = escaped(parameter.doc);
-            let _ = write!(page, "<li><code>{}</code>: {doc}</li>", parameter.name);
-        }
-        page.push_str("</ul>");
+    let parameters = route.parameters().map(|parameter| (parameter.name, parameter.doc.to_owned()));
+    let queries = route.queries().map(|query| {
+        (query.name, format!("behind the ?: {} Takes {}.", query.doc, query.takes.in_words()))
+    });
+    let headers = route.headers().map(|header| (header.name, format!("a header: {}", header.doc)));
+    page.push_str("<ul>");
+    for (name, doc) in parameters.chain(queries).chain(headers) {
+        let _ = write!(page, "<li><code>{name}</code>: {}</li>", escaped(&doc));
     }
+    page.push_str("</ul>");
+    let told = route.answer_headers().map(|(header, _)| format!("<code>{}</code>", header.name));
+    let told: Vec<String> = told.collect();
     let answer = match route.answer {
         Answer::One(object) => format!("200 and the {}", link(object)),
         Answer::Many(object) => format!("200 and every {}", link(object)),
@@ -113,8 +120,12 @@ fn call(page: &mut String, route: &Route) {
             "bytes, or gzip of them under <code>Content-Encoding: gzip</code>".to_owned()
         }
     };
-    let _ =
-        write!(page, "<p>Takes {body}; answers {answer}.</p><pre>{}</pre>", escaped(&curl(route)));
+    let _ = write!(
+        page,
+        "<p>Takes {body}; answers {answer}, with the headers {}.</p><pre>{}</pre>",
+        told.join(", "),
+        escaped(&curl(route))
+    );
 }
 
 fn link(object: Object) -> String {
@@ -129,7 +140,7 @@ fn curl(route: &Route) -> String {
         .map(|parameter| match parameter.names {
             Names::Object(_) => schema::EXAMPLE_UUID,
             Names::OneOf(words) => words.last().copied().unwrap_or_default(),
-            Names::Size => "4096",
+            Names::Amount | Names::Size => "4096",
         })
         .collect();
     let url = format!("\"$EHURI{}\"", path(route.call, &parameters));
@@ -153,6 +164,18 @@ fn curl(route: &Route) -> String {
             )
         }
     }
+}
+
+/// What headers say, those of calls and of answers.
+fn header_table(page: &mut String) {
+    page.push_str(
+        "<h2 id=\"headers\">Headers</h2><table><tr><th>header</th><th>of</th><th></th></tr>",
+    );
+    for header in HEADERS {
+        let name = format!("<code>{}</code>", header.name);
+        row(page, &[&name, &header.carrier.in_words(), &escaped(header.doc)]);
+    }
+    page.push_str("</table>");
 }
 
 fn key_table(page: &mut String, object: Object) {

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 /// A character of a word that a client chooses, as JSON Schema's dialect of expressions has it.
 const WORD: &str = r"[^\s\u0000-\u001f\u007f-\u009f]{1,80}";
 const UUID: &str = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}";
-const NO_NUL: &str = r"^[^\u0000]*$";
+pub(super) const NO_NUL: &str = r"^[^\u0000]*$";
 const NAME: &str = r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$";
 
 /// What a record that is given is for.
@@ -81,6 +81,11 @@ pub(super) fn resource() -> Value {
 /// A path's parameter that is one of these words.
 pub(super) fn one_of(words: &[&str]) -> Value {
     json!({ "type": "string", "enum": words })
+}
+
+/// A path's parameter that is a whole number.
+pub(super) fn amount() -> Value {
+    json!({ "type": "integer", "minimum": 1, "maximum": u32::MAX })
 }
 
 /// A path's parameter that is a number of bytes.
@@ -180,7 +185,13 @@ fn forms_of(takes: Takes, is_needed: bool) -> Vec<Value> {
             forms
         }
         Takes::Flag => vec![json!({ "enum": [true, false, "true", "false"] })],
-        Takes::Form(form) => vec![json!({ "type": "string", "pattern": form.pattern() })],
+        Takes::Form(form) => {
+            let mut schema = json!({ "type": "string", "pattern": form.pattern() });
+            if let Some(most) = form.most() {
+                schema["maxLength"] = most.into();
+            }
+            vec![schema]
+        }
         Takes::OneOf(words) => vec![json!({ "enum": words })],
         Takes::Drive => vec![uuid()],
         Takes::Devices => {

@@ -1,5 +1,6 @@
 //! A whole control plane with one host and one customer, called without a socket.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ use elasticstack_api::{Server, ServerBuilder};
 use elasticstack_core::prelude::*;
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use tower::ServiceExt as _;
 use uuid::Uuid;
 
@@ -127,9 +130,10 @@ impl Cloud {
     }
 
     /// The ids of all that there is.
-    pub(crate) async fn ids(&self) -> [String; 3] {
-        let mut ids = [const { String::new() }; 3];
-        for (path, ids) in ["/drives/list", "/servers/list", "/hosts/list"].iter().zip(&mut ids) {
+    pub(crate) async fn ids(&self) -> [String; 4] {
+        let mut ids = [const { String::new() }; 4];
+        let lists = ["/drives/list", "/servers/list", "/hosts/list", "/snapshots/list"];
+        for (path, ids) in lists.iter().zip(&mut ids) {
             let request = Request::get(*path).header("Authorization", &self.operator);
             let owners = self.get(path).await;
             let operators = self.send(request.body(Body::empty()).unwrap()).await.expect(200);
@@ -182,6 +186,42 @@ impl Cloud {
         self.send(self.request("GET", path).body(Body::empty()).unwrap()).await
     }
 
+    /// The operator sends text and is answered in text.
+    pub(crate) async fn operate(&self, path: &str, body: &str) -> Answer {
+        let request = Request::post(path).header("Authorization", &self.operator);
+        self.send(request.body(Body::from(body.to_owned())).unwrap()).await
+    }
+
+    /// A new customer's account that nothing is known of.
+    pub(crate) async fn account(&self) -> String {
+        let made = self.operate("/accounts/create", "name a").await.expect(200);
+        made.value("account").unwrap().to_owned()
+    }
+
+    /// A drive that its host tells of and no intent knows: its place in the quarantine, and itself.
+    pub(crate) async fn stray(&self) -> (String, DriveId) {
+        let owner = self.own_account().await.parse().unwrap();
+        let drive = self.agent.find_stray(owner);
+        let found = async {
+            loop {
+                let strays = self.operate("/quarantine/info", "").await.expect(200);
+                let records = strays.text().split("\n\n");
+                let mut its = records.filter(|record| record.contains(&drive.to_string()));
+                if let Some(record) = its.next() {
+                    let id = record.lines().find_map(|line| line.strip_prefix("stray "));
+                    return id.unwrap().to_owned();
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        (tokio::time::timeout(GUARD, found).await.expect("nobody told of it"), drive)
+    }
+
+    /// The customer's account.
+    pub(crate) async fn own_account(&self) -> String {
+        self.get("/profile/info").await.expect(200).value("uuid").unwrap().to_owned()
+    }
+
     /// Sends JSON and is answered in JSON.
     pub(crate) async fn post_json(&self, path: &str, body: &str) -> Answer {
         let request = self
@@ -195,6 +235,12 @@ impl Cloud {
     pub(crate) async fn drive(&self) -> String {
         let made = self.post("/drives/create", SMALL).await.expect(200);
         made.value("drive").unwrap().to_owned()
+    }
+
+    /// A new snapshot of a drive.
+    pub(crate) async fn snapshot(&self, drive: &str) -> String {
+        let made = self.post(&format!("/drives/{drive}/snapshot"), "").await.expect(200);
+        made.value("snapshot").unwrap().to_owned()
     }
 
     /// Waits until a drive is imaged and released.
@@ -232,6 +278,25 @@ pub(crate) async fn send(server: &Server, request: Request<Body>) -> Answer {
     let response = server.router().oneshot(request);
     let response = tokio::time::timeout(GUARD, response).await.expect("no answer").unwrap();
     Answer::of(response).await
+}
+
+/// Does `work` while a server serves at an address, and ends it afterwards.
+pub(crate) async fn served<T>(server: &Server, work: impl AsyncFnOnce(SocketAddr) -> T) -> T {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let serving = server.serve(listener, async {
+        let _ = stopped.await;
+    });
+    let work = async {
+        let done = work(address).await;
+        stop.send(()).unwrap();
+        done
+    };
+    let both = async { tokio::join!(serving, work) };
+    let (served, done) = tokio::time::timeout(GUARD, both).await.expect("it hangs");
+    served.unwrap();
+    done
 }
 
 async fn operator(server: &Server) -> String {

@@ -97,7 +97,12 @@ async fn a_running_server_changes_in_these_keys_and_no_others() {
         let set = cloud.post(&path, &format!("{key} {value}")).await.expect(200);
         assert_eq!(set.value(key), Some(value));
     }
+    let drive = cloud.drive().await;
+    let set = cloud.post(&path, &format!("block:1 {drive}")).await.expect(200);
+    assert_eq!(set.value("block:1"), Some(&*drive));
     for change in [
+        &*format!("scsi:0:1 {}", cloud.drive().await),
+        "block:1:media cdrom",
         "mem 1024",
         "smp 2",
         "boot",

@@ -21,7 +21,7 @@ async fn the_description_is_read_without_credentials() {
 
     let people = read(&cloud, "GET", "/docs").await.expect(200);
     assert_eq!(people.header("content-type"), "text/html; charset=utf-8");
-    for route in CALLS {
+    for route in CALLS.iter() {
         assert!(people.text().contains(route.path), "{}", route.path);
     }
     for path in ["/openapi.json", "/docs"] {

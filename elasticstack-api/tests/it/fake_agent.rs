@@ -6,20 +6,21 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{connect, get, post};
 use axum::{Json, Router};
 use elasticstack_core::block::ArrayState;
 use elasticstack_core::hypervisor::EndCause;
 use elasticstack_core::prelude::*;
 use elasticstack_core::state::RunPhase;
 use elasticstack_core::wire::internal::{
-    Accepted, ArrayStatus, Cursor, Document, Documents, DriveStatus, Ended, Fault, HostReport,
-    JobProgress, JobStatus, ObjectStatus, PROTOCOL, Reports, ReportsAfter, ServerDocument,
-    ServerStatus, Stamp,
+    Accepted, ArrayStatus, Cursor, Document, Documents, DriveHome, DriveStatus, Ended, Fault,
+    HostReport, JobProgress, JobStatus, ObjectStatus, PROTOCOL, Plugged, Reports, ReportsAfter,
+    ServerDocument, ServerStatus, SnapshotDocument, SnapshotStatus, Stamp,
 };
 use http::StatusCode;
+use hyper_util::rt::TokioIo;
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -31,6 +32,8 @@ struct Host {
     drives: BTreeMap<DriveId, Vec<u8>>,
     generations: BTreeMap<String, Generation>,
     servers: BTreeMap<ServerId, ServerStatus>,
+    /// What each holds, and how often its drive was restored from it.
+    snapshots: BTreeMap<SnapshotId, (Vec<u8>, u64)>,
     /// The newest status of each object and the change that made it.
     statuses: BTreeMap<String, (u64, ObjectStatus)>,
 }
@@ -54,6 +57,7 @@ impl FakeAgent {
             .route("/v1/reports", post(reports))
             .route("/v1/drives/{drive}/data", get(read).post(write))
             .route("/v1/servers/{server}/serial", get(async || "login: "))
+            .route("/v1/servers/{server}/screen", connect(screen))
             .layer(DefaultBodyLimit::disable())
             .with_state(Arc::clone(self))
     }
@@ -61,6 +65,34 @@ impl FakeAgent {
     /// What a drive holds.
     pub(crate) fn bytes(&self, drive: &str) -> Vec<u8> {
         self.lock().drives[&drive.parse::<DriveId>().unwrap()].clone()
+    }
+
+    /// Has a drive of the smallest size that no document is known of, and tells of it.
+    pub(crate) fn find_stray(&self, account: AccountId) -> DriveId {
+        let drive = DriveId::from_uuid(Uuid::new_v4());
+        let size = 4 << 20;
+        let status = DriveStatus {
+            drive,
+            generation: Generation::new(Era(1), 7),
+            gone: false,
+            size,
+            epoch: Epoch(3),
+            fault: None,
+            home: Some(DriveHome { array: self.array, account }),
+        };
+        let mut host = self.lock();
+        host.drives.insert(drive, vec![7; usize::try_from(size).unwrap()]);
+        self.changes.send_modify(|change| {
+            *change += 1;
+            let status = (*change, ObjectStatus::Drive(status));
+            host.statuses.insert(format!("{drive:?}"), status);
+        });
+        drive
+    }
+
+    /// Whether it has a drive.
+    pub(crate) fn has(&self, drive: DriveId) -> bool {
+        self.lock().drives.contains_key(&drive)
     }
 
     fn lock(&self) -> MutexGuard<'_, Host> {
@@ -103,6 +135,9 @@ async fn documents(
             Document::Drive(drive) => (format!("{:?}", drive.drive), drive.generation),
             Document::Job(job) => (format!("{:?}", job.job), job.generation),
             Document::Server(server) => (format!("{:?}", server.server), server.generation),
+            Document::Snapshot(document) => {
+                (format!("{:?}", document.snapshot), document.generation)
+            }
         };
         if host.generations.get(&name).is_some_and(|known| *known > generation) {
             ignored += 1;
@@ -131,7 +166,16 @@ impl Host {
                     self.drives.entry(drive).or_default().resize(length, 0);
                 }
                 let (size, epoch, fault) = (document.size, Epoch::default(), None);
-                ObjectStatus::Drive(DriveStatus { drive, generation, gone, size, epoch, fault })
+                let home = Some(DriveHome { array: document.array, account: document.account });
+                ObjectStatus::Drive(DriveStatus {
+                    drive,
+                    generation,
+                    gone,
+                    size,
+                    epoch,
+                    fault,
+                    home,
+                })
             }
             Document::Job(job) => {
                 if !job.gone {
@@ -141,6 +185,32 @@ impl Host {
                 }
                 let (generation, state) = (job.generation, JobProgress::Done);
                 ObjectStatus::Job(JobStatus { job: job.job, generation, gone: job.gone, state })
+            }
+            Document::Snapshot(document) => {
+                let SnapshotDocument { snapshot, generation, gone, drive, .. } = document;
+                if gone {
+                    self.snapshots.remove(&snapshot);
+                } else if !self.snapshots.contains_key(&snapshot) {
+                    self.snapshots.insert(snapshot, (self.drives[&drive].clone(), 0));
+                }
+                let restored = document.restore;
+                let size = self.snapshots.get_mut(&snapshot).map_or(0, |(bytes, restores)| {
+                    if restored > *restores {
+                        *restores = restored;
+                        self.drives.get_mut(&drive).unwrap()[..bytes.len()].copy_from_slice(bytes);
+                    }
+                    u64::try_from(bytes.len()).unwrap()
+                });
+                let (refused, fault) = (None, None);
+                ObjectStatus::Snapshot(SnapshotStatus {
+                    snapshot,
+                    generation,
+                    gone,
+                    size,
+                    restored,
+                    refused,
+                    fault,
+                })
             }
             Document::Server(document) => {
                 let status = run(&document, self.servers.get(&document.server));
@@ -171,6 +241,7 @@ fn run(document: &ServerDocument, before: Option<&ServerStatus>) -> ServerStatus
         reset: document.reset,
         shutdown: document.shutdown,
         screen: None,
+        plugged: runs.then_some(Plugged::AsAsked),
     }
 }
 
@@ -188,6 +259,38 @@ async fn reports(
     let objects = newer.map(|(_, status)| status.clone()).collect();
     let sequence = *agent.changes.borrow();
     Json(Reports { next: Cursor { life: "l".to_owned(), sequence }, objects })
+}
+
+#[derive(serde::Deserialize)]
+struct Shown {
+    run: Run,
+}
+
+/// A screen that says again whatever it is told, as long as its run goes on.
+async fn screen(
+    State(agent): State<Arc<FakeAgent>>,
+    Path(server): Path<ServerId>,
+    Query(Shown { run }): Query<Shown>,
+    request: Request,
+) -> Response {
+    let runs = move |host: &Host| {
+        let running = |status: &ServerStatus| status.phase == RunPhase::Running;
+        host.servers.get(&server).is_some_and(|status| status.run == run && running(status))
+    };
+    if !runs(&agent.lock()) {
+        let fault = Error::new(ErrorKind::NotFound, "the run is over");
+        return (StatusCode::NOT_FOUND, Json(Fault::from(&fault))).into_response();
+    }
+    tokio::spawn(async move {
+        let mut changes = agent.changes.subscribe();
+        let stream = TokioIo::new(hyper::upgrade::on(request).await.unwrap());
+        let (mut from, mut to) = tokio::io::split(stream);
+        tokio::select! {
+            _ = tokio::io::copy(&mut from, &mut to) => {}
+            _ = changes.wait_for(|_| !runs(&agent.lock())) => {}
+        }
+    });
+    StatusCode::OK.into_response()
 }
 
 #[derive(serde::Deserialize)]

@@ -6,25 +6,22 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use elasticstack_api::app::{App, AppConfig, Caller, DataPath, OnCreate};
-use elasticstack_core::biller::{
-    Ack, Biller, Change, ChangeKind, OpenBiller, Period, Statement, Usage, UsageId, Verdict,
-};
+use elasticstack_api::app::{App, AppConfig, Caller, OnCreate};
 use elasticstack_core::block::ArrayState;
 use elasticstack_core::hypervisor::EndCause;
 use elasticstack_core::prelude::*;
 use elasticstack_core::scheduler::ReferenceScheduler;
 use elasticstack_core::state::RunPhase;
 use elasticstack_core::wire::internal::{
-    ArrayStatus, Cursor, Document, DriveStatus, Ended, Fault, HostReport, JobProgress, JobStatus,
-    ObjectStatus, PROTOCOL, Reports, ServerStatus, Stamp,
+    ArrayStatus, Cursor, Document, DriveHome, DriveStatus, Ended, Fault, HostReport, JobProgress,
+    JobStatus, ObjectStatus, PROTOCOL, Plugged, Reports, ServerStatus, SnapshotStatus, Stamp,
 };
 use elasticstack_core::wire::record::Record;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::database::TestDatabase;
+use crate::fake_services::{FakeBytes, Ledger};
 
 /// How long a test waits for something that must come before it is called broken.
 pub(crate) const GUARD: Duration = Duration::from_secs(120);
@@ -78,6 +75,11 @@ impl World {
         }
     }
 
+    /// The same, with the host of another world.
+    pub(crate) fn with_host_of(self, other: &Self) -> Self {
+        Self { host: other.host.clone(), clock: other.clock.clone(), ..self }
+    }
+
     /// Opens the control plane, answering within `answer_within`, and tells it of the host.
     pub(crate) async fn open(&self, answer_within: Duration) -> Arc<App> {
         let clock = self.clock.clone();
@@ -119,6 +121,14 @@ pub(crate) async fn customer(app: &App, number: u128) -> Caller {
     let account = AccountId::from_uuid(Uuid::from_u128(0xC000 + number));
     let key = Secret::new(format!("key-of-{number}"));
     app.account_create(account, &"customer".parse().unwrap(), "a@b.c", &key).await.unwrap();
+    app.authenticate(account, &key).await.unwrap()
+}
+
+/// An operator.
+pub(crate) async fn operator(app: &App) -> Caller {
+    let account = AccountId::from_uuid(Uuid::from_u128(0x0F));
+    let key = Secret::new("key-of-the-operator");
+    app.operator_create(account, &"operator".parse().unwrap(), &key).await.unwrap();
     app.authenticate(account, &key).await.unwrap()
 }
 
@@ -191,6 +201,11 @@ async fn follow(app: Arc<App>, host: Arc<FakeHost>) {
     }
 }
 
+fn held() -> Fault {
+    let (code, message) = ("unavailable".to_owned(), "the guest does not let go".to_owned());
+    Fault { code, message, field: None }
+}
+
 /// What the host does with the next thing of a kind that it is asked for.
 #[derive(Debug, Clone)]
 pub(crate) enum Mishap {
@@ -198,6 +213,10 @@ pub(crate) enum Mishap {
     Drive(Fault),
     /// It can't start the server.
     Start(Fault),
+    /// It can't take the snapshot.
+    Take(Fault),
+    /// It can't restore the snapshot.
+    Restore(Fault),
 }
 
 /// A host that does at once what documents say, one exchange at a time.
@@ -215,6 +234,8 @@ struct Inner {
     dirty: BTreeMap<String, ObjectStatus>,
     mishaps: Vec<Mishap>,
     leave_jobs: bool,
+    /// Its guests let go of no drive, and take none.
+    holds_drives: bool,
     runs_begun: Vec<(ServerId, Run)>,
     time_run: Duration,
 }
@@ -250,6 +271,11 @@ impl FakeHost {
     /// From now on leaves jobs queued, for the test to move on.
     pub(crate) fn leave_jobs(&self) {
         self.inner.lock().unwrap().leave_jobs = true;
+    }
+
+    /// From now on its guests change no drives, or do so again.
+    pub(crate) fn hold_drives(&self, hold: bool) {
+        self.inner.lock().unwrap().holds_drives = hold;
     }
 
     /// Every run that was ever begun, in order.
@@ -294,6 +320,12 @@ impl FakeHost {
         app.ingest(host_id(), &reports).await.unwrap();
     }
 
+    /// Sends one status, whatever documents say.
+    pub(crate) async fn tell(&self, app: &App, status: ObjectStatus) {
+        self.inner.lock().unwrap().dirty.insert("told".to_owned(), status);
+        self.send(app).await;
+    }
+
     /// Sends every status again, as a host does that was asked from the beginning.
     pub(crate) async fn send_all(&self, app: &App) {
         {
@@ -336,7 +368,7 @@ impl FakeHost {
                 let fault = self
                     .mishap(|mishap| match mishap {
                         Mishap::Drive(fault) => Some(fault.clone()),
-                        Mishap::Start(_) => None,
+                        _ => None,
                     })
                     .filter(|_| !document.gone);
                 let status = DriveStatus {
@@ -346,6 +378,7 @@ impl FakeHost {
                     size: document.size,
                     epoch: Epoch(0),
                     fault,
+                    home: Some(DriveHome { array: document.array, account: document.account }),
                 };
                 self.put(&document.drive.to_string(), ObjectStatus::Drive(status));
             }
@@ -363,9 +396,46 @@ impl FakeHost {
                 };
                 self.put(&document.job.to_string(), ObjectStatus::Job(status));
             }
+            Document::Snapshot(document) => {
+                let known = |key: String| self.inner.lock().unwrap().statuses.get(&key).cloned();
+                let before = match known(document.snapshot.to_string()) {
+                    Some(ObjectStatus::Snapshot(status)) => Some(status),
+                    _ => None,
+                };
+                let size = match (&before, known(document.drive.to_string())) {
+                    (Some(before), _) => before.size,
+                    (None, Some(ObjectStatus::Drive(drive))) => drive.size,
+                    (None, _) => panic!("no such drive"),
+                };
+                let restores = before.as_ref().map_or(0, |before| before.restored);
+                let mut refused = before.as_ref().and_then(|before| before.refused.clone());
+                if document.restore > restores {
+                    refused = self.mishap(|mishap| match mishap {
+                        Mishap::Restore(fault) => Some(fault.clone()),
+                        _ => None,
+                    });
+                }
+                let fault = self
+                    .mishap(|mishap| match mishap {
+                        Mishap::Take(fault) => Some(fault.clone()),
+                        _ => None,
+                    })
+                    .filter(|_| !document.gone);
+                let status = SnapshotStatus {
+                    snapshot: document.snapshot,
+                    generation: document.generation,
+                    gone: document.gone,
+                    size: if fault.is_some() { 0 } else { size },
+                    restored: document.restore,
+                    refused,
+                    fault,
+                };
+                self.put(&document.snapshot.to_string(), ObjectStatus::Snapshot(status));
+            }
             Document::Server(document) => {
                 let key = document.server.to_string();
-                let mut status = match self.inner.lock().unwrap().statuses.get(&key) {
+                let known = self.inner.lock().unwrap().statuses.get(&key).cloned();
+                let mut status = match &known {
                     Some(ObjectStatus::Server(status)) => status.clone(),
                     _ => ServerStatus {
                         server: document.server,
@@ -378,6 +448,7 @@ impl FakeHost {
                         reset: 0,
                         shutdown: 0,
                         screen: None,
+                        plugged: None,
                     },
                 };
                 if document.generation < status.generation {
@@ -390,7 +461,7 @@ impl FakeHost {
                 if on && document.run > status.run {
                     let fault = self.mishap(|mishap| match mishap {
                         Mishap::Start(fault) => Some(fault.clone()),
-                        Mishap::Drive(_) => None,
+                        _ => None,
                     });
                     status.run = document.run;
                     self.inner.lock().unwrap().runs_begun.push((document.server, document.run));
@@ -413,6 +484,11 @@ impl FakeHost {
                     status.ended = Some(self.ended(EndCause::Stopped, None));
                 }
                 status.gone = document.gone;
+                let begins =
+                    !matches!(known, Some(ObjectStatus::Server(known)) if known.run == status.run);
+                let holds = self.inner.lock().unwrap().holds_drives && !begins;
+                status.plugged = (status.phase != RunPhase::Ended)
+                    .then(|| if holds { Plugged::NotYet(held()) } else { Plugged::AsAsked });
                 self.put(&key, ObjectStatus::Server(status));
             }
         }
@@ -442,85 +518,24 @@ impl FakeHost {
 
     /// The one job there is gets on.
     pub(crate) fn change_job(&self, progress: JobProgress) {
-        let statuses = self.inner.lock().unwrap().statuses.clone();
-        let jobs: Vec<JobStatus> = statuses
-            .into_values()
-            .filter_map(|status| match status {
-                ObjectStatus::Job(status) if !status.gone => Some(status),
-                _ => None,
-            })
-            .collect();
+        let jobs = self.jobs();
         let [job] = jobs.as_slice() else { panic!("there are {} jobs", jobs.len()) };
+        self.change_that_job(job, progress);
+    }
+
+    /// This job gets on.
+    pub(crate) fn change_that_job(&self, job: &JobStatus, progress: JobProgress) {
         let status = JobStatus { state: progress, ..job.clone() };
         self.put(&job.job.to_string(), ObjectStatus::Job(status));
     }
-}
 
-/// The bytes of drives, as the data path sees them.
-#[derive(Default)]
-pub(crate) struct FakeBytes {
-    pub(crate) drives: Mutex<BTreeMap<DriveId, BTreeMap<u64, bytes::Bytes>>>,
-}
-
-#[async_trait]
-impl DataPath for FakeBytes {
-    async fn read(
-        &self,
-        _host: HostId,
-        _drive: DriveId,
-        _offset: Bytes,
-        length: Bytes,
-    ) -> Result<bytes::Bytes> {
-        Ok(vec![0; usize::try_from(length.get()).unwrap()].into())
-    }
-
-    async fn write(
-        &self,
-        _host: HostId,
-        drive: DriveId,
-        offset: Bytes,
-        data: bytes::Bytes,
-    ) -> Result<()> {
-        self.drives.lock().unwrap().entry(drive).or_default().insert(offset.get(), data);
-        Ok(())
-    }
-
-    async fn serial(&self, _host: HostId, _server: ServerId) -> Result<bytes::Bytes> {
-        Ok(bytes::Bytes::from_static(b"login:"))
-    }
-}
-
-/// A biller that keeps what it is given and refuses when told to.
-#[derive(Default)]
-pub(crate) struct Ledger {
-    open: OpenBiller,
-    pub(crate) taken: Mutex<BTreeMap<UsageId, Usage>>,
-    pub(crate) refuses: Mutex<bool>,
-    pub(crate) asked: Mutex<Vec<ChangeKind>>,
-}
-
-#[async_trait]
-impl Biller for Ledger {
-    async fn authorize(&self, change: &Change) -> Result<Verdict> {
-        self.asked.lock().unwrap().push(change.kind);
-        if *self.refuses.lock().unwrap() {
-            return Ok(Verdict::Refuse { reason: "the balance is used up".to_owned() });
-        }
-        self.open.authorize(change).await
-    }
-
-    async fn ingest(&self, usage: &[Usage]) -> Result<Ack> {
-        let mut taken = self.taken.lock().unwrap();
-        for item in usage {
-            if let Some(known) = taken.insert(item.id, item.clone()) {
-                assert_eq!(known.to, None, "usage was delivered again after its end");
-                assert_eq!((known.from, known.quantity), (item.from, item.quantity));
-            }
-        }
-        Ok(Ack { taken: usage.iter().map(|item| item.id).collect() })
-    }
-
-    async fn statement(&self, account: AccountId, period: Period) -> Result<Statement> {
-        self.open.statement(account, period).await
+    /// The jobs that it was not told to forget.
+    pub(crate) fn jobs(&self) -> Vec<JobStatus> {
+        let statuses = self.inner.lock().unwrap().statuses.clone();
+        let jobs = statuses.into_values().filter_map(|status| match status {
+            ObjectStatus::Job(status) if !status.gone => Some(status),
+            _ => None,
+        });
+        jobs.collect()
     }
 }

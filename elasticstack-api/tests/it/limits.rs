@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use axum::body::Body;
 use base64::Engine as _;
@@ -9,9 +10,11 @@ use base64::engine::general_purpose::STANDARD;
 use elasticstack_api::http::Limits;
 use elasticstack_core::prelude::*;
 use http::Request;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use uuid::Uuid;
 
-use crate::cloud::{Answer, Cloud};
+use crate::cloud::{Answer, Cloud, GUARD, served};
 use crate::database::TestDatabase;
 
 /// A cloud under these limits whose time stands still unless it is moved.
@@ -91,5 +94,58 @@ async fn a_request_is_called_in_its_answer_what_its_client_called_it() {
         let answer = cloud.send(request.body(Body::empty()).unwrap()).await.expect(200);
         assert_eq!(answer.header("x-request-id") == given, kept);
     }
+    cloud.server.close().await;
+}
+
+#[tokio::test]
+async fn an_address_has_so_many_requests_under_way_and_no_more() {
+    let proxies = vec!["127.0.0.1".parse().unwrap()];
+    let limits = Limits { requests_each: 2, proxies, ..Limits::default() };
+    let (cloud, _clock) = limited(limits).await;
+    served(&cloud.server, async |address| {
+        // Each waits for a body that does not come.
+        let begin = async |from: &str| {
+            let head = format!(
+                "POST /profile/set HTTP/1.1\r\nHost: x\r\nAuthorization: {}\r\n\
+                 X-Forwarded-For: {from}\r\nContent-Length: 9\r\nConnection: close\r\n\r\n",
+                cloud.basic
+            );
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(head.as_bytes()).await.unwrap();
+            stream
+        };
+        let answer = async |mut stream: TcpStream| {
+            let mut answer = [0; 12];
+            stream.read_exact(&mut answer).await.unwrap();
+            std::str::from_utf8(&answer[9..]).unwrap().to_owned()
+        };
+        let finish = async |mut stream: TcpStream| {
+            stream.write_all(b"name same").await.unwrap();
+            answer(stream).await
+        };
+        let (one, two) = (begin("192.0.2.1").await, begin("192.0.2.1").await);
+        // Those two may not have been seen yet.
+        let full = async {
+            loop {
+                let third = begin("192.0.2.1").await;
+                let refused = tokio::time::timeout(Duration::from_millis(100), answer(third)).await;
+                if let Ok(status) = refused {
+                    return status;
+                }
+            }
+        };
+        assert_eq!(tokio::time::timeout(GUARD, full).await.expect("there is no limit"), "429");
+        assert_eq!(finish(begin("192.0.2.2").await).await, "200", "another address is free");
+        assert_eq!(finish(begin("").await).await, "200", "so is who is nobody we know");
+        assert_eq!(finish(one).await, "200");
+        let freed = async {
+            while finish(begin("192.0.2.1").await).await != "200" {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(GUARD, freed).await.expect("the place stays taken");
+        drop(two);
+    })
+    .await;
     cloud.server.close().await;
 }

@@ -38,9 +38,15 @@ async fn request_of(cloud: &Cloud, call: Call) -> (String, String) {
         Call::DriveClone | Call::DriveCloneGunzip | Call::DriveCloneGzip => {
             (on(&[&cloud.drive().await]), SMALL.to_owned())
         }
+        Call::DriveSnapshot => (on(&[&cloud.drive().await]), "name s".to_owned()),
+        Call::SnapshotSet | Call::SnapshotRestore | Call::SnapshotDestroy => {
+            let snapshot = cloud.snapshot(&cloud.drive().await).await;
+            (on(&[&snapshot]), if call == Call::SnapshotSet { "name s" } else { "" }.to_owned())
+        }
         Call::ServerCreate | Call::ServerCreateStopped => (on(&[]), sized),
         Call::ServerSet => (on(&[&running().await]), "cpu 1500".to_owned()),
         Call::ServerStart => (on(&[&cloud.stopped_server().await]), String::new()),
+        Call::ServerConsole => (on(&[&running().await]), String::new()),
         Call::ServerStop | Call::ServerShutdown | Call::ServerReset | Call::ServerDestroy => {
             (on(&[&running().await]), String::new())
         }
@@ -48,6 +54,24 @@ async fn request_of(cloud: &Cloud, call: Call) -> (String, String) {
         Call::ResourceSet | Call::ResourceDestroy => {
             let made = cloud.post("/resources/vlan/create", "").await.expect(200);
             (on(&["vlan", made.value("resource").unwrap()]), "tags seen".to_owned())
+        }
+        Call::AccountCreate => (on(&[]), "name a\nquota:disk 1G".to_owned()),
+        Call::AccountSet | Call::AccountSuspend | Call::AccountSuspendStop => {
+            (on(&[&cloud.account().await]), "quota:cpu 2000".to_owned())
+        }
+        Call::AccountResume | Call::AccountKey => (on(&[&cloud.account().await]), String::new()),
+        Call::StrayAdopt => {
+            (on(&[&cloud.stray().await.0, &cloud.own_account().await]), String::new())
+        }
+        Call::StrayDestroy => (on(&[&cloud.stray().await.0]), String::new()),
+        Call::HostSet | Call::HostRevoke | Call::HostJoin => {
+            let body = format!("name {}\naddress h:1", Uuid::new_v4().simple());
+            let made = cloud.operate("/hosts/create", &body).await.expect(200);
+            (on(&[made.value("host").unwrap()]), "placements closed".to_owned())
+        }
+        Call::ArraySet => {
+            let arrays = cloud.operate("/arrays/list", "").await.expect(200);
+            (on(&[arrays.text().trim()]), "placements open".to_owned())
         }
         Call::PoolCreate => (on(&[]), pool()),
         Call::ProfileSet => (on(&[]), format!("name {}", Uuid::new_v4().simple())),
@@ -123,7 +147,7 @@ async fn every_changing_call_is_done_once_for_each_key() {
 async fn every_changing_call_that_is_cut_off_after_its_commit_is_answered_and_not_done_again() {
     for call in remembered() {
         let cloud = Cloud::new().await;
-        let (mut key, mut again, mut objects) = (String::new(), None, [const { String::new() }; 3]);
+        let (mut key, mut again, mut objects) = (String::new(), None, [const { String::new() }; 4]);
         let mut request = (String::new(), String::new());
         for _ in 0..8 {
             request = request_of(&cloud, call).await;
@@ -145,11 +169,14 @@ async fn every_changing_call_that_is_cut_off_after_its_commit_is_answered_and_no
         let basic = credentials(&cloud, call);
         let third = cloud.send(keyed(basic, &key, &request.0, &request.1)).await;
         assert_eq!((third.status, third.text()), (again.status, again.text()), "{call:?}");
-        if call == Call::HostCreate {
+        if matches!(call, Call::HostCreate | Call::HostJoin) {
             assert!(again.value("bundle").is_some(), "what is told once is not lost");
         }
-        if call == Call::TokenCreate {
+        if matches!(call, Call::TokenCreate | Call::AccountCreate | Call::AccountKey) {
             assert!(again.value("secret").is_some(), "what is told once is not lost");
+        }
+        if call == Call::ServerConsole {
+            assert!(again.value("ticket").is_some(), "what is told once is not lost");
         }
         cloud.server.close().await;
     }

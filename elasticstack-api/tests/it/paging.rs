@@ -123,5 +123,11 @@ async fn a_change_that_was_made_for_another_version_is_not_made() {
     }
     let request = cloud.request("POST", "/drives/create").header("If-Match", "\"x\"");
     cloud.send(request.body(Body::from("size 4M")).unwrap()).await.expect(412);
+    let drive = cloud.drive().await;
+    for path in ["/drives/x/set".to_owned(), format!("/drives/{drive}/image/x")] {
+        let request = cloud.request("POST", &path).header("If-Match", "\"never\"");
+        // What is wrong with the request itself comes first.
+        cloud.send(request.body(Body::empty()).unwrap()).await.expect(404);
+    }
     cloud.server.close().await;
 }

@@ -77,7 +77,7 @@ async fn a_token_never_opens_more_than_it_says_or_its_account_does() {
         format!("Bearer {}", made.value("secret").unwrap())
     };
     let (read, full) = (token("name r\naccess read").await, token("name f\naccess full").await);
-    for route in CALLS {
+    for route in CALLS.iter() {
         let nothing = Uuid::new_v4().to_string();
         let path = calls::path(route.call, &[&nothing, "0", "1"]);
         let by_read = ask(&cloud, &read, &path, "").await;

@@ -32,6 +32,11 @@ pub enum ChangeKind {
         /// Its memory.
         mib: u32,
     },
+    /// A snapshot is taken.
+    TakeSnapshot {
+        /// The size of its drive.
+        bytes: u64,
+    },
     /// A static IP is taken.
     TakeIp,
     /// A VLAN is made.
@@ -65,6 +70,8 @@ pub enum Meter {
     Memory,
     /// Size of a drive, in bytes.
     Drive,
+    /// Size of a snapshot, which is its drive's when it was taken, in bytes.
+    Snapshot,
     /// A static IP, whether a server uses it or not; one each.
     Ip,
     /// A VLAN, whether a server uses it or not; one each.
@@ -79,6 +86,7 @@ impl Meter {
             Self::Cpu => "cpu",
             Self::Memory => "memory",
             Self::Drive => "drive",
+            Self::Snapshot => "snapshot",
             Self::Ip => "ip",
             Self::Vlan => "vlan",
         }
@@ -97,7 +105,7 @@ pub struct Usage {
     pub id: UsageId,
     /// Who used it.
     pub account: AccountId,
-    /// The UUID of the drive, server or VLAN, or the static IP.
+    /// The UUID of the drive, snapshot, server or VLAN, or the static IP.
     pub resource: String,
     /// What was used.
     pub meter: Meter,

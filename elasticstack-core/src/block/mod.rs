@@ -1,11 +1,13 @@
 //! Drives: the contract between whoever keeps bytes and whoever uses them.
 
+mod snapshots;
 mod types;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
+pub use snapshots::{SnapshotReport, Snapshots, Writers};
 pub use types::{ArrayReport, ArrayState, Attachment, DriveReport, DriveSpec};
 
 use crate::error::Result;
@@ -23,8 +25,8 @@ use crate::units::Bytes;
 /// - **BS-1** `create` is durable when it returns, and repeating it with the same spec succeeds
 ///   and changes nothing. The same id with another size, array or owner is `ChangedMeanwhile`.
 /// - **BS-2** A new drive reads as zeros, whatever the array held before.
-/// - **BS-3** Σ sizes on an array never exceeds what its report promises, unless the array
-///   over-commits: one more `create` or `grow` is `NoCapacity`.
+/// - **BS-3** Σ sizes of drives and snapshots on an array never exceeds what its report promises,
+///   unless the array over-commits: one more `create`, `grow` or snapshot is `NoCapacity`.
 /// - **BS-4** `open` with an epoch below the drive's last fence is `Fenced`; one above every epoch
 ///   seen is recorded durably first. It fences nobody: shared claims are open side by side, each
 ///   under its own epoch. An unknown drive is `NotFound`.
@@ -83,6 +85,11 @@ pub trait BlockStore: Send + Sync {
 
     /// Copying a drive without copying its bytes, if this store can.
     fn cloner(&self) -> Option<&dyn CloneDrive> {
+        None
+    }
+
+    /// Keeping what drives hold at one instant, if this store can.
+    fn snapshots(&self) -> Option<&dyn Snapshots> {
         None
     }
 }

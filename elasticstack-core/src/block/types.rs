@@ -39,10 +39,10 @@ pub struct ArrayReport {
     pub array: ArrayId,
     /// What the array calls itself, such as `fast` or `md0`.
     pub name: String,
-    /// The most that drives on it may sum up to, its reserve already taken off. An array that
+    /// The most that drives and snapshots on it may sum up to, its reserve already taken off. An array that
     /// over-commits has its own word on this, which may be larger than its disks.
     pub capacity: Bytes,
-    /// Σ sizes of the drives on it.
+    /// Σ sizes of the drives and snapshots on it.
     pub promised: Bytes,
     /// Whether it can be used.
     pub state: ArrayState,

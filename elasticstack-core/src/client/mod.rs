@@ -21,6 +21,7 @@ use crate::id::AccountId;
 use crate::secret::Secret;
 use crate::wire::calls::{self, Answer, Body, Call, Effect};
 use crate::wire::keys::Object;
+use crate::wire::queries::EVENTS_CURSOR;
 use crate::wire::record::Record;
 
 #[cfg(feature = "client-hyper")]
@@ -84,6 +85,24 @@ impl<T: Transport> Client<T> {
         Record::list_from_json(&body)
     }
 
+    /// Calls what tells events, with these parameters behind its path. Answers those that there
+    /// are, and the cursor to go on with.
+    ///
+    /// # Errors
+    /// What the server says, or `Unavailable`.
+    pub async fn events(
+        &self,
+        call: Call,
+        queries: &[(&str, &str)],
+    ) -> Result<(Vec<Record>, String)> {
+        let answer = self.answer(call, &[], queries, bytes::Bytes::new()).await?;
+        let cursor = answer.headers().get(EVENTS_CURSOR).and_then(|value| value.to_str().ok());
+        let cursor = cursor.map(str::to_owned).ok_or_else(|| {
+            Error::new(ErrorKind::Unavailable, "the server did not say where its events end")
+        })?;
+        Ok((Record::list_from_json(answer.body())?, cursor))
+    }
+
     /// Calls what answers with nothing.
     ///
     /// # Errors
@@ -114,6 +133,16 @@ impl<T: Transport> Client<T> {
         parameters: &[&str],
         body: bytes::Bytes,
     ) -> Result<bytes::Bytes> {
+        self.answer(call, parameters, &[], body).await.map(Response::into_body)
+    }
+
+    async fn answer(
+        &self,
+        call: Call,
+        parameters: &[&str],
+        queries: &[(&str, &str)],
+        body: bytes::Bytes,
+    ) -> Result<Response<bytes::Bytes>> {
         let route = calls::route(call);
         let method = match route.effect {
             Effect::Reads => Method::GET,
@@ -129,7 +158,7 @@ impl<T: Transport> Client<T> {
         };
         let request = Request::builder()
             .method(method)
-            .uri(calls::path(call, parameters))
+            .uri(calls::path(call, parameters) + &query(queries))
             .header(ACCEPT, accept)
             .header(CONTENT_TYPE, content_type)
             .header(AUTHORIZATION, self.authorization.clone())
@@ -139,12 +168,27 @@ impl<T: Transport> Client<T> {
                     .source(error)
             })?;
         let response = self.transport.send(request).await?;
-        if response.status().is_success() {
-            Ok(response.into_body())
-        } else {
-            Err(failure(&response))
-        }
+        if response.status().is_success() { Ok(response) } else { Err(failure(&response)) }
     }
+}
+
+/// What stands behind a path, or nothing.
+fn query(queries: &[(&str, &str)]) -> String {
+    let encoded = |text: &str| -> String {
+        let one = |byte: u8| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' => {
+                char::from(byte).to_string()
+            }
+            other => format!("%{other:02X}"),
+        };
+        text.bytes().map(one).collect()
+    };
+    let mut text = String::new();
+    for (name, value) in queries {
+        text.push(if text.is_empty() { '?' } else { '&' });
+        text += &format!("{name}={}", encoded(value));
+    }
+    text
 }
 
 fn record_body(call: Call, record: &Record) -> bytes::Bytes {
@@ -152,7 +196,9 @@ fn record_body(call: Call, record: &Record) -> bytes::Bytes {
         Body::Record(object) => object,
         Body::Bytes | Body::Ignored => Object::Profile,
     };
-    record.to_json(object).to_string().into()
+    let mut json = String::new();
+    record.json_into(object, &mut json);
+    json.into()
 }
 
 /// Makes an [`Error`] of an answer that says no: `X-Elastic-Error: KEYWORD code=… field=…`.
@@ -193,5 +239,13 @@ mod tests {
         assert_eq!(error.public_message(), "no such key");
         let bare = Response::builder().status(503).body(bytes::Bytes::new()).unwrap();
         assert_eq!(failure(&bare).kind(), ErrorKind::Unavailable);
+    }
+
+    #[test]
+    fn what_stands_behind_a_path_is_read_as_it_was_meant() {
+        assert_eq!(query(&[]), "");
+        let given = [("after", "1.2f.0"), ("name", "a&b=c d\u{e4}?#%")];
+        let read = Record::from_form(&query(&given).as_bytes()[1..]).unwrap();
+        assert_eq!(read.iter().collect::<Vec<_>>(), given);
     }
 }

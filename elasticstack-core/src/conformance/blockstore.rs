@@ -79,6 +79,19 @@ macro_rules! __blockstore_checks {
                 rs_3_generations_put_resizes_in_order,
                 cl_1_a_clone_equals_its_source_and_goes_its_own_way,
                 cl_2_a_pair_that_must_be_copied_is_left_alone;
+            snapshots:
+                bs_3_a_full_array_takes_no_snapshot,
+                sn_1_what_was_flushed_is_in_a_snapshot_and_survives_a_crash,
+                sn_1_a_snapshot_of_a_drive_that_is_written_is_of_one_instant,
+                sn_2_repeating_a_take_changes_nothing,
+                sn_2_an_id_that_is_taken_is_refused,
+                sn_3_a_snapshot_stays_whatever_becomes_of_its_drive,
+                sn_4_a_restored_drive_reads_as_the_snapshot_also_after_a_crash,
+                sn_4_a_restore_fences_older_volumes,
+                sn_4_a_restore_of_an_older_epoch_changes_nothing,
+                sn_4_a_drive_that_is_too_small_is_left_alone,
+                sn_5_a_destroyed_snapshot_is_gone_and_its_room_free,
+                sn_6_list_is_exact_also_after_a_crash;
             volume:
                 vo_1_reads_see_writes_and_discards,
                 vo_2_flushed_bytes_survive_a_crash,

@@ -16,7 +16,7 @@ use futures_core::stream::BoxStream;
 use super::{Outcome, Violation, refused, require};
 use crate::error::{Error, ErrorKind, Result};
 use crate::generation::Run;
-use crate::hypervisor::{EndCause, Hypervisor, Observed, Phase, ServerSpec};
+use crate::hypervisor::{Device, DriveSlot, EndCause, Hypervisor, Observed, Phase, ServerSpec};
 use crate::id::ServerId;
 use crate::sim;
 
@@ -32,12 +32,33 @@ pub enum GuestAct {
     Panic,
     /// Stop answering, whatever runs it included.
     Hang,
+    /// From now on not let go of drives that are unplugged.
+    HoldOn,
+}
+
+/// What the machine under a hypervisor shows, looked up without asking the hypervisor.
+#[async_trait]
+pub trait MachineView: Send + Sync {
+    /// What exists of a server on the machine: processes
+    /// with their start time, files, claims. Two starts of a guest never look the same.
+    ///
+    /// # Errors
+    /// Whatever kept the fixture from looking.
+    async fn traces(&self, server: ServerId) -> Result<Vec<String>>;
+
+    /// Where drives are plugged in to a running guest.
+    ///
+    /// # Errors
+    /// Whatever kept the fixture from looking.
+    async fn plugged(&self, _server: ServerId) -> Result<Vec<Device>> {
+        Ok(Vec::new())
+    }
 }
 
 /// How the kit handles a hypervisor under test. Each check gets a fixture of its own; dropping it
 /// ends what still runs and cleans up.
 #[async_trait]
-pub trait HypervisorFixture: Send + Sync {
+pub trait HypervisorFixture: MachineView {
     /// Starts the implementation: with no guests at first, later with what the latest crash left.
     ///
     /// # Errors
@@ -58,6 +79,12 @@ pub trait HypervisorFixture: Send + Sync {
     /// A server that can't be started.
     fn broken(&self) -> ServerSpec;
 
+    /// A drive for a place where drives come and go, which no [`HypervisorFixture::server`] has;
+    /// `None` if there is no such place.
+    fn spare(&self) -> Option<DriveSlot> {
+        None
+    }
+
     /// What a guest writes to its first serial port soon after it starts.
     fn greeting(&self) -> &str;
 
@@ -71,13 +98,6 @@ pub trait HypervisorFixture: Send + Sync {
     /// # Errors
     /// Whatever kept it from doing so.
     async fn act(&self, server: ServerId, act: GuestAct) -> Result<()>;
-
-    /// What exists of a server on the machine, looked up without asking the hypervisor: processes
-    /// with their start time, files, claims. Two starts of a guest never look the same.
-    ///
-    /// # Errors
-    /// Whatever kept the fixture from looking.
-    async fn traces(&self, server: ServerId) -> Result<Vec<String>>;
 
     /// Lets a moment pass between two of at most 1,200 looks. With 100 ms, as a real backend
     /// should take, a check gives up after two minutes; a simulated one need not wait.
@@ -115,6 +135,8 @@ macro_rules! __hypervisor_checks {
                 hv_6_a_silent_guest_is_left_alone,
                 hv_7_every_change_has_an_event,
                 hv_8_a_failed_ensure_leaves_nothing_behind,
+                hv_9_drives_come_and_go_while_the_guest_runs,
+                hv_9_a_drive_that_the_guest_holds_on_to_stays,
                 co_1_the_serial_log_outlives_process_and_run;
         }
     };
@@ -411,6 +433,76 @@ pub(super) async fn hv_8_a_failed_ensure_leaves_nothing_behind(
     let mended = ServerSpec { server, ..fixture.server(1) };
     hypervisor.ensure(&mended, Run(1)).await?;
     reaches(fixture, &*hypervisor, (server, Run(1), Phase::Running)).await?;
+    Ok(Outcome::Kept)
+}
+
+const NO_SPARE: Outcome =
+    Outcome::Skipped { missing: Cow::Borrowed("place where drives come and go") };
+
+/// Requires that the spare drive is plugged in, or is not.
+async fn has_spare(
+    fixture: &dyn HypervisorFixture,
+    (server, spare): (ServerId, &DriveSlot),
+    wanted: Plugged,
+) -> Result<(), Violation> {
+    let plugged = fixture.plugged(server).await?;
+    let is = if plugged.contains(&spare.device) { Plugged::In } else { Plugged::Out };
+    require!(is == wanted, "{} should be {wanted:?}, plugged in are {plugged:?}", spare.device);
+    Ok(())
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Plugged {
+    In,
+    Out,
+}
+
+pub(super) async fn hv_9_drives_come_and_go_while_the_guest_runs(
+    fixture: &dyn HypervisorFixture,
+) -> Result<Outcome, Violation> {
+    let Some(spare) = fixture.spare() else { return Ok(NO_SPARE) };
+    let hypervisor = fixture.start().await?;
+    let without = started(fixture, &*hypervisor, 1).await?;
+    let server = without.server;
+    let before = fixture.traces(server).await?;
+    has_spare(fixture, (server, &spare), Plugged::Out).await?;
+    let mut with = without.clone();
+    with.drives.push(spare.clone());
+    hypervisor.ensure(&with, Run(1)).await?;
+    has_spare(fixture, (server, &spare), Plugged::In).await?;
+    let hypervisor = restarted(fixture, hypervisor).await?;
+    hypervisor.ensure(&with, Run(1)).await?;
+    has_spare(fixture, (server, &spare), Plugged::In).await?;
+    hypervisor.ensure(&without, Run(1)).await?;
+    has_spare(fixture, (server, &spare), Plugged::Out).await?;
+    hypervisor.ensure(&with, Run(1)).await?;
+    has_spare(fixture, (server, &spare), Plugged::In).await?;
+    let after = fixture.traces(server).await?;
+    require!(before == after, "before the drives came and went {before:?}, after it {after:?}");
+    Ok(Outcome::Kept)
+}
+
+pub(super) async fn hv_9_a_drive_that_the_guest_holds_on_to_stays(
+    fixture: &dyn HypervisorFixture,
+) -> Result<Outcome, Violation> {
+    let Some(spare) = fixture.spare() else { return Ok(NO_SPARE) };
+    if !fixture.can(GuestAct::HoldOn) {
+        return Ok(Outcome::Skipped { missing: Cow::Borrowed("guest that holds on to a drive") });
+    }
+    let hypervisor = fixture.start().await?;
+    let without = started(fixture, &*hypervisor, 1).await?;
+    let server = without.server;
+    let mut with = without.clone();
+    with.drives.push(spare.clone());
+    hypervisor.ensure(&with, Run(1)).await?;
+    fixture.act(server, GuestAct::HoldOn).await?;
+    for _repeated in 0..2 {
+        let answer = hypervisor.ensure(&without, Run(1)).await;
+        refused("unplugging what the guest holds on to", answer, ErrorKind::Unavailable)?;
+        has_spare(fixture, (server, &spare), Plugged::In).await?;
+    }
+    reaches(fixture, &*hypervisor, (server, Run(1), Phase::Running)).await?;
+    hypervisor.remove(server).await?;
     Ok(Outcome::Kept)
 }
 

@@ -39,6 +39,7 @@ mod report;
 mod scheduler;
 mod scheduler_worlds;
 mod simulated;
+mod snapshots;
 mod volume;
 
 use std::borrow::Cow;
@@ -49,7 +50,7 @@ use futures_core::future::BoxFuture;
 
 pub use blockstore::BlockStoreFixture;
 pub use clause::{Clause, clauses};
-pub use hypervisor::{GuestAct, HypervisorFixture};
+pub use hypervisor::{GuestAct, HypervisorFixture, MachineView};
 pub use report::{
     Verdict, blockstore_checks, blockstore_verdicts, collect, hypervisor_checks,
     hypervisor_verdicts, scheduler_checks, scheduler_verdicts, table,

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{BlockStoreFixture, GuestAct, HypervisorFixture};
-use crate::block::BlockStore;
+use super::{BlockStoreFixture, GuestAct, HypervisorFixture, MachineView};
+use crate::block::{Attachment, BlockStore};
 use crate::error::Result;
-use crate::hypervisor::{EndCause, Hypervisor, Phase, ServerSpec};
+use crate::hypervisor::{
+    Access, Device, DriveSlot, EndCause, Hypervisor, Media, Phase, ServerSpec,
+};
 use crate::id::ServerId;
 use crate::sim::{SimHypervisor, SimRng, SimStore};
 use crate::units::{MebiBytes, MegaHertz, VcpuCount};
@@ -21,6 +23,17 @@ impl BlockStoreFixture for SimStore {
     async fn crash(&self, _store: Arc<dyn BlockStore>) -> Result<()> {
         Self::crash(self);
         Ok(())
+    }
+}
+
+#[async_trait]
+impl MachineView for SimHypervisor {
+    async fn traces(&self, server: ServerId) -> Result<Vec<String>> {
+        Ok(Self::traces(self, server))
+    }
+
+    async fn plugged(&self, server: ServerId) -> Result<Vec<Device>> {
+        Ok(Self::plugged(self, server))
     }
 }
 
@@ -45,12 +58,22 @@ impl HypervisorFixture for SimHypervisor {
             boot: Vec::new(),
             nics: Vec::new(),
             screen: None,
+            seed: None,
         }
     }
 
     /// One that needs more memory than any host has.
     fn broken(&self) -> ServerSpec {
         ServerSpec { memory: MebiBytes(u32::MAX), ..self.server(u8::MAX) }
+    }
+
+    fn spare(&self) -> Option<DriveSlot> {
+        Some(DriveSlot {
+            device: "block:7".parse().ok()?,
+            media: Media::Disk,
+            access: Access::Exclusive,
+            attachment: Attachment::File("/sim/spare".into()),
+        })
     }
 
     fn greeting(&self) -> &str {
@@ -62,11 +85,8 @@ impl HypervisorFixture for SimHypervisor {
             GuestAct::PowerOff => Phase::Ended(EndCause::Guest),
             GuestAct::Panic => Phase::Ended(EndCause::Panicked),
             GuestAct::Hang => Phase::Unresponsive,
+            GuestAct::HoldOn => return self.holds_on(server),
         };
         self.becomes(server, phase)
-    }
-
-    async fn traces(&self, server: ServerId) -> Result<Vec<String>> {
-        Ok(Self::traces(self, server))
     }
 }

@@ -9,7 +9,7 @@ use futures_core::stream::BoxStream;
 
 pub use types::{
     Access, Bus, Device, DriveSlot, EndCause, InvalidDevice, Media, Nic, NicModel, Observed, Phase,
-    ServerSpec, Signal,
+    Seed, ServerSpec, Signal,
 };
 
 use crate::error::Result;
@@ -38,13 +38,18 @@ use crate::id::ServerId;
 /// - **HV-7** `events` yields the server's id after each change that `observe` would show. It may
 ///   yield too often, never too seldom.
 /// - **HV-8** A failed `ensure` leaves nothing behind: no process, no file, no claim.
+/// - **HV-9** `ensure` for the run that goes on makes what is plugged in at [`Bus::is_hot`] what
+///   the spec says, and changes nothing else of the guest. When it returns, nothing else is open
+///   there, and no I/O of it can happen. While the guest does not let go of a drive it is
+///   `Unavailable`: all else is done, and repeating it goes on.
 #[async_trait]
 pub trait Hypervisor: Send + Sync {
-    /// Makes `run` of the server run.
+    /// Makes `run` of the server run, with these drives.
     ///
     /// # Errors
-    /// `Stale` and `ServerBusy` by the contract; `JobFailed` if the guest can't be started, with a
-    /// sentence fit for its owner; `Internal`.
+    /// `Stale` and `ServerBusy` by the contract; `JobFailed` if the guest can't be started or a
+    /// drive can't be plugged in, with a sentence fit for its owner; `Unavailable` by HV-9;
+    /// `Internal`.
     async fn ensure(&self, spec: &ServerSpec, run: Run) -> Result<()>;
 
     /// Sends a signal to the guest. That it arrived says nothing of what the guest makes of it.

@@ -30,6 +30,20 @@ pub struct ServerSpec {
     pub nics: Vec<Nic>,
     /// The password of its VNC screen; no screen without one.
     pub screen: Option<Secret>,
+    /// What the guest is told on a small disk of its own, beside its drives.
+    pub seed: Option<Seed>,
+}
+
+/// What a guest is told at its first boot, in cloud-init's way (NoCloud). A hypervisor without that
+/// runs the guest all the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seed {
+    /// The guest's name; its own if unset.
+    pub host_name: Option<String>,
+    /// The public keys, as OpenSSH writes them, whose holders may log in.
+    pub keys: Vec<String>,
+    /// The owner's script or cloud-config, which may hold secrets.
+    pub user_data: Option<Secret>,
 }
 
 /// One drive in one server.
@@ -95,6 +109,14 @@ pub enum Bus {
     Ide,
     /// virtio-scsi.
     Scsi,
+}
+
+impl Bus {
+    /// Whether drives come and go on it while the guest runs.
+    #[must_use]
+    pub const fn is_hot(self) -> bool {
+        matches!(self, Self::Block | Self::Scsi)
+    }
 }
 
 /// A place for a drive in a server: `ide:0:0` to `ide:1:1`, `scsi:0:0` to `scsi:0:7`, `ata:0:0`

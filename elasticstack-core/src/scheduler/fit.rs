@@ -4,8 +4,10 @@
 //! Invariant: what is tested one after the other is tested in the order of [`Constraint`], so that
 //! the refusal of the host that came nearest is the greatest, and lifting it lets that host on.
 
-use super::{ArrayRoom, Constraint, DriveDemand, HostRoom, Inventory, Refusal, ServerDemand};
-use crate::id::HostId;
+use super::{
+    ArrayRoom, Constraint, DriveDemand, HostRoom, Inventory, Refusal, Request, ServerDemand,
+};
+use crate::id::{ArrayId, HostId};
 
 impl Inventory {
     /// Every array on which the drive may go, with its host.
@@ -47,6 +49,21 @@ impl Inventory {
             }
         }
         if fit.is_empty() { Err(nearest) } else { Ok(fit) }
+    }
+}
+
+impl Request {
+    /// Whether `room` is enough for it, on `array` if it is a drive: all that depends on that host
+    /// alone.
+    #[must_use]
+    pub fn fits_on(&self, room: &HostRoom, array: Option<ArrayId>) -> bool {
+        let has_room = match self {
+            Self::Drive(demand) => room.arrays.iter().any(|candidate| {
+                array == Some(candidate.array) && array_is_short(candidate, demand).is_none()
+            }),
+            Self::Server(demand) => resources_are_short(room, demand).is_none(),
+        };
+        room.accepts && has_room
     }
 }
 
@@ -102,10 +119,53 @@ fn host_is_short(host: &HostRoom, demand: &ServerDemand, pinned: &[HostId]) -> O
     let [wanted, missing] = [demand.drives_on.len(), out_of_reach].map(|n| n as u64);
     short(Constraint::Drives, wanted, wanted - missing)
         .or_else(|| demand.avoid.contains(&host.host).then_some(Refusal::none(Constraint::Avoid)))
-        .or_else(|| short(Constraint::Memory, demand.memory.0.into(), host.memory.0.into()))
+        .or_else(|| resources_are_short(host, demand))
+}
+
+fn resources_are_short(host: &HostRoom, demand: &ServerDemand) -> Option<Refusal> {
+    short(Constraint::Memory, demand.memory.0.into(), host.memory.0.into())
         .or_else(|| short(Constraint::Cpu, demand.cpu.0.into(), host.cpu.0.into()))
 }
 
 fn short(constraint: Constraint, wanted: u64, available: u64) -> Option<Refusal> {
     (available < wanted).then_some(Refusal { constraint, wanted, available })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::scheduler::Tier;
+    use crate::units::{Bytes, MebiBytes, MegaHertz};
+
+    proptest! {
+        #[test]
+        fn what_fits_on_a_host_is_what_fits_in_a_fleet_of_that_host(
+            accepts: bool,
+            takes: bool,
+            tier in 0..2,
+            room in (0_u32..3, 0_u32..3, 0_u64..3),
+            wanted in (0_u32..3, 0_u32..3, 0_u64..3),
+        ) {
+            let (host, array) =
+                (HostId::from_uuid(Uuid::from_u128(1)), ArrayId::from_uuid(Uuid::from_u128(2)));
+            let bytes = |size| Bytes::try_from(size).unwrap_or_default();
+            let tier = if tier == 0 { Tier::Disk } else { Tier::Ssd };
+            let arrays = vec![ArrayRoom { array, accepts: takes, tier, free: bytes(room.2) }];
+            let (cpu, memory) = (MegaHertz(room.0), MebiBytes(room.1));
+            let room = HostRoom { host, accepts, lends: false, cpu, memory, arrays };
+            let fleet = Inventory { hosts: vec![room.clone()] };
+            let (cpu, memory) = (MegaHertz(wanted.0), MebiBytes(wanted.1));
+            let server = ServerDemand { cpu, memory, drives_on: vec![], avoid: vec![] };
+            let fits = fleet.hosts_for(&server).is_ok();
+            prop_assert_eq!(Request::Server(server).fits_on(&room, None), fits);
+            let drive = DriveDemand { size: bytes(wanted.2), tier: Tier::Disk, avoid: vec![] };
+            let fits = fleet.arrays_for(&drive).is_ok();
+            prop_assert_eq!(Request::Drive(drive.clone()).fits_on(&room, Some(array)), fits);
+            let other = ArrayId::from_uuid(Uuid::from_u128(3));
+            prop_assert!(!Request::Drive(drive).fits_on(&room, Some(other)));
+        }
+    }
 }

@@ -1,9 +1,11 @@
 //! Placement: which host and array something new goes to.
 
 mod fit;
+mod headroom;
 mod reference;
 mod types;
 
+pub use headroom::{Headroom, ServerSize};
 pub use reference::ReferenceScheduler;
 pub use types::{
     ArrayRoom, Constraint, DriveDemand, HostRoom, Inventory, Placement, Refusal, Request,

@@ -10,24 +10,26 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 
 use super::medium::{BLOCK, Medium};
+use super::snapshots::Snapshot;
 use super::{SimRng, lock};
 use crate::block::{
     ArrayReport, ArrayState, Attachment, BlockStore, CloneDrive, Cloned, DriveReport, DriveSpec,
-    Resize, Volume,
+    Resize, Snapshots, Volume,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::generation::{Epoch, Generation};
-use crate::id::{ArrayId, DriveId, TypedId};
+use crate::id::{ArrayId, DriveId, SnapshotId, TypedId};
 use crate::units::Bytes;
 
 /// The drives of one simulated host. Clones are the same store.
 #[derive(Debug, Clone)]
-pub struct SimStore(Arc<Mutex<State>>);
+pub struct SimStore(pub(super) Arc<Mutex<State>>);
 
 #[derive(Debug)]
-struct State {
+pub(super) struct State {
     arrays: Vec<ArrayReport>,
     drives: BTreeMap<DriveId, Drive>,
+    pub(super) snapshots: BTreeMap<SnapshotId, Snapshot>,
     /// Counts crashes; volumes of an earlier one are dead.
     boot: u64,
     /// Counts creations, so that a drive's volumes don't come to life with its successor.
@@ -36,12 +38,12 @@ struct State {
 }
 
 #[derive(Debug)]
-struct Drive {
-    spec: DriveSpec,
-    epoch: Epoch,
-    fence: Epoch,
+pub(super) struct Drive {
+    pub(super) spec: DriveSpec,
+    pub(super) epoch: Epoch,
+    pub(super) fence: Epoch,
     birth: u64,
-    medium: Medium,
+    pub(super) medium: Medium,
 }
 
 impl SimStore {
@@ -58,7 +60,8 @@ impl SimStore {
             state: ArrayState::Online,
         };
         let arrays = capacities.iter().enumerate().map(array).collect();
-        let state = State { arrays, drives: BTreeMap::new(), boot: 0, births: 0, rng };
+        let (drives, snapshots) = (BTreeMap::new(), BTreeMap::new());
+        let state = State { arrays, drives, snapshots, boot: 0, births: 0, rng };
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -80,8 +83,13 @@ impl SimStore {
 }
 
 impl State {
-    /// Refuses if the drives of `array`, `except` one, leave less room than `size`.
-    fn reserve(&self, array: ArrayId, size: Bytes, except: Option<DriveId>) -> Result<()> {
+    /// Refuses if what is on `array`, `except` one drive, leaves less room than `size`.
+    pub(super) fn reserve(
+        &self,
+        array: ArrayId,
+        size: Bytes,
+        except: Option<DriveId>,
+    ) -> Result<()> {
         let Some(report) = self.arrays.iter().find(|report| report.array == array) else {
             return Err(Error::new(ErrorKind::NotFound, format!("no array {array} here")));
         };
@@ -97,15 +105,17 @@ impl State {
     }
 
     fn promised(&self, array: ArrayId, except: Option<DriveId>) -> Bytes {
-        self.drives
-            .values()
-            .filter(|drive| drive.spec.array == array && Some(drive.spec.drive) != except)
-            .fold(Bytes::ZERO, |sum, drive| {
-                sum.checked_add(drive.spec.size).expect("what an array promises is a size")
-            })
+        let drives = self.drives.values().map(|drive| &drive.spec);
+        let drives = drives.filter(|spec| spec.array == array && Some(spec.drive) != except);
+        let snapshots = self.snapshots.values().map(|snapshot| &snapshot.report);
+        let snapshots = snapshots.filter(|report| report.array == array);
+        let sizes = drives.map(|spec| spec.size).chain(snapshots.map(|report| report.size));
+        sizes.fold(Bytes::ZERO, |sum, size| {
+            sum.checked_add(size).expect("what an array promises is a size")
+        })
     }
 
-    fn drive(&mut self, drive: DriveId) -> Result<&mut Drive> {
+    pub(super) fn drive(&mut self, drive: DriveId) -> Result<&mut Drive> {
         self.drives.get_mut(&drive).ok_or_else(|| {
             Error::new(ErrorKind::NotFound, format!("no drive {drive} here: list the drives"))
         })
@@ -195,6 +205,10 @@ impl BlockStore for SimStore {
     }
 
     fn cloner(&self) -> Option<&dyn CloneDrive> {
+        Some(self)
+    }
+
+    fn snapshots(&self) -> Option<&dyn Snapshots> {
         Some(self)
     }
 }

@@ -13,12 +13,13 @@ use futures_core::stream::BoxStream;
 
 use super::{SimRng, lock};
 use crate::block::{
-    ArrayReport, Attachment, BlockStore, CloneDrive, Cloned, DriveReport, DriveSpec, Resize, Volume,
+    ArrayReport, Attachment, BlockStore, CloneDrive, Cloned, DriveReport, DriveSpec, Resize,
+    SnapshotReport, Snapshots, Volume, Writers,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::generation::{Epoch, Generation, Run};
 use crate::hypervisor::{Console, Hypervisor, Observed, ServerSpec, Signal};
-use crate::id::{DriveId, ServerId};
+use crate::id::{DriveId, ServerId, SnapshotId};
 use crate::units::Bytes;
 
 /// A call that can be made to fail: the methods that answer with a `Result`.
@@ -30,20 +31,24 @@ pub enum Call {
     CloneDrive,
     Create,
     Destroy,
+    DestroySnapshot,
     Discard,
     Ensure,
     Fence,
     Flush,
     List,
+    ListSnapshots,
     NextData,
     Observe,
     Open,
     ReadAt,
     Remove,
     Resize,
+    RestoreSnapshot,
     Screen,
     Serial,
     Signal,
+    TakeSnapshot,
     WriteAt,
 }
 
@@ -188,6 +193,10 @@ impl<B: BlockStore + ?Sized> BlockStore for Faulty<B> {
     fn cloner(&self) -> Option<&dyn CloneDrive> {
         self.inner.cloner().map(|_| self as &dyn CloneDrive)
     }
+
+    fn snapshots(&self) -> Option<&dyn Snapshots> {
+        self.inner.snapshots().map(|_| self as &dyn Snapshots)
+    }
 }
 
 #[async_trait]
@@ -205,6 +214,35 @@ impl<B: BlockStore + ?Sized> CloneDrive for Faulty<B> {
     async fn clone_drive(&self, source: DriveId, target: DriveId) -> Result<Cloned> {
         let cloner = self.inner.cloner().ok_or_else(gone)?;
         self.plan.run(Call::CloneDrive, cloner.clone_drive(source, target)).await
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<B: BlockStore + ?Sized> Snapshots for Faulty<B> {
+    async fn take_snapshot(
+        &self,
+        snapshot: SnapshotId,
+        drive: DriveId,
+        writers: Writers,
+    ) -> Result<()> {
+        let inner = self.inner.snapshots().ok_or_else(gone)?;
+        self.plan.run(Call::TakeSnapshot, inner.take_snapshot(snapshot, drive, writers)).await
+    }
+
+    async fn restore_snapshot(&self, snapshot: SnapshotId, epoch: Epoch) -> Result<()> {
+        let inner = self.inner.snapshots().ok_or_else(gone)?;
+        self.plan.run(Call::RestoreSnapshot, inner.restore_snapshot(snapshot, epoch)).await
+    }
+
+    async fn destroy_snapshot(&self, snapshot: SnapshotId) -> Result<()> {
+        let inner = self.inner.snapshots().ok_or_else(gone)?;
+        self.plan.run(Call::DestroySnapshot, inner.destroy_snapshot(snapshot)).await
+    }
+
+    async fn list_snapshots(&self) -> Result<Vec<SnapshotReport>> {
+        let inner = self.inner.snapshots().ok_or_else(gone)?;
+        self.plan.run(Call::ListSnapshots, inner.list_snapshots()).await
     }
 }
 

@@ -1,7 +1,7 @@
 //! Guests as state: [`SimHypervisor`].
 //!
 //! A guest does nothing on its own but greet on its serial port; a test makes it power off, panic
-//! or hang with [`SimHypervisor::becomes`].
+//! or hang with [`SimHypervisor::becomes`]. It lets go of its drives unless a test makes it hold on.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,7 +14,9 @@ use super::events::Events;
 use super::lock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::generation::Run;
-use crate::hypervisor::{Console, EndCause, Hypervisor, Observed, Phase, ServerSpec, Signal};
+use crate::hypervisor::{
+    Console, Device, DriveSlot, EndCause, Hypervisor, Observed, Phase, ServerSpec, Signal,
+};
 use crate::id::ServerId;
 use crate::units::MebiBytes;
 
@@ -43,6 +45,15 @@ struct Guest {
     phase: Phase,
     start: u64,
     serial: Vec<u8>,
+    drives: Vec<DriveSlot>,
+    grip: Grip,
+}
+
+/// What a guest does with a drive that is unplugged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Grip {
+    LetsGo,
+    HoldsOn,
 }
 
 impl SimHypervisor {
@@ -76,6 +87,22 @@ impl SimHypervisor {
     /// `NotFound` for a guest that is not there or has ended.
     pub fn prints(&self, server: ServerId, text: &str) -> Result<()> {
         lock(&self.0).change(server, |guest| guest.print(text.as_bytes()))
+    }
+
+    /// From now on the guest lets go of no drive that is unplugged.
+    ///
+    /// # Errors
+    /// `NotFound` for a guest that is not there or has ended.
+    pub fn holds_on(&self, server: ServerId) -> Result<()> {
+        lock(&self.0).change(server, |guest| guest.grip = Grip::HoldsOn)
+    }
+
+    /// Where drives are plugged in to the guest.
+    #[must_use]
+    pub fn plugged(&self, server: ServerId) -> Vec<Device> {
+        let state = lock(&self.0);
+        let drives = state.guests.get(&server).map(|guest| guest.drives.iter());
+        drives.into_iter().flatten().map(|slot| slot.device).collect()
     }
 
     /// Ends this process and starts it anew: guests stay as they are, event streams end.
@@ -120,6 +147,27 @@ impl Guest {
         matches!(self.phase, Phase::Ended(_))
     }
 
+    /// Makes what is plugged in where drives come and go what is wanted.
+    fn plug(&mut self, wanted: &[DriveSlot]) -> Result<()> {
+        let is_hot = |slot: &DriveSlot| slot.device.bus().is_hot();
+        let goes = |slot: &DriveSlot| is_hot(slot) && !wanted.contains(slot);
+        let held = self.drives.iter().find(|slot| self.grip == Grip::HoldsOn && goes(slot));
+        let held = held.map(|slot| slot.device);
+        self.drives.retain(|slot| self.grip == Grip::HoldsOn || !goes(slot));
+        for slot in wanted.iter().filter(|slot| is_hot(slot)) {
+            if !self.drives.iter().any(|there| there.device == slot.device) {
+                self.drives.push(slot.clone());
+            }
+        }
+        match held {
+            None => Ok(()),
+            Some(device) => {
+                let sentence = format!("the guest does not let go of {device}: have it do so");
+                Err(Error::new(ErrorKind::Unavailable, sentence))
+            }
+        }
+    }
+
     fn print(&mut self, text: &[u8]) {
         self.serial.extend_from_slice(text);
         if let Some(excess) = self.serial.len().checked_sub(LOG).filter(|excess| *excess > 0) {
@@ -137,14 +185,14 @@ impl Hypervisor for SimHypervisor {
     async fn ensure(&self, spec: &ServerSpec, run: Run) -> Result<()> {
         let mut state = lock(&self.0);
         let server = spec.server;
-        if let Some(guest) = state.guests.get(&server) {
+        if let Some(guest) = state.guests.get_mut(&server) {
             let found = guest.run;
             let (kind, sentence) = if run > found {
                 (ErrorKind::ServerBusy, format!("run {found} of {server} exists: remove it first"))
             } else if run < found || guest.has_ended() {
                 (ErrorKind::Stale, format!("run {run} of {server} is over: ask for a newer one"))
             } else {
-                return Ok(());
+                return guest.plug(&spec.drives);
             };
             return Err(Error::new(kind, sentence));
         }
@@ -155,8 +203,15 @@ impl Hypervisor for SimHypervisor {
         }
         state.starts += 1;
         let start = state.starts;
-        let mut guest =
-            Guest { memory: asked, run, phase: Phase::Running, start, serial: Vec::new() };
+        let mut guest = Guest {
+            memory: asked,
+            run,
+            phase: Phase::Running,
+            start,
+            serial: Vec::new(),
+            drives: spec.drives.clone(),
+            grip: Grip::LetsGo,
+        };
         guest.print(Self::GREETING.as_bytes());
         state.guests.insert(server, guest);
         state.events.tell(server);
@@ -231,6 +286,7 @@ mod tests {
             boot: Vec::new(),
             nics: Vec::new(),
             screen: None,
+            seed: None,
         }
     }
 

@@ -51,6 +51,7 @@ mod fault;
 mod hypervisor;
 mod medium;
 mod rng;
+mod snapshots;
 
 pub use block::SimStore;
 pub use clock::SimClock;

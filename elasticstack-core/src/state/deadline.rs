@@ -5,7 +5,7 @@ use std::time::Duration;
 /// One row of [`DEADLINES`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadline {
-    /// `server`, `drive`, `job` or `host`.
+    /// `server`, `drive`, `snapshot`, `job` or `host`.
     pub object: &'static str,
     /// The state's word.
     pub state: &'static str,
@@ -36,6 +36,9 @@ pub const DEADLINES: &[Deadline] = &[
     row("server", "paused", 60, WayOut::PushAgain),
     row("drive", "creating", 60, WayOut::PushAgain),
     row("drive", "destroying", 60, WayOut::PushAgain),
+    row("snapshot", "creating", 60, WayOut::PushAgain),
+    row("snapshot", "restoring", 600, WayOut::PushAgain),
+    row("snapshot", "destroying", 60, WayOut::PushAgain),
     row("job", "running", 600, WayOut::PushAgain),
     row("host", "active", 30, WayOut::FallSilent),
 ];
@@ -47,7 +50,7 @@ const fn row(object: &'static str, state: &'static str, seconds: u64, way_out: W
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::{DriveState, ServerState};
+    use crate::state::{DriveState, ServerState, SnapshotState};
 
     #[test]
     fn every_state_that_is_not_final_has_one_deadline() {
@@ -65,6 +68,10 @@ mod tests {
             (DriveState::Gone, 0),
         ] {
             assert_eq!(rows("drive", state.as_str()), wanted, "drive {state}");
+        }
+        for &state in SnapshotState::ALL {
+            let is_final = matches!(state, SnapshotState::Ready | SnapshotState::Gone);
+            assert_eq!(rows("snapshot", state.as_str()), usize::from(!is_final), "{state}");
         }
     }
 }

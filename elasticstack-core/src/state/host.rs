@@ -10,7 +10,8 @@ use super::{Step, states};
 states! {
     /// What a host is.
     HostState {
-        /// Known by name and address, and never heard of yet.
+        /// Known by name and address, and not heard of yet: never, or not since the control plane
+        /// was restored from a backup.
         Joining = "joining",
         /// Answers, and takes what the scheduler sends.
         Active = "active",

@@ -1,4 +1,4 @@
-//! The states of servers, drives, jobs and hosts as the control plane sees them, and every way
+//! The states of servers, drives, snapshots, jobs and hosts as the control plane sees them, and every way
 //! from one to another. Pure: a transition is a value.
 
 mod deadline;
@@ -6,12 +6,14 @@ mod drive;
 mod host;
 mod job;
 mod server;
+mod snapshot;
 
 pub use deadline::{DEADLINES, Deadline, WayOut};
 pub use drive::{DriveEvent, DriveState};
 pub use host::{HostEvent, HostState};
 pub use job::{JobEvent, JobState};
 pub use server::{RunPhase, ServerEvent, ServerState};
+pub use snapshot::{SnapshotEvent, SnapshotState};
 
 use crate::error::{Error, ErrorKind};
 
@@ -39,7 +41,7 @@ impl<S: PartialEq + Copy> Step<S> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the {object} is {state} and cannot be {wish} now: {remedy}")]
 pub struct Refusal {
-    /// `server`, `drive`, `host` or `job`.
+    /// `server`, `drive`, `snapshot`, `host` or `job`.
     pub object: &'static str,
     /// The state it is in.
     pub state: &'static str,
@@ -52,7 +54,7 @@ pub struct Refusal {
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
         let kind = match refusal.object {
-            "drive" => ErrorKind::DriveInUse,
+            "drive" | "snapshot" => ErrorKind::DriveInUse,
             _ => ErrorKind::ServerBusy,
         };
         Self::new(kind, refusal.to_string())

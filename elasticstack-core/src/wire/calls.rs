@@ -1,15 +1,62 @@
 //! The one table of the public API's calls. To add a call, add its row and its [`Call`] variant;
 //! the server's dispatch is an exhaustive match over [`Call`].
 
-use super::keys::Object;
-pub use super::route::{Answer, Body, Effect, Route, Scope};
-use super::route::{change, is_parameter, read};
+use std::sync::LazyLock;
 
-/// What a call does, apart from how it is spelled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Call {
+use super::route::is_parameter;
+pub use super::route::{Answer, Body, Effect, Route, Scope};
+use super::{
+    calls_of_accounts, calls_of_drives, calls_of_events, calls_of_operators, calls_of_servers,
+    calls_of_snapshots,
+};
+
+/// Declares the calls and the list of them, so that none can be left out of it.
+macro_rules! calls {
+    ($($(#[$doc:meta])* $call:ident,)*) => {
+        /// What a call does, apart from how it is spelled.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Call {
+            $($(#[$doc])* $call,)*
+        }
+
+        impl Call {
+            /// Every call.
+            pub const ALL: &'static [Self] = &[$(Self::$call,)*];
+        }
+    };
+}
+
+calls! {
+    /// Makes an account.
+    AccountCreate,
+    /// Tells about one account.
+    AccountInfo,
+    /// Gives an account another secret key.
+    AccountKey,
+    /// Lets a suspended account change things again.
+    AccountResume,
+    /// Changes an account.
+    AccountSet,
+    /// Lets an account change nothing any more.
+    AccountSuspend,
+    /// Suspends an account and cuts the power of its servers.
+    AccountSuspendStop,
+    /// Tells about all accounts.
+    AccountsInfo,
+    /// Names all accounts.
+    AccountsList,
+    /// Tells about one array.
+    ArrayInfo,
+    /// Changes an array.
+    ArraySet,
+    /// Tells about all arrays.
+    ArraysInfo,
+    /// Names all arrays.
+    ArraysList,
     /// Tells what the installation offers.
     CapabilitiesInfo,
+    /// Tells how many more servers of one size fit.
+    CapacityInfo,
     /// Makes a drive that becomes what another holds.
     DriveClone,
     /// Clones, decompressing.
@@ -34,6 +81,8 @@ pub enum Call {
     DriveRead,
     /// Changes a drive.
     DriveSet,
+    /// Takes a snapshot of a drive.
+    DriveSnapshot,
     /// Writes bytes at the start of a drive.
     DriveWrite,
     /// Writes bytes at an offset of a drive.
@@ -48,10 +97,20 @@ pub enum Call {
     DrivesList,
     /// Names all standard drives.
     DrivesListStandard,
+    /// Tells what happened to one's own objects.
+    EventsInfo,
+    /// Tells what happened to everybody's objects.
+    EventsInfoAll,
     /// Makes a host known.
     HostCreate,
     /// Tells about one host.
     HostInfo,
+    /// Gives a host another certificate.
+    HostJoin,
+    /// Takes a host's certificate away.
+    HostRevoke,
+    /// Changes a host.
+    HostSet,
     /// Tells about all hosts.
     HostsInfo,
     /// Names all hosts.
@@ -68,6 +127,10 @@ pub enum Call {
     ProfileInfo,
     /// Changes the caller's account.
     ProfileSet,
+    /// Tells about all strays.
+    QuarantineInfo,
+    /// Names all strays.
+    QuarantineList,
     /// Takes a static IP or makes a VLAN.
     ResourceCreate,
     /// Gives a resource back.
@@ -84,6 +147,8 @@ pub enum Call {
     ResourcesList,
     /// Names all own resources of one type.
     ResourcesListOf,
+    /// Gives a ticket to a server's screen.
+    ServerConsole,
     /// Makes a server and starts it.
     ServerCreate,
     /// Makes a server.
@@ -112,6 +177,24 @@ pub enum Call {
     ServersInfoFull,
     /// Names all own servers.
     ServersList,
+    /// Destroys a snapshot.
+    SnapshotDestroy,
+    /// Tells about one snapshot.
+    SnapshotInfo,
+    /// Makes a drive hold what a snapshot does.
+    SnapshotRestore,
+    /// Changes a snapshot.
+    SnapshotSet,
+    /// Tells about all own snapshots.
+    SnapshotsInfo,
+    /// Names all own snapshots.
+    SnapshotsList,
+    /// Gives a stray drive to an account.
+    StrayAdopt,
+    /// Destroys a stray.
+    StrayDestroy,
+    /// Tells about one stray.
+    StrayInfo,
     /// Makes a token.
     TokenCreate,
     /// Takes a token away.
@@ -128,291 +211,18 @@ pub enum Call {
     UsageInfoAll,
 }
 
-use Answer::{Ids, Many, Nothing, One};
-use Body::{Ignored, Record};
-use Object::{Capabilities, Drive, Host, Pool, Profile, Resource, Server, Token, Usage};
-
 /// Every call of the public API. A path with fewer parameters comes first where two could match.
-pub const CALLS: &[Route] = &[
-    read(Call::DrivesList, "/drives/list", Ids(Drive), "The ids of your drives."),
-    read(
-        Call::DrivesListStandard,
-        "/drives/list/standard",
-        Ids(Drive),
-        "The ids of the images everybody may use.",
-    ),
-    read(Call::DrivesInfo, "/drives/info", Many(Drive), "All your drives."),
-    read(
-        Call::DrivesInfoFull,
-        "/drives/info/full",
-        Many(Drive),
-        "All your drives with all that is measured; today the same as info.",
-    ),
-    read(
-        Call::DrivesInfoStandard,
-        "/drives/info/standard",
-        Many(Drive),
-        "The images everybody may use.",
-    ),
-    change(
-        Call::DriveCreate,
-        "/drives/create",
-        Record(Drive),
-        One(Drive),
-        "Makes a drive of zeros.",
-    ),
-    read(Call::DriveInfo, "/drives/DRIVE/info", One(Drive), "One drive."),
-    read(
-        Call::DriveInfoFull,
-        "/drives/DRIVE/info/full",
-        One(Drive),
-        "One drive with all that is measured; today the same as info.",
-    ),
-    change(
-        Call::DriveSet,
-        "/drives/DRIVE/set",
-        Record(Drive),
-        One(Drive),
-        "Changes a drive; a new size resizes it, size 0 leaves it.",
-    ),
-    change(
-        Call::DriveDestroy,
-        "/drives/DRIVE/destroy",
-        Ignored,
-        Nothing,
-        "Destroys a drive that nothing uses.",
-    ),
-    change(
-        Call::DriveImage,
-        "/drives/DRIVE/image/SOURCE",
-        Ignored,
-        One(Drive),
-        "Begins to copy the source's bytes into the drive; imaging in its info tells how far it is.",
-    ),
-    change(
-        Call::DriveImageGunzip,
-        "/drives/DRIVE/image/SOURCE/gunzip",
-        Ignored,
-        One(Drive),
-        "As image, decompressing on the way.",
-    ),
-    change(
-        Call::DriveImageGzip,
-        "/drives/DRIVE/image/SOURCE/gzip",
-        Ignored,
-        One(Drive),
-        "As image, compressing on the way.",
-    ),
-    change(
-        Call::DriveClone,
-        "/drives/SOURCE/clone",
-        Record(Drive),
-        One(Drive),
-        "Makes a drive and begins to copy the source's bytes into it; the answer is the new drive.",
-    ),
-    change(
-        Call::DriveCloneGunzip,
-        "/drives/SOURCE/clone/gunzip",
-        Record(Drive),
-        One(Drive),
-        "As clone, decompressing on the way.",
-    ),
-    change(
-        Call::DriveCloneGzip,
-        "/drives/SOURCE/clone/gzip",
-        Record(Drive),
-        One(Drive),
-        "As clone, compressing on the way.",
-    ),
-    read(
-        Call::DriveRead,
-        "/drives/DRIVE/read/OFFSET/SIZE",
-        Answer::Bytes,
-        "At most 4 MiB from a byte offset on; offset and size may carry k, M, G or T.",
-    ),
-    change(
-        Call::DriveWrite,
-        "/drives/DRIVE/write",
-        Body::Bytes,
-        Nothing,
-        "Writes the body at the drive's start, at most 64 MiB.",
-    ),
-    change(
-        Call::DriveWriteAt,
-        "/drives/DRIVE/write/OFFSET",
-        Body::Bytes,
-        Nothing,
-        "Writes the body at a byte offset, at most 64 MiB.",
-    ),
-    read(Call::ServersList, "/servers/list", Ids(Server), "The ids of your servers."),
-    read(Call::ServersInfo, "/servers/info", Many(Server), "All your servers."),
-    read(
-        Call::ServersInfoFull,
-        "/servers/info/full",
-        Many(Server),
-        "All your servers with all that is measured; today the same as info.",
-    ),
-    change(
-        Call::ServerCreate,
-        "/servers/create",
-        Record(Server),
-        One(Server),
-        "Makes a server and starts it.",
-    ),
-    change(
-        Call::ServerCreateStopped,
-        "/servers/create/stopped",
-        Record(Server),
-        One(Server),
-        "Makes a server and leaves it stopped.",
-    ),
-    read(Call::ServerInfo, "/servers/SERVER/info", One(Server), "One server."),
-    read(
-        Call::ServerInfoFull,
-        "/servers/SERVER/info/full",
-        One(Server),
-        "One server with all that is measured; today the same as info.",
-    ),
-    change(
-        Call::ServerSet,
-        "/servers/SERVER/set",
-        Record(Server),
-        One(Server),
-        "Changes a server; while it runs name, cpu, persistent, tags, user:* and password only.",
-    ),
-    change(Call::ServerStart, "/servers/SERVER/start", Ignored, One(Server), "Starts a server."),
-    change(
-        Call::ServerStop,
-        "/servers/SERVER/stop",
-        Ignored,
-        Nothing,
-        "Cuts its power; one that is not persistent vanishes, its drives stay.",
-    ),
-    change(
-        Call::ServerShutdown,
-        "/servers/SERVER/shutdown",
-        Ignored,
-        Nothing,
-        "Presses its power button; what comes of it is the guest's affair.",
-    ),
-    change(
-        Call::ServerReset,
-        "/servers/SERVER/reset",
-        Ignored,
-        Nothing,
-        "Presses its reset button.",
-    ),
-    change(
-        Call::ServerDestroy,
-        "/servers/SERVER/destroy",
-        Ignored,
-        Nothing,
-        "Destroys it, running or not; its drives stay.",
-    ),
-    read(
-        Call::ServerSerial,
-        "/servers/SERVER/serial",
-        Answer::Bytes,
-        "What it wrote to its serial port, at most the last 1 MiB.",
-    ),
-    read(Call::HostsList, "/hosts/list", Ids(Host), "The ids of all hosts.").for_operators(),
-    read(Call::HostsInfo, "/hosts/info", Many(Host), "All hosts.").for_operators(),
-    change(
-        Call::HostCreate,
-        "/hosts/create",
-        Record(Host),
-        One(Host),
-        "Makes a host known; the answer has, this once, the certificate bundle it joins with.",
-    )
-    .for_operators(),
-    read(Call::HostInfo, "/hosts/HOST/info", One(Host), "One host.").for_operators(),
-    read(Call::ResourcesList, "/resources/list", Ids(Resource), "Your static IPs and VLANs."),
-    read(Call::ResourcesInfo, "/resources/info", Many(Resource), "Your static IPs and VLANs."),
-    read(
-        Call::ResourcesListOf,
-        "/resources/TYPE/list",
-        Ids(Resource),
-        "Your resources of one type.",
-    ),
-    read(
-        Call::ResourcesInfoOf,
-        "/resources/TYPE/info",
-        Many(Resource),
-        "Your resources of one type.",
-    ),
-    change(
-        Call::ResourceCreate,
-        "/resources/TYPE/create",
-        Record(Resource),
-        One(Resource),
-        "Takes the lowest free address as a static IP, or makes a VLAN; it is metered from now on.",
-    ),
-    read(Call::ResourceInfo, "/resources/TYPE/RESOURCE/info", One(Resource), "One resource."),
-    change(
-        Call::ResourceSet,
-        "/resources/TYPE/RESOURCE/set",
-        Record(Resource),
-        One(Resource),
-        "Changes a resource.",
-    ),
-    change(
-        Call::ResourceDestroy,
-        "/resources/TYPE/RESOURCE/destroy",
-        Ignored,
-        Nothing,
-        "Gives back a resource that no running server uses.",
-    ),
-    read(Call::PoolsList, "/pools/list", Ids(Pool), "The ids of all pools.").for_operators(),
-    read(Call::PoolsInfo, "/pools/info", Many(Pool), "All pools of addresses.").for_operators(),
-    change(
-        Call::PoolCreate,
-        "/pools/create",
-        Record(Pool),
-        One(Pool),
-        "Adds a pool of addresses that static IPs are taken from.",
-    )
-    .for_operators(),
-    read(Call::PoolInfo, "/pools/POOL/info", One(Pool), "One pool.").for_operators(),
-    read(Call::ProfileInfo, "/profile/info", One(Profile), "Your account."),
-    change(
-        Call::ProfileSet,
-        "/profile/set",
-        Record(Profile),
-        One(Profile),
-        "Changes your account.",
-    ),
-    read(Call::TokensList, "/tokens/list", Ids(Token), "The ids of your tokens."),
-    read(Call::TokensInfo, "/tokens/info", Many(Token), "All your tokens."),
-    change(
-        Call::TokenCreate,
-        "/tokens/create",
-        Record(Token),
-        One(Token),
-        "Makes a token; the answer has, this once, its secret. Asked with the account's key.",
-    ),
-    read(Call::TokenInfo, "/tokens/TOKEN/info", One(Token), "One token."),
-    change(
-        Call::TokenDestroy,
-        "/tokens/TOKEN/destroy",
-        Ignored,
-        Nothing,
-        "Takes a token away: it opens nothing from then on.",
-    ),
-    read(
-        Call::UsageInfo,
-        "/usage/info",
-        Many(Usage),
-        "Your usage; from and to, in seconds since 1970, ask for what touches that period.",
-    ),
-    read(Call::UsageInfoAll, "/usage/info/all", Many(Usage), "As info, of all accounts.")
-        .for_operators(),
-    read(
-        Call::CapabilitiesInfo,
-        "/capabilities/info",
-        One(Capabilities),
-        "What this installation offers, and its limits.",
-    ),
-];
+pub static CALLS: LazyLock<Vec<Route>> = LazyLock::new(|| {
+    [
+        calls_of_drives::ROWS,
+        calls_of_snapshots::ROWS,
+        calls_of_servers::ROWS,
+        calls_of_accounts::ROWS,
+        calls_of_events::ROWS,
+        calls_of_operators::ROWS,
+    ]
+    .concat()
+});
 
 /// What old clouds had under a first segment that this one does not offer, and what to do instead.
 pub const NOT_OFFERED: &[(&str, &str)] =
@@ -470,7 +280,7 @@ mod tests {
 
     #[test]
     fn every_call_is_found_by_its_own_path_and_by_no_other() {
-        for row in CALLS {
+        for row in CALLS.iter() {
             let spelled = path(
                 row.call,
                 &["a", "b", "c"][..row.path.matches(char::is_uppercase).count().min(3)],
@@ -482,6 +292,14 @@ mod tests {
             assert!(row.doc.ends_with('.'), "{}", row.path);
             let named = row.path.split('/').filter(|segment| is_parameter(segment));
             assert!(named.eq(row.parameters().map(|known| known.name)), "{}: a row", row.path);
+        }
+    }
+
+    #[test]
+    fn every_call_has_one_row() {
+        for &call in Call::ALL {
+            let rows = CALLS.iter().filter(|row| row.call == call).count();
+            assert_eq!(rows, 1, "{call:?}");
         }
     }
 

@@ -14,13 +14,48 @@ pub enum Form {
     Addresses,
     /// `auto`, or an IPv4 address.
     AutoOrAddress,
+    /// A computer's name: one label of a domain's name (RFC 1123).
+    HostName,
+    /// Where a program listens: a name or an address, and a port.
+    Listener,
     /// An address of a network card, not of a group of them.
     Mac,
     /// An address of mail, as far as its spelling can tell: who gets it is proved by sending it.
     Mail,
+    /// A public key as OpenSSH writes it, on one line.
+    SshKey,
+    /// A script or a cloud-config, as cloud-init takes them.
+    UserData,
     /// A VLAN's UUID.
     Vlan,
 }
+
+/// The kinds of public keys, each with what is the same in every key of its kind: the beginning of
+/// the blob, which repeats the kind.
+const KEY_KINDS: [(&str, &str); 7] = [
+    ("ssh-ed25519", "AAAAC3NzaC1lZDI1NTE5"),
+    ("ssh-rsa", "AAAAB3NzaC1yc2EA"),
+    ("ecdsa-sha2-nistp256", "AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYA"),
+    ("ecdsa-sha2-nistp384", "AAAAE2VjZHNhLXNoYTItbmlzdHAzODQA"),
+    ("ecdsa-sha2-nistp521", "AAAAE2VjZHNhLXNoYTItbmlzdHA1MjEA"),
+    ("sk-ssh-ed25519@openssh.com", "AAAAGnNrLXNzaC1lZDI1NTE5QG9wZW5zc2guY29t"),
+    ("sk-ecdsa-sha2-nistp256@openssh.com", "AAAAInNrLWVjZHNhLXNoYTItbmlzdHAyNTZAb3BlbnNzaC5jb20A"),
+];
+
+/// The most characters of a public key: those of an RSA key of 16,384 bits, and a comment.
+const MAX_KEY: usize = 3_000;
+
+/// The most characters of user data.
+const MAX_USER_DATA: usize = 16_384;
+
+/// The most characters of where a program listens.
+const MAX_LISTENER: usize = 255;
+
+/// How user data may begin: cloud-init tells by that what it is.
+const BEGINNINGS: [&str; 3] = ["#!", "#cloud-config\n", "#cloud-config\r\n"];
+
+/// The most characters of a label of a domain's name.
+const MAX_LABEL: usize = 63;
 
 /// The most addresses that one value holds.
 const MAX_ADDRESSES: usize = 4;
@@ -39,8 +74,14 @@ impl Form {
             Self::Address => "an IPv4 address",
             Self::Addresses => "at most four IPv4 addresses parted by spaces",
             Self::AutoOrAddress => "auto or an IPv4 address",
+            Self::HostName => "letters, digits and hyphens, at most 63",
+            Self::Listener => "NAME_OR_IP:PORT, at most 255 characters",
             Self::Mac => "a hardware address such as 52:54:00:12:34:56",
             Self::Mail => "an address of mail, NAME@DOMAIN",
+            Self::SshKey => "one line of an OpenSSH .pub file",
+            Self::UserData => {
+                "text that begins with #! or a line #cloud-config, at most 16384 characters"
+            }
             Self::Vlan => "a VLAN's UUID",
         }
     }
@@ -53,14 +94,47 @@ impl Form {
             Self::Address => format!("^{address}$"),
             Self::Addresses => format!("^{address}( {address}){{0,3}}$"),
             Self::AutoOrAddress => format!("^(auto|{address})$"),
+            Self::HostName => {
+                let middle = MAX_LABEL.saturating_sub(2);
+                format!("^[A-Za-z0-9]([A-Za-z0-9-]{{0,{middle}}}[A-Za-z0-9])?$")
+            }
+            Self::Listener => {
+                let tens = "6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}";
+                format!(r"^([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):({tens}|[1-9][0-9]{{0,3}})$")
+            }
             Self::Mac => "^[0-9A-Fa-f][02468ACEace](:[0-9A-Fa-f]{2}){5}$".to_owned(),
             Self::Mail => {
                 let part = r"[^@\s\u0000-\u001f\u007f-\u009f]";
                 format!("^{part}{{1,{MAX_MAILBOX}}}@{part}{{1,{MAX_DOMAIN}}}$")
             }
+            Self::SshKey => {
+                let kinds = KEY_KINDS
+                    .map(|(kind, beginning)| format!("{} {beginning}", kind.replace('.', r"\.")));
+                let digit = "[A-Za-z0-9+/]";
+                let end = format!("({digit}{{2}}==|{digit}{{3}}=)?");
+                format!("^({})({digit}{{4}})+{end}( [ -~]*)?$", kinds.join("|"))
+            }
+            Self::UserData => r"^(#!|#cloud-config\r?\n)[^\u0000]*$".to_owned(),
             Self::Vlan => {
                 "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$".to_owned()
             }
+        }
+    }
+
+    /// The most characters of a value, where the expression does not say.
+    #[must_use]
+    pub const fn most(self) -> Option<usize> {
+        match self {
+            Self::Listener => Some(MAX_LISTENER),
+            Self::SshKey => Some(MAX_KEY),
+            Self::UserData => Some(MAX_USER_DATA),
+            Self::Address
+            | Self::Addresses
+            | Self::AutoOrAddress
+            | Self::HostName
+            | Self::Mac
+            | Self::Mail
+            | Self::Vlan => None,
         }
     }
 
@@ -70,8 +144,14 @@ impl Form {
         match self {
             Self::Address | Self::Addresses => "198.51.100.7",
             Self::AutoOrAddress => "auto",
+            Self::HostName => "web1",
+            Self::Listener => "10.0.0.7:8442",
             Self::Mac => "52:54:00:12:34:56",
             Self::Mail => "web@example.org",
+            Self::SshKey => {
+                "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDU3pfqqF+EBQgu4Cb0OHJ2JZixsMum5AOwztYm8VvfV me"
+            }
+            Self::UserData => "#!/bin/sh\ntouch /root/was-here\n",
             Self::Vlan => "3d6a2f10-0000-4000-8000-00000000b001",
         }
     }
@@ -86,11 +166,32 @@ impl Form {
                 value.split(' ').count() <= MAX_ADDRESSES && value.split(' ').all(is_address)
             }
             Self::AutoOrAddress => value == "auto" || is_address(value),
+            Self::HostName => is_label(value),
+            Self::Listener => is_listener(value),
             Self::Mac => is_mac(value),
             Self::Mail => is_mail(value),
+            Self::SshKey => is_ssh_key(value),
+            Self::UserData => is_user_data(value),
             Self::Vlan => value.parse::<VlanId>().is_ok(),
         }
     }
+}
+
+fn is_listener(text: &str) -> bool {
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+    let is_v6 = |byte: u8| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.');
+    let is_host = |host: &str| match host.strip_prefix('[').and_then(|host| host.strip_suffix(']'))
+    {
+        Some(v6) => !v6.is_empty() && v6.bytes().all(is_v6),
+        None => !host.is_empty() && host.bytes().all(is_name),
+    };
+    let is_port = |port: &str| {
+        port.bytes().all(|byte| byte.is_ascii_digit())
+            && !port.starts_with('0')
+            && port.parse::<u16>().is_ok()
+    };
+    text.len() <= MAX_LISTENER
+        && text.rsplit_once(':').is_some_and(|(host, port)| is_host(host) && is_port(port))
 }
 
 fn is_mac(text: &str) -> bool {
@@ -102,6 +203,44 @@ fn is_mac(text: &str) -> bool {
     };
     let octets: Option<Vec<u8>> = text.split(':').map(octet).collect();
     octets.is_some_and(|octets| octets.len() == 6 && octets.first().is_some_and(|o| o % 2 == 0))
+}
+
+fn is_label(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    text.len() <= MAX_LABEL
+        && text.bytes().all(is_plain)
+        && !text.is_empty()
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+fn is_ssh_key(text: &str) -> bool {
+    let mut parts = text.splitn(3, ' ');
+    let (kind, blob) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let comment = parts.next().unwrap_or_default();
+    let rest = KEY_KINDS
+        .iter()
+        .find(|(known, _)| *known == kind)
+        .and_then(|(_, beginning)| blob.strip_prefix(beginning));
+    rest.is_some_and(is_base64)
+        && comment.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+        && text.len() <= MAX_KEY
+}
+
+/// Whether it is a whole group of four digits at least, and at its end perhaps a padded one.
+fn is_base64(text: &str) -> bool {
+    let digits = text.trim_end_matches('=');
+    let padding = text.len().saturating_sub(digits.len());
+    digits.len() >= 4
+        && text.len().is_multiple_of(4)
+        && padding <= 2
+        && digits.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'))
+}
+
+fn is_user_data(text: &str) -> bool {
+    BEGINNINGS.iter().any(|beginning| text.starts_with(beginning))
+        && !text.contains('\0')
+        && text.chars().count() <= MAX_USER_DATA
 }
 
 fn is_mail(text: &str) -> bool {
@@ -116,6 +255,9 @@ fn is_mail(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+
     use super::*;
 
     #[test]
@@ -129,6 +271,79 @@ mod tests {
     }
 
     #[test]
+    fn a_host_name_is_one_label() {
+        for good in ["web1", "a", "A-b", "0", &"x".repeat(63), Form::HostName.example()] {
+            assert!(Form::HostName.fits(good), "{good}");
+        }
+        for bad in ["", "-a", "a-", "a.b", "a b", "a_b", "ü", "a\n", &"x".repeat(64)] {
+            assert!(!Form::HostName.fits(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_listener_is_a_name_or_an_address_with_a_port() {
+        for good in ["a:1", "host-1.example.org:65535", "10.0.0.7:8442", "[2001:db8::1]:80"] {
+            assert!(Form::Listener.fits(good), "{good}");
+        }
+        let long = format!("{}:80", "x".repeat(253));
+        for bad in
+            ["a", ":80", "a:", "a:0", "a:080", "a:65536", "a:+8", "[]:8", "::1:80", "a/b:8", &long]
+        {
+            assert!(!Form::Listener.fits(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_public_key_is_one_line_whose_blob_is_of_its_kind() {
+        let blob = |kind: &str, rest: &str| {
+            let beginning = KEY_KINDS.iter().find(|(known, _)| *known == kind).unwrap().1;
+            format!("{beginning}{rest}")
+        };
+        for (kind, beginning) in KEY_KINDS {
+            let mut named = u32::try_from(kind.len()).unwrap().to_be_bytes().to_vec();
+            named.extend_from_slice(kind.as_bytes());
+            assert!(STANDARD.decode(beginning).unwrap().starts_with(&named), "{kind}");
+            for end in ["AAAA", "AAAAAA==", "AAAAAAA=", "AAAA me@host", "AAAA a key of mine "] {
+                let key = format!("{kind} {}", blob(kind, end));
+                assert!(Form::SshKey.fits(&key), "{key}");
+            }
+        }
+        let (rsa, ed25519) = (blob("ssh-rsa", "AAAA"), blob("ssh-ed25519", "AAAA"));
+        for bad in [
+            "-----BEGIN OPENSSH PRIVATE KEY-----",
+            "ssh-rsa",
+            &rsa,
+            &format!("ssh-rsa {ed25519}"),
+            &format!("ssh-dss {rsa}"),
+            &format!("ssh-rsa  {rsa}"),
+            &format!("ssh-rsa {rsa}AAA"),
+            &format!("ssh-rsa {rsa}A==="),
+            &format!("ssh-rsa {rsa}===="),
+            &format!("ssh-rsa {rsa}AA=A"),
+            &format!("ssh-rsa {}", blob("ssh-rsa", "")),
+            &format!("ssh-rsa {rsa}\n"),
+            &format!("ssh-rsa {rsa} me\nssh-rsa {rsa} you"),
+            &format!("command=\"x\" ssh-rsa {rsa}"),
+            &format!("ssh-rsa {rsa} {}", "x".repeat(MAX_KEY)),
+        ] {
+            assert!(!Form::SshKey.fits(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn user_data_says_in_its_first_line_what_it_is() {
+        let longest = format!("#!{}", "ü".repeat(MAX_USER_DATA - 2));
+        for good in ["#!/bin/sh", "#cloud-config\n", "#cloud-config\r\npackages: [nginx]", &longest]
+        {
+            assert!(Form::UserData.fits(good), "{good}");
+        }
+        let too_long = format!("{longest}x");
+        for bad in ["#cloud-config", "#cloud-configs\n", " #!", "echo", "#!\0", &too_long] {
+            assert!(!Form::UserData.fits(bad), "{bad}");
+        }
+    }
+
+    #[test]
     fn what_is_spelled_otherwise_does_not_fit() {
         let forms = [
             Form::Address,
@@ -136,6 +351,8 @@ mod tests {
             Form::AutoOrAddress,
             Form::Mac,
             Form::Mail,
+            Form::SshKey,
+            Form::UserData,
             Form::Vlan,
         ];
         for form in forms {

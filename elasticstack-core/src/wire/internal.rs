@@ -3,11 +3,13 @@
 //!
 //! ```text
 //! GET  /v1/host                                → HostReport
+//! GET  /v1/stock                               → Stock
 //! POST /v1/documents        Documents          → Accepted, once the documents are durable there
 //! POST /v1/reports          ReportsAfter       → Reports, as soon as there is something newer
 //! GET  /v1/drives/ID/data?offset=N&length=N    → the bytes
 //! POST /v1/drives/ID/data?offset=N   bytes     → nothing, once they are durable
 //! GET  /v1/servers/ID/serial                   → the bytes
+//! CONNECT /v1/servers/ID/screen?run=N          ⇄ the screen's bytes (RFC 6143), until either side ends
 //! ```
 //! A failure answers with a [`Fault`]. Desired state goes down as whole documents, each with a
 //! generation; observed state comes up as whole statuses, each of which replaces the object's
@@ -24,13 +26,16 @@ use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind};
 use crate::generation::{Epoch, Generation, Run};
 pub use crate::hypervisor::Access;
-use crate::hypervisor::{Device, EndCause, Media, Nic};
-use crate::id::{AccountId, ArrayId, DriveId, JobId, ServerId};
+use crate::hypervisor::{Device, EndCause, Media, Nic, Seed};
+use crate::id::{AccountId, ArrayId, DriveId, JobId, ServerId, SnapshotId};
 use crate::secret::Secret;
 use crate::state::RunPhase;
 
 /// The version of this wire.
 pub const PROTOCOL: u32 = 1;
+
+/// What an extended CONNECT (RFC 8441) to a screen names as its protocol.
+pub const SCREEN_PROTOCOL: &str = "rfb";
 
 /// What a host is and can do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,13 +63,24 @@ pub struct ArrayStatus {
     pub array: ArrayId,
     /// What the operator calls it.
     pub name: String,
-    /// The most that drives may sum up to.
+    /// The most that drives and snapshots may sum up to.
     pub capacity: u64,
-    /// Σ sizes of the drives on it.
+    /// Σ sizes of the drives and snapshots on it.
     pub promised: u64,
     /// Whether it can be used.
     #[serde(default)]
     pub state: ArrayState,
+}
+
+/// All that a host has at one moment, whether a document of it is known there or not. It is asked
+/// for where the other side has to find out what there is: after it was restored from a backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stock {
+    /// The newest document of everything that it was ever told of and has not forgotten.
+    pub documents: Vec<Document>,
+    /// Every drive on its arrays and every server that has a document or a guest. What no document
+    /// is known of is of generation 0.0, or of the one that lies with the drive.
+    pub objects: Vec<ObjectStatus>,
 }
 
 /// Desired documents, pushed down.
@@ -91,6 +107,8 @@ pub enum Document {
     Job(JobDocument),
     /// A server.
     Server(ServerDocument),
+    /// A snapshot.
+    Snapshot(SnapshotDocument),
 }
 
 /// What a drive should be.
@@ -160,8 +178,28 @@ pub struct ServerDocument {
     pub reset: u64,
     /// The newest shutdown asked for, counted over all runs.
     pub shutdown: u64,
-    /// What the newest run is to look like.
+    /// What the newest run is to look like. Of a run that goes on only its drives change, where
+    /// they come and go.
     pub hardware: Hardware,
+}
+
+/// What a snapshot should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotDocument {
+    /// Which snapshot.
+    pub snapshot: SnapshotId,
+    /// The version of this document.
+    pub generation: Generation,
+    /// A tombstone: destroy it. Its drive stays.
+    pub gone: bool,
+    /// The drive that it is of. It is taken once, when the host first hears of it.
+    pub drive: DriveId,
+    /// The array it lies on, which is its drive's.
+    pub array: ArrayId,
+    /// The newest restore asked for, counted from 1; 0 if none was.
+    pub restore: u64,
+    /// The claim on the drive for that restore.
+    pub epoch: Epoch,
 }
 
 /// What a guest sees.
@@ -181,6 +219,9 @@ pub struct Hardware {
     pub nics: Vec<Nic>,
     /// The VNC password; no screen without one.
     pub screen: Option<Secret>,
+    /// What the guest is told at its first boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<Seed>,
 }
 
 /// A drive that a server has claimed for its run.
@@ -236,6 +277,8 @@ pub enum ObjectStatus {
     Job(JobStatus),
     /// A server.
     Server(ServerStatus),
+    /// A snapshot.
+    Snapshot(SnapshotStatus),
 }
 
 /// What a drive is.
@@ -243,7 +286,7 @@ pub enum ObjectStatus {
 pub struct DriveStatus {
     /// Which drive.
     pub drive: DriveId,
-    /// The document that this is the outcome of.
+    /// The document that this is the outcome of, or of which the drive itself says so.
     pub generation: Generation,
     /// It does not exist (any more).
     pub gone: bool,
@@ -253,6 +296,18 @@ pub struct DriveStatus {
     pub epoch: Epoch,
     /// Why the document could not be made true; it is tried again.
     pub fault: Option<Fault>,
+    /// What the drive says of itself, if it is there.
+    #[serde(default)]
+    pub home: Option<DriveHome>,
+}
+
+/// What a drive says of itself, whether or not a document knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DriveHome {
+    /// The array it lies on.
+    pub array: ArrayId,
+    /// Its owner when it was last changed.
+    pub account: AccountId,
 }
 
 /// What a job is.
@@ -305,6 +360,39 @@ pub struct ServerStatus {
     pub shutdown: u64,
     /// Where its screen is served.
     pub screen: Option<SocketAddr>,
+    /// Whether the drives of a run are what the document says; `None` without one, and from an
+    /// agent that can't tell.
+    #[serde(default)]
+    pub plugged: Option<Plugged>,
+}
+
+/// How far the drives of a run that goes on are what its document says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Plugged {
+    /// They are: what is not in the document is open no more.
+    AsAsked,
+    /// They are not, for this reason; it is tried again.
+    NotYet(Fault),
+}
+
+/// What a snapshot is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotStatus {
+    /// Which snapshot.
+    pub snapshot: SnapshotId,
+    /// The document that this is the outcome of.
+    pub generation: Generation,
+    /// It does not exist (any more).
+    pub gone: bool,
+    /// Its size in bytes; 0 until it is taken.
+    pub size: u64,
+    /// The newest restore that is over.
+    pub restored: u64,
+    /// Why that restore left the drive as it was, if it did.
+    pub refused: Option<Fault>,
+    /// Why the document could not be made true; it is tried again.
+    pub fault: Option<Fault>,
 }
 
 /// The end of a run.

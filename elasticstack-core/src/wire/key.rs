@@ -10,10 +10,20 @@ use crate::wire::record::is_word;
 /// What a record is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Object {
+    /// An account, as operators see it.
+    Account,
+    /// An array, as operators see it.
+    Array,
     /// What an installation offers.
     Capabilities,
+    /// How many more servers of one size fit, as operators see it.
+    Capacity,
+    /// A ticket to a server's screen.
+    Console,
     /// A drive.
     Drive,
+    /// Something that happened to an object.
+    Event,
     /// A host, as operators see it.
     Host,
     /// A pool of addresses, as operators see it.
@@ -24,6 +34,10 @@ pub enum Object {
     Resource,
     /// A server.
     Server,
+    /// A snapshot: what a drive held at one instant.
+    Snapshot,
+    /// What a host has and no intent knows, as operators see it.
+    Stray,
     /// A token: credentials of an account beside its key.
     Token,
     /// An interval in which something was used.
@@ -32,29 +46,43 @@ pub enum Object {
 
 impl Object {
     /// Every kind, in the order in which they are described.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 16] = [
         Self::Drive,
+        Self::Snapshot,
         Self::Server,
+        Self::Console,
         Self::Resource,
         Self::Profile,
         Self::Token,
         Self::Usage,
+        Self::Event,
         Self::Capabilities,
+        Self::Account,
         Self::Host,
+        Self::Array,
+        Self::Capacity,
         Self::Pool,
+        Self::Stray,
     ];
 
     /// The word for it.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
+            Self::Account => "account",
+            Self::Array => "array",
             Self::Capabilities => "capabilities",
+            Self::Capacity => "capacity",
+            Self::Console => "console",
             Self::Drive => "drive",
+            Self::Event => "event",
             Self::Host => "host",
             Self::Pool => "pool",
             Self::Profile => "profile",
             Self::Resource => "resource",
             Self::Server => "server",
+            Self::Snapshot => "snapshot",
+            Self::Stray => "stray",
             Self::Token => "token",
             Self::Usage => "usage",
         }
@@ -142,6 +170,8 @@ pub struct Key {
     pub shape: Shape,
     /// Whether it is honoured.
     pub standing: Standing,
+    /// Whether its value opens something: it is shown to whoever asks for it and to nobody else.
+    pub is_secret: bool,
     /// What a number counts, if it is one.
     pub unit: Option<&'static str>,
     /// Which objects can't be made without it.
@@ -172,7 +202,19 @@ pub(super) const fn key(
         _ => None,
     };
     let standing = Standing::Honoured;
-    Key { pattern, objects, input, takes, shape, standing, unit, needed_by: &[], since: FIRST, doc }
+    Key {
+        pattern,
+        objects,
+        input,
+        takes,
+        shape,
+        standing,
+        is_secret: false,
+        unit,
+        needed_by: &[],
+        since: FIRST,
+        doc,
+    }
 }
 
 impl Key {
@@ -183,6 +225,11 @@ impl Key {
 
     pub(super) const fn refused_but(mut self, values: &'static [&'static str]) -> Self {
         self.standing = Standing::RefusedBut(values);
+        self
+    }
+
+    pub(super) const fn secret(mut self) -> Self {
+        self.is_secret = true;
         self
     }
 

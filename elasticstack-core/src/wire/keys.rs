@@ -1,417 +1,49 @@
-//! The one table of the public API's keys. To add a key, add its row; nothing else names it.
+//! The one table of the public API's keys. To add a key, add its row to the `keys_of_…` file of
+//! its object; nothing else names it.
+
+use std::sync::LazyLock;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::record::Record;
 
+use super::{
+    keys_of_accounts, keys_of_drives, keys_of_events, keys_of_operators, keys_of_servers,
+    keys_of_shared, keys_of_snapshots,
+};
+
 pub use super::form::Form;
-use super::key::key;
 pub use super::key::{Input, Key, Object, Shape, Standing, Takes, parse_size};
 
-const DRIVE: &[Object] = &[Object::Drive];
-const HOST: &[Object] = &[Object::Host];
-const SERVER: &[Object] = &[Object::Server];
-const TOKEN: &[Object] = &[Object::Token];
-const USAGE: &[Object] = &[Object::Usage];
-const OFFER: &[Object] = &[Object::Capabilities];
-const BOTH: &[Object] = &[Object::Drive, Object::Server];
-const POOL: &[Object] = &[Object::Pool];
-const PROFILE: &[Object] = &[Object::Profile];
-const RESOURCE: &[Object] = &[Object::Resource];
-const OWNED: &[Object] = &[Object::Drive, Object::Resource, Object::Server];
-const ALL: &[Object] = &[
-    Object::Drive,
-    Object::Host,
-    Object::Pool,
-    Object::Profile,
-    Object::Resource,
-    Object::Server,
-    Object::Token,
-];
-
-const ADDRESS: Takes = Takes::Form(Form::Address);
-
-/// Every key of the public API.
-pub const KEYS: &[Key] = &[
-    key("accelerator", HOST, Input::Never, Takes::Nothing, "What runs its guests, and why."),
-    key(
-        "access",
-        TOKEN,
-        Input::Create,
-        Takes::OneOf(&["read", "full"]),
-        "read: calls that change nothing; full, if unset: all that the account may.",
-    ),
-    key("account", USAGE, Input::Never, Takes::Nothing, "Who used it."),
-    key(
-        "address",
-        HOST,
-        Input::Create,
-        Takes::Text(255),
-        "Where its agent listens, as ADDRESS:PORT.",
-    )
-    .needed_by(HOST),
-    key("addresses", POOL, Input::Never, Takes::Nothing, "How many addresses it has.")
-        .number_of("addresses"),
-    key("addresses:free", POOL, Input::Never, Takes::Nothing, "How many of them nobody has.")
-        .number_of("addresses"),
-    key(
-        "array:*",
-        HOST,
-        Input::Never,
-        Takes::Nothing,
-        "Of each array by name: its id, and NAME:capacity (0 if it failed) and NAME:promised in bytes.",
-    ),
-    key("ata:0:{0-5}", SERVER, Input::Stopped, Takes::Drive, "The drive on a SATA port."),
-    key("ata:0:{0-5}:media", SERVER, Input::Stopped, MEDIA, "disk or cdrom; disk if unset."),
-    key(
-        "avoid",
-        DRIVE,
-        Input::Create,
-        Takes::Uuids(4_000),
-        "Drives of yours to share no array with.",
-    ),
-    key(
-        "avoid:drives",
-        SERVER,
-        Input::Stopped,
-        Takes::Uuids(4_000),
-        "Drives of yours to share no host with; others avoid nothing.",
-    ),
-    key(
-        "avoid:servers",
-        SERVER,
-        Input::Stopped,
-        Takes::Uuids(4_000),
-        "Servers of yours to share no host with while they run; others avoid nothing.",
-    ),
-    key("block:{0-7}", SERVER, Input::Stopped, Takes::Drive, "The drive on a virtio-blk port."),
-    key("block:{0-7}:media", SERVER, Input::Stopped, MEDIA, "disk or cdrom; disk if unset."),
-    key(
-        "boot",
-        SERVER,
-        Input::Stopped,
-        Takes::Devices,
-        "The devices to boot from, in order, such as ide:0:0.",
-    ),
-    key(
-        "bundle",
-        HOST,
-        Input::Never,
-        Takes::Nothing,
-        "The certificates and the key it joins with; in the answer of create only.",
-    ),
-    key(
-        "claim:type",
-        DRIVE,
-        Input::Always,
-        Takes::OneOf(&["exclusive", "shared"]),
-        "Whether one server or several may use the drive at a time; set while none does.",
-    ),
-    key(
-        "claimed",
-        &[Object::Drive, Object::Resource],
-        Input::Never,
-        Takes::Nothing,
-        "The servers and jobs that use it now; absent if none does.",
-    ),
-    key(
-        "cpu",
-        SERVER,
-        Input::Always,
-        Takes::Range(500, 100_000),
-        "Processor time in MHz, for the whole server.",
-    )
-    .number_of("MHz")
-    .needed_by(SERVER)
-    .kept(),
-    key(
-        "cpu:limits",
-        HOST,
-        Input::Never,
-        Takes::Nothing,
-        "How processor time is limited, or none.",
-    ),
-    key("cpu:total", HOST, Input::Never, Takes::Nothing, "Its processor time in MHz.")
-        .number_of("MHz"),
-    key("created", TOKEN, Input::Never, Takes::Nothing, "When it was made, in seconds since 1970.")
-        .number_of("seconds since 1970"),
-    key("drive", DRIVE, Input::Never, Takes::Nothing, "The drive's UUID."),
-    key("email", PROFILE, Input::Always, Takes::Form(Form::Mail), "Where the account is reached."),
-    key(
-        "encryption:cipher",
-        DRIVE,
-        Input::Create,
-        Takes::Text(40),
-        "none: drives are not encrypted.",
-    )
-    .refused_but(&["none"]),
-    key(
-        "expires",
-        TOKEN,
-        Input::Create,
-        Takes::Range(1, u32::MAX),
-        "When it ends, in seconds since 1970; never if unset.",
-    )
-    .number_of("seconds since 1970"),
-    key(
-        "failed",
-        BOTH,
-        Input::Never,
-        Takes::Nothing,
-        "Why the last imaging or start of it failed.",
-    ),
-    key("first", POOL, Input::Create, ADDRESS, "Its lowest address.").needed_by(POOL),
-    key(
-        "format",
-        DRIVE,
-        Input::Never,
-        Takes::Nothing,
-        "gzip for a compressed image, to be imaged with gunzip.",
-    ),
-    key("from", USAGE, Input::Never, Takes::Nothing, "When it began, in microseconds since 1970.")
-        .number_of("microseconds since 1970"),
-    key(
-        "gateway",
-        POOL,
-        Input::Create,
-        ADDRESS,
-        "The router of its subnet, itself none of the pool's addresses.",
-    )
-    .needed_by(POOL),
-    key("gateway", RESOURCE, Input::Never, Takes::Nothing, "The router of a static IP's subnet."),
-    key("host", HOST, Input::Never, Takes::Nothing, "The host's UUID."),
-    key("ide:{0-1}:{0-1}", SERVER, Input::Stopped, Takes::Drive, "The drive on an IDE port."),
-    key("ide:{0-1}:{0-1}:media", SERVER, Input::Stopped, MEDIA, "disk or cdrom; disk if unset."),
-    key(
-        "imaging",
-        DRIVE,
-        Input::Never,
-        Takes::Nothing,
-        "How far imaging is, or queued; absent if none goes on.",
-    ),
-    key("interval", USAGE, Input::Never, Takes::Nothing, "The permanent id of the interval.")
-        .number(),
-    key("last", POOL, Input::Create, ADDRESS, "Its highest address.").needed_by(POOL),
-    key(
-        "licenses",
-        DRIVE,
-        Input::Create,
-        Takes::Words(1_000),
-        "Products on the drive that are charged for.",
-    )
-    .refused_but(&[]),
-    key(
-        "limit:*",
-        OFFER,
-        Input::Never,
-        Takes::Nothing,
-        "A limit by name: bytes, seconds or a count as the name says.",
-    )
-    .number(),
-    key("media", DRIVE, Input::Never, Takes::Nothing, "disk or cdrom, for a standard drive."),
-    key("mem", SERVER, Input::Stopped, Takes::Range(128, 1_048_576), "Memory in MiB.")
-        .number_of("MiB")
-        .needed_by(SERVER),
-    key("mem:total", HOST, Input::Never, Takes::Nothing, "Its memory for guests in MiB.")
-        .number_of("MiB"),
-    key(
-        "meter",
-        USAGE,
-        Input::Never,
-        Takes::Nothing,
-        "cpu in MHz, memory in MiB or drive in bytes.",
-    ),
-    key("name", ALL, Input::Always, Takes::Name, "What you call it; 1 to 80 characters.")
-        .needed_by(&[Object::Host, Object::Pool, Object::Token]),
-    key(
-        "nameserver",
-        POOL,
-        Input::Create,
-        Takes::Form(Form::Addresses),
-        "The name servers that its addresses use.",
-    ),
-    key(
-        "nameserver",
-        RESOURCE,
-        Input::Never,
-        Takes::Nothing,
-        "The name servers for a static IP, parted by spaces.",
-    ),
-    key("netmask", POOL, Input::Create, ADDRESS, "The mask of its subnet.").needed_by(POOL),
-    key("netmask", RESOURCE, Input::Never, Takes::Nothing, "The mask of a static IP's subnet."),
-    key(
-        "nic:0:dhcp",
-        SERVER,
-        Input::Stopped,
-        Takes::Form(Form::AutoOrAddress),
-        "auto, or a static IP of yours, which one running server at a time may have.",
-    )
-    .kept(),
-    key("nic:0:dhcp:ip", SERVER, Input::Stopped, Takes::Text(40), "The address in use.").kept(),
-    key(
-        "nic:0:firewall:*",
-        SERVER,
-        Input::Stopped,
-        Takes::Text(4_000),
-        "The firewall of the first card.",
-    )
-    .refused_but(&[]),
-    key(
-        "nic:{0-3}:mac",
-        SERVER,
-        Input::Stopped,
-        Takes::Form(Form::Mac),
-        "The card's hardware address, unlike any other on its VLAN; drawn if unset.",
-    )
-    .kept(),
-    key(
-        "nic:{0-3}:model",
-        SERVER,
-        Input::Stopped,
-        Takes::OneOf(&["e1000", "rtl8139", "virtio"]),
-        "The model of the network card; e1000 if unset.",
-    ),
-    key(
-        "nic:{0-3}:vlan",
-        SERVER,
-        Input::Stopped,
-        Takes::Form(Form::Vlan),
-        "The VLAN of yours that the card is on.",
-    )
-    .kept(),
-    key("offer:*", OFFER, Input::Never, Takes::Nothing, "yes or no, by name."),
-    key(
-        "password",
-        SERVER,
-        Input::Always,
-        Takes::Text(8),
-        "The password of the VNC screen, at most 8 characters; no screen without one.",
-    ),
-    key(
-        "persistent",
-        SERVER,
-        Input::Always,
-        Takes::Flag,
-        "true: stopping it keeps it; else it vanishes when it stops.",
-    ),
-    key("pool", POOL, Input::Never, Takes::Nothing, "The pool's UUID."),
-    key(
-        "quantity",
-        USAGE,
-        Input::Never,
-        Takes::Nothing,
-        "How much of it, in the unit of its meter.",
-    )
-    .number(),
-    key(
-        "rawsize",
-        DRIVE,
-        Input::Never,
-        Takes::Nothing,
-        "The size of a compressed image after gunzip, in bytes.",
-    )
-    .number_of("bytes"),
-    key(
-        "readers",
-        DRIVE,
-        Input::Always,
-        Takes::Uuids(4_000),
-        "Accounts that may image from it; all-f for everybody.",
-    ),
-    key("resource", RESOURCE, Input::Never, Takes::Nothing, "The address, or the VLAN's UUID."),
-    key("resource", USAGE, Input::Never, Takes::Nothing, "The UUID of what was used."),
-    key("scsi:0:{0-7}", SERVER, Input::Stopped, Takes::Drive, "The drive on a virtio-scsi port."),
-    key("scsi:0:{0-7}:media", SERVER, Input::Stopped, MEDIA, "disk or cdrom; disk if unset."),
-    key(
-        "secret",
-        TOKEN,
-        Input::Never,
-        Takes::Nothing,
-        "The token itself; in the answer of create only.",
-    ),
-    key("server", SERVER, Input::Never, Takes::Nothing, "The server's UUID."),
-    key(
-        "size",
-        DRIVE,
-        Input::Always,
-        Takes::Size,
-        "Its size in bytes, rounded up to a multiple of 4 MiB.",
-    )
-    .needed_by(DRIVE),
-    key(
-        "smp",
-        SERVER,
-        Input::Stopped,
-        Takes::RangeOrAuto(1, 64),
-        "Virtual CPUs; auto is one per 2,500 MHz begun.",
-    ),
-    key("smp:cores", SERVER, Input::Never, Takes::Nothing, "The virtual CPUs of a running server.")
-        .number_of("CPUs"),
-    key(
-        "started",
-        SERVER,
-        Input::Never,
-        Takes::Nothing,
-        "When it began to run, in seconds since 1970.",
-    )
-    .number_of("seconds"),
-    key(
-        "status",
-        &[Object::Drive, Object::Host, Object::Server],
-        Input::Never,
-        Takes::Nothing,
-        "What it is: active, stopped, paused and so on.",
-    ),
-    key("tags", OWNED, Input::Always, Takes::Words(1_000), "Words of yours to find it by."),
-    key(
-        "tier",
-        DRIVE,
-        Input::Create,
-        Takes::OneOf(&["disk", "ssd"]),
-        "The kind of array to lie on; disk if unset. Arrays do not tell their kind yet.",
-    )
-    .kept(),
-    key(
-        "to",
-        USAGE,
-        Input::Never,
-        Takes::Nothing,
-        "When it ended, in microseconds since 1970; absent while it goes on.",
-    )
-    .number_of("microseconds since 1970"),
-    key("token", TOKEN, Input::Never, Takes::Nothing, "The token's UUID."),
-    key("type", RESOURCE, Input::Never, Takes::Nothing, "ip or vlan."),
-    key("type", SERVER, Input::Create, Takes::Text(40), "vm; containers are not offered yet.")
-        .refused_but(&["vm"]),
-    key("user", OWNED, Input::Never, Takes::Nothing, "The owner's UUID."),
-    key("user:*", OWNED, Input::Always, Takes::Text(4_000), "Anything you want to note."),
-    key("uuid", ALL, Input::Never, Takes::Nothing, "The object's UUID, in lists."),
-    key("version", OFFER, Input::Never, Takes::Nothing, "The version of the program."),
-    key(
-        "vnc",
-        SERVER,
-        Input::Stopped,
-        Takes::OneOf(&["auto"]),
-        "auto: the screen is served where vnc:ip says.",
-    ),
-    key(
-        "vnc:ip",
-        SERVER,
-        Input::Stopped,
-        Takes::Text(40),
-        "Where the screen is served, port 5900; auto on input.",
-    )
-    .refused_but(&["auto"]),
-    key("vnc:password", SERVER, Input::Always, Takes::Text(8), "The older name of password."),
-    key("vnc:tls", SERVER, Input::Stopped, Takes::Text(8), "Encryption of the screen.")
-        .refused_but(&["off"]),
-];
-
-const MEDIA: Takes = Takes::OneOf(&["disk", "cdrom"]);
+/// Every key of the public API, in the order of their patterns.
+pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
+    let mut keys = [
+        keys_of_accounts::ROWS,
+        keys_of_drives::ROWS,
+        keys_of_events::ROWS,
+        keys_of_operators::ROWS,
+        keys_of_servers::ROWS,
+        keys_of_shared::ROWS,
+        keys_of_snapshots::ROWS,
+    ]
+    .concat();
+    keys.sort_by_key(|key| key.pattern);
+    keys
+});
 
 /// The row of `name` for `object`.
 #[must_use]
 pub fn find(object: Object, name: &str) -> Option<&'static Key> {
-    KEYS.iter().find(|key| key.objects.contains(&object) && key.matches(name))
+    // No pattern begins with a wildcard, and they are sorted.
+    let first = name.bytes().next();
+    let begin = KEYS.partition_point(|key| key.pattern.bytes().next() < first);
+    let mut alike = KEYS.iter().skip(begin).take_while(|key| key.pattern.bytes().next() == first);
+    alike.find(|key| key.objects.contains(&object) && key.matches(name))
+}
+
+/// Whether the value of `name` opens something, whatever object it is of.
+#[must_use]
+pub fn is_secret(name: &str) -> bool {
+    KEYS.iter().any(|key| key.is_secret && key.matches(name))
 }
 
 /// When a record is taken in.
@@ -479,7 +111,7 @@ mod tests {
             let shared = one.objects.iter().any(|object| next.objects.contains(object));
             assert!(one.pattern != next.pattern || !shared, "{} stands twice", next.pattern);
         }
-        for key in KEYS {
+        for key in KEYS.iter() {
             assert!(key.doc.ends_with('.'), "{}: {:?}", key.pattern, key.doc);
             let name = key.pattern.replace('*', "x");
             let name = name.split('{').map(|part| match part.split_once('}') {

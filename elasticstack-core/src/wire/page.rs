@@ -4,14 +4,16 @@
 use std::fmt::Write as _;
 
 use super::calls::{Answer, Body, CALLS, Effect, Scope};
+use super::headers::{HEADERS, Header};
 use super::keys::{Input, KEYS, Key, Object, Standing};
+use super::queries::QUERIES;
 
 /// The reference of the public API. Its golden copy is `docs/api.md`.
 #[must_use]
 pub fn markdown() -> String {
     let mut page = String::from(PREFACE);
     page.push_str("\n## Calls\n\n| call | body | answer | |\n|---|---|---|---|\n");
-    for route in CALLS {
+    for route in CALLS.iter() {
         let method = match route.effect {
             Effect::Reads => "GET, POST",
             Effect::Changes => "POST",
@@ -34,6 +36,17 @@ pub fn markdown() -> String {
         };
         let doc = format!("{}{scope}", route.doc);
         line(&mut page, [&format!("{method} `{}`", route.path), &body, &answer, &doc]);
+    }
+    page.push_str("\n## Parameters behind the `?`\n\n");
+    page.push_str("| parameter | of the lists of | takes | |\n|---|---|---|---|\n");
+    for query in QUERIES {
+        let lists: Vec<&str> = query.objects.iter().map(|object| object.word()).collect();
+        let name = format!("`{}`", query.name);
+        line(&mut page, [&name, &lists.join(", "), &query.takes.in_words(), query.doc]);
+    }
+    page.push_str("\n## Headers\n\n| header | carried by | |\n|---|---|---|\n");
+    for Header { name, carrier, takes: _, doc } in HEADERS {
+        let _ = writeln!(page, "| `{name}` | {} | {doc} |", carrier.in_words());
     }
     for object in Object::ALL {
         let _ = write!(page, "\n## Keys of a {}\n\n", object.word());
@@ -73,7 +86,9 @@ twice is writing once.
 wrong credentials from one address, or a hundred for one account, and further ones from there wait likewise; an address
 that was never wrong is not held up by what others guess. Behind a proxy that the operator has not listed addresses are not
 known and accounts alone are counted. Credentials that are missing or unreadable are no guess. A body
-may pause for 60 s and comes with 4 KiB a second at least; a head comes within 30 s. `X-Request-Id` (at most 128 letters, digits, `-`, `_`
+may pause for 60 s and comes with 4 KiB a second at least, and as fast an answer must be taken; a head comes within 30 s and
+has at most 64 KiB; whoever is slower is cut off. From one address that is known 256 requests may be under way at a
+time, else 429; a server has 4,096 connections at a time, and further ones wait. `X-Request-Id` (at most 128 letters, digits, `-`, `_`
 and `.`) is echoed and in the log; without one the answer has a new one.
 
 **Parts of a list.** Calls that answer with many drives, servers or hosts take the query parameters `limit` (1 to 10,000),
@@ -81,20 +96,53 @@ and `.`) is echoed and in the log; without one the answer has a new one.
 the last id of each page as the next `after` meets everything that is there all the while exactly once. A parameter that a call does
 not have is 400.
 
+**Events.** `/events/info` tells what happened to your drives, servers, resources, tokens and account: one event for each object
+whose info a change has changed, oldest first, exactly once and in the order in which it became true, from whichever server you ask.
+Each has a `cursor`; `after=CURSOR` begins behind it, `after=now` with what is still to happen. The header `Events-Cursor` of every answer
+is the place to go on with, also when nothing happened. Events are kept for 7 days; a cursor from before that, or from before the
+installation was restored from a backup, is 400 `cursor_lost`: begin anew with `after=now`, then look at what there is by info. `wait=SECONDS`
+(at most 60) holds the answer until something happens. `Accept: text/event-stream`, named explicitly, gets the same as server-sent
+events, as `EventSource` reads them: `id` is the cursor, `data` the event as JSON, `Last-Event-ID` resumes, and every 15 s without an
+event there is a comment with the cursor so far; `limit` and `wait` then mean nothing. A stream ends with the credentials that opened it and with the server; an account may
+wait or follow 32 times at once at each server. An event says that something changed, not what it is now: the info does.
+
 **Versions.** The info of a drive or a server has an `ETag`: another one whenever what is wanted of the object has changed,
 the same while only its host's reports change. A changing call with `If-Match` and that tag is done if the object is still at
 that version, else 412 `precondition_failed` and nothing is done.
 
+**The screen.** A running server that has `vnc auto` and a `password` shows its screen by VNC. `POST
+/servers/SERVER/console` answers with a ticket and the `path` where a websocket (RFC 6455) is opened with it, once and
+within 60 s: `GET /console/TICKET`, without other credentials. Its binary messages carry RFB (RFC 6143), as noVNC speaks it; the
+subprotocol is `binary` for whoever offers one, and the server's `password` is asked for within RFB as ever. A browser's
+page of any origin may open it: no cookie or login of the browser counts, the ticket alone does, so treat a URL that has it
+as a secret. A ticket that is wrong, used or too old is 404. A message has at most 128 KiB. An account has at most 20 screens
+open and 100 tickets unused; one that carries nothing for 30 minutes is closed, one whose reader stalls for 30 s too,
+and every one after 12 hours, or when its server stops, when the token or key that asked for the
+ticket is no more, or when its account is suspended. `vnc:ip`, in answers,
+is a loopback address of the server's host.
+
 **Kept, not honoured yet** means that a value is accepted, stored and echoed and has no effect today: processor time is
 not limited to `cpu`, servers reach the outside through QEMU's user networking whatever their `nic` keys say, and have no
-address of their own, so `nic:0:dhcp:ip` shows only what was given. The screen (`vnc`) is served on a loopback address of
-the server's host. Static IPs and VLANs are taken, metered and claimed, and no packet passes by them yet; `tier` is only
+address of their own, so `nic:0:dhcp:ip` shows only what was given. Static IPs and VLANs are taken, metered and claimed, and no packet passes by them yet; `tier` is only
 kept, as arrays do not tell theirs. Keys that promise protection or a licence are refused until they are honoured. Folders
 and containers (`/folders/…`, `type container`) are not offered: such a call is a 400 with the code `not_offered`.
+
+**Snapshots.** A snapshot is what a power cut at one instant would have left of its drive: what the guest had flushed is in
+it. It lies on its drive's array and takes room as large as the drive was, whatever it shares with it. Of a drive that a
+server uses it is taken where the array's file system shares blocks (XFS, Btrfs); elsewhere it is a copy, and `not_offered`
+until the server is stopped. A restore needs a drive that nothing uses and that is as large as the snapshot at least; it
+overwrites what is there, and what the drive has beyond the snapshot's size is zeros. A drive that has snapshots is not
+destroyed.
 
 A server claims what its keys name when it is started and until its run is over: a drive and a static IP alone (a drive of
 `claim:type shared` beside others), a VLAN beside others. A stopped server holds nothing, so that its drives and resources
 can be given to another or destroyed; a start that finds one missing or taken says which key.
+
+**Drives of a running server.** `set` gives it a drive at `block:N`, and at `scsi:0:N` if it has another scsi drive, and takes
+one away by setting the key to nothing; other places wait for a stop. A drive that is taken away stays claimed until the guest
+has let go of it, which is the guest's affair: if that takes too long the call answers 503, the wish stands, `failed` in the
+server's info says what is awaited, and `claimed` in the drive's says who still has it. To take it back, set the key to the
+drive again once it is free, or stop the server.
 
 An operator may name `image` and `start` in `legacy` in `api.toml`: they then answer 204 and nothing, on which some old
 clients insist.

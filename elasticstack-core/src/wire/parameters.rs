@@ -10,6 +10,8 @@ pub enum Names {
     Object(Object),
     /// One of these words.
     OneOf(&'static [&'static str]),
+    /// A whole number from 1 to 4294967295.
+    Amount,
     /// A number of bytes, with an optional suffix k, M, G or T.
     Size,
 }
@@ -35,14 +37,20 @@ const fn size(name: &'static str, doc: &'static str) -> Parameter {
 
 /// Every parameter.
 pub const PARAMETERS: &[Parameter] = &[
+    object("ACCOUNT", Object::Account, "The account's UUID."),
+    object("ARRAY", Object::Array, "The array's UUID."),
+    Parameter { name: "CPU", names: Names::Amount, doc: "Processor time in MHz." },
     object("DRIVE", Object::Drive, "The drive's UUID."),
     object("HOST", Object::Host, "The host's UUID."),
+    Parameter { name: "MEM", names: Names::Amount, doc: "Memory in MiB." },
     size("OFFSET", "The first byte, counted from 0."),
     object("POOL", Object::Pool, "The pool's UUID."),
     object("RESOURCE", Object::Resource, "The address, or the VLAN's UUID."),
     object("SERVER", Object::Server, "The server's UUID."),
     size("SIZE", "How many bytes."),
+    object("SNAPSHOT", Object::Snapshot, "The snapshot's UUID."),
     object("SOURCE", Object::Drive, "The UUID of the drive to copy from."),
+    object("STRAY", Object::Stray, "The stray's UUID."),
     object("TOKEN", Object::Token, "The token's UUID."),
     Parameter { name: "TYPE", names: Names::OneOf(&["ip", "vlan"]), doc: "ip or vlan." },
 ];

@@ -146,6 +146,24 @@ impl Route {
         names.filter_map(parameters::find)
     }
 
+    /// Whether the call is done once for each idempotency key. The bytes of a write are not kept,
+    /// and writing them twice is writing them once.
+    #[must_use]
+    pub fn is_remembered(&self) -> bool {
+        self.effect == Effect::Changes && self.body != Body::Bytes
+    }
+
+    /// The kind of the object that its path is about, if that has versions.
+    #[must_use]
+    pub fn versioned(&self) -> Option<Object> {
+        match self.path.split('/').nth(2) {
+            Some("DRIVE") => Some(Object::Drive),
+            Some("SNAPSHOT") => Some(Object::Snapshot),
+            Some("SERVER") => Some(Object::Server),
+            _ => None,
+        }
+    }
+
     /// Whether a record that it takes changes an object, rather than makes one.
     #[must_use]
     pub fn is_set(&self) -> bool {

@@ -1,16 +1,16 @@
 //! Hypervisors with one defect each: a [`SimHypervisor`] seen through a wrapper that breaks a
 //! clause.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
-use elasticstack_core::conformance::{GuestAct, HypervisorFixture};
+use elasticstack_core::conformance::{GuestAct, HypervisorFixture, MachineView};
 use elasticstack_core::hypervisor::{
-    Console, EndCause, Hypervisor, Observed, Phase, ServerSpec, Signal,
+    Console, Device, DriveSlot, EndCause, Hypervisor, Observed, Phase, ServerSpec, Signal,
 };
 use elasticstack_core::prelude::*;
 use elasticstack_core::sim::SimHypervisor;
@@ -35,6 +35,9 @@ pub(crate) enum Defect {
     SilentGuestsAreShot,
     OnlyTheFirstEvent,
     FailedStartsLinger,
+    DrivesAreFixed,
+    NothingIsUnplugged,
+    TornOutOfTheGuestsHands,
     LogDiesWithTheRun,
     LogDiesWithTheProcess,
 }
@@ -49,7 +52,10 @@ pub(crate) const MUTANTS: &[Mutant<Defect>] = &[
     Mutant {
         defect: RepetitionReboots,
         breaks: "HV-1",
-        fails: &["hv_1_repeating_ensure_starts_nothing"],
+        fails: &[
+            "hv_1_repeating_ensure_starts_nothing",
+            "hv_9_drives_come_and_go_while_the_guest_runs",
+        ],
     },
     Mutant { defect: EndedRunsStartAgain, breaks: "HV-2", fails: &["hv_2_an_ended_run_is_stale"] },
     Mutant {
@@ -114,6 +120,27 @@ pub(crate) const MUTANTS: &[Mutant<Defect>] = &[
         fails: &["hv_8_a_failed_ensure_leaves_nothing_behind"],
     },
     Mutant {
+        defect: DrivesAreFixed,
+        breaks: "HV-9",
+        fails: &[
+            "hv_9_drives_come_and_go_while_the_guest_runs",
+            "hv_9_a_drive_that_the_guest_holds_on_to_stays",
+        ],
+    },
+    Mutant {
+        defect: NothingIsUnplugged,
+        breaks: "HV-9",
+        fails: &[
+            "hv_9_drives_come_and_go_while_the_guest_runs",
+            "hv_9_a_drive_that_the_guest_holds_on_to_stays",
+        ],
+    },
+    Mutant {
+        defect: TornOutOfTheGuestsHands,
+        breaks: "HV-9",
+        fails: &["hv_9_a_drive_that_the_guest_holds_on_to_stays"],
+    },
+    Mutant {
         defect: LogDiesWithTheRun,
         breaks: "CO-1",
         fails: &["co_1_the_serial_log_outlives_process_and_run"],
@@ -141,6 +168,10 @@ struct Memory {
     begun_later: Vec<(ServerSpec, Run)>,
     /// Servers that `observe` does not tell of.
     hidden: BTreeSet<ServerId>,
+    /// The drives that a server was started with.
+    first: BTreeMap<ServerId, Vec<DriveSlot>>,
+    /// Every drive that was ever plugged in.
+    seen: Vec<DriveSlot>,
 }
 
 impl MutantHypervisor {
@@ -159,6 +190,17 @@ impl MutantHypervisor {
     async fn phase(&self, server: ServerId) -> Result<Option<Phase>> {
         let found = self.inner.observe().await?.into_iter().find(|it| it.server == server);
         Ok(found.map(|observed| observed.phase))
+    }
+}
+
+#[async_trait]
+impl MachineView for MutantHypervisor {
+    async fn traces(&self, server: ServerId) -> Result<Vec<String>> {
+        MachineView::traces(&self.inner, server).await
+    }
+
+    async fn plugged(&self, server: ServerId) -> Result<Vec<Device>> {
+        MachineView::plugged(&self.inner, server).await
     }
 }
 
@@ -190,16 +232,16 @@ impl HypervisorFixture for MutantHypervisor {
         self.inner.broken()
     }
 
+    fn spare(&self) -> Option<DriveSlot> {
+        self.inner.spare()
+    }
+
     fn greeting(&self) -> &str {
         self.inner.greeting()
     }
 
     async fn act(&self, server: ServerId, act: GuestAct) -> Result<()> {
         self.inner.act(server, act).await
-    }
-
-    async fn traces(&self, server: ServerId) -> Result<Vec<String>> {
-        HypervisorFixture::traces(&self.inner, server).await
     }
 }
 
@@ -211,11 +253,31 @@ fn is<T>(answer: &Result<T>, kind: ErrorKind) -> bool {
 impl Hypervisor for MutantHypervisor {
     async fn ensure(&self, spec: &ServerSpec, run: Run) -> Result<()> {
         let phase = self.phase(spec.server).await?;
+        let mut spec = spec.clone();
+        if phase == Some(Phase::Running) {
+            let first = self.memory().first.get(&spec.server).cloned().unwrap_or_default();
+            match self.defect {
+                DrivesAreFixed => spec.drives = first,
+                NothingIsUnplugged => {
+                    let mut all = self.memory().seen.clone();
+                    all.retain(|slot| !spec.drives.contains(slot));
+                    spec.drives.extend(all);
+                }
+                _ => {}
+            }
+            self.memory().seen.extend(spec.drives.clone());
+        } else {
+            self.memory().first.insert(spec.server, spec.drives.clone());
+        }
+        let spec = &spec;
         if self.has(ReturnsEarly) && phase.is_none() && *spec != self.broken() {
             self.memory().begun_later.push((spec.clone(), run));
             return Ok(());
         }
-        let answer = self.inner.ensure(spec, run).await;
+        let mut answer = self.inner.ensure(spec, run).await;
+        if self.has(TornOutOfTheGuestsHands) && is(&answer, ErrorKind::Unavailable) {
+            answer = Ok(());
+        }
         let again = match phase {
             Some(Phase::Ended(_)) if is(&answer, ErrorKind::Stale) => EndedRunsStartAgain,
             Some(_) if is(&answer, ErrorKind::ServerBusy) => NewRunsPushOutOldOnes,

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use elasticstack_core::block::BlockStore;
-use elasticstack_core::conformance::{BlockStoreFixture, GuestAct, HypervisorFixture};
+use elasticstack_core::conformance::{BlockStoreFixture, GuestAct, HypervisorFixture, MachineView};
 use elasticstack_core::error::Result;
-use elasticstack_core::hypervisor::{Hypervisor, ServerSpec};
+use elasticstack_core::hypervisor::{Device, DriveSlot, Hypervisor, ServerSpec};
 use elasticstack_core::id::ServerId;
 use elasticstack_core::scheduler::ReferenceScheduler;
 use elasticstack_core::sim::{Faulty, Plan, SimHypervisor, SimStore};
@@ -35,6 +35,17 @@ impl BlockStoreFixture for Wrapped<SimStore> {
 }
 
 #[async_trait]
+impl MachineView for Wrapped<SimHypervisor> {
+    async fn traces(&self, server: ServerId) -> Result<Vec<String>> {
+        MachineView::traces(&self.0, server).await
+    }
+
+    async fn plugged(&self, server: ServerId) -> Result<Vec<Device>> {
+        MachineView::plugged(&self.0, server).await
+    }
+}
+
+#[async_trait]
 impl HypervisorFixture for Wrapped<SimHypervisor> {
     async fn start(&self) -> Result<Arc<dyn Hypervisor>> {
         Ok(Arc::new(Faulty::new(self.0.start().await?, Plan::default())))
@@ -52,16 +63,16 @@ impl HypervisorFixture for Wrapped<SimHypervisor> {
         self.0.broken()
     }
 
+    fn spare(&self) -> Option<DriveSlot> {
+        self.0.spare()
+    }
+
     fn greeting(&self) -> &str {
         self.0.greeting()
     }
 
     async fn act(&self, server: ServerId, act: GuestAct) -> Result<()> {
         self.0.act(server, act).await
-    }
-
-    async fn traces(&self, server: ServerId) -> Result<Vec<String>> {
-        HypervisorFixture::traces(&self.0, server).await
     }
 }
 

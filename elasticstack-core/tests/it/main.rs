@@ -8,4 +8,5 @@ mod kits;
 mod mutants;
 mod scheduler_mutants;
 mod scheduler_quality;
+mod snapshot_mutants;
 mod store_mutants;

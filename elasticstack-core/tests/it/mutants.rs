@@ -10,6 +10,7 @@ use elasticstack_core::conformance::{
 
 use crate::hypervisor_mutants::{self, MutantHypervisor};
 use crate::scheduler_mutants::{self, MutantScheduler};
+use crate::snapshot_mutants::{self, MutantSnapshots};
 use crate::store_mutants::{self, MutantStore};
 
 /// One way to break a contract, and what the kit says to it.
@@ -44,6 +45,13 @@ fn every_store_mutant_fails_exactly_what_it_declares() {
 }
 
 #[test]
+fn every_snapshot_mutant_fails_exactly_what_it_declares() {
+    fail_as_declared(snapshot_mutants::MUTANTS, |defect| {
+        blockstore_verdicts(|| MutantSnapshots::new(defect))
+    });
+}
+
+#[test]
 fn every_hypervisor_mutant_fails_exactly_what_it_declares() {
     fail_as_declared(hypervisor_mutants::MUTANTS, |defect| {
         hypervisor_verdicts(|| MutantHypervisor::new(defect))
@@ -60,10 +68,11 @@ fn every_scheduler_mutant_fails_exactly_what_it_declares() {
 #[test]
 fn every_clause_and_every_check_has_a_mutant() {
     let stores = store_mutants::MUTANTS.iter().map(|mutant| (mutant.breaks, mutant.fails));
+    let snapshots = snapshot_mutants::MUTANTS.iter().map(|mutant| (mutant.breaks, mutant.fails));
     let hypervisors =
         hypervisor_mutants::MUTANTS.iter().map(|mutant| (mutant.breaks, mutant.fails));
     let schedulers = scheduler_mutants::MUTANTS.iter().map(|mutant| (mutant.breaks, mutant.fails));
-    let mutants: Vec<_> = stores.chain(hypervisors).chain(schedulers).collect();
+    let mutants: Vec<_> = stores.chain(snapshots).chain(hypervisors).chain(schedulers).collect();
     let broken: BTreeSet<_> = mutants.iter().map(|(clause, _)| *clause).collect();
     let unbroken: Vec<_> = clauses().into_iter().filter(|it| !broken.contains(it.id)).collect();
     assert!(unbroken.is_empty(), "no mutant breaks {unbroken:#?}");

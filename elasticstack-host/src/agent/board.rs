@@ -9,8 +9,10 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use elasticstack_core::generation::Generation;
-use elasticstack_core::id::{DriveId, JobId, ServerId};
-use elasticstack_core::wire::internal::{Cursor, DriveStatus, ObjectStatus, Reports};
+use elasticstack_core::id::{DriveId, JobId, ServerId, SnapshotId};
+use elasticstack_core::wire::internal::{
+    Cursor, DriveStatus, ObjectStatus, Reports, SnapshotStatus,
+};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -22,6 +24,7 @@ pub(crate) enum Key {
     Drive(DriveId),
     Job(JobId),
     Server(ServerId),
+    Snapshot(SnapshotId),
 }
 
 impl Key {
@@ -30,6 +33,7 @@ impl Key {
             ObjectStatus::Drive(status) => Self::Drive(status.drive),
             ObjectStatus::Job(status) => Self::Job(status.job),
             ObjectStatus::Server(status) => Self::Server(status.server),
+            ObjectStatus::Snapshot(status) => Self::Snapshot(status.snapshot),
         }
     }
 }
@@ -78,7 +82,15 @@ impl Board {
     pub(crate) fn drive(&self, drive: DriveId) -> Option<DriveStatus> {
         match &locked(&self.entries).get(&Key::Drive(drive))?.status {
             ObjectStatus::Drive(status) => Some(status.clone()),
-            ObjectStatus::Job(_) | ObjectStatus::Server(_) => None,
+            ObjectStatus::Job(_) | ObjectStatus::Server(_) | ObjectStatus::Snapshot(_) => None,
+        }
+    }
+
+    /// What a snapshot looks like.
+    pub(crate) fn snapshot(&self, snapshot: SnapshotId) -> Option<SnapshotStatus> {
+        match &locked(&self.entries).get(&Key::Snapshot(snapshot))?.status {
+            ObjectStatus::Snapshot(status) => Some(status.clone()),
+            ObjectStatus::Drive(_) | ObjectStatus::Job(_) | ObjectStatus::Server(_) => None,
         }
     }
 
@@ -117,6 +129,7 @@ impl Board {
                 ObjectStatus::Drive(status) => (status.gone, status.generation),
                 ObjectStatus::Job(status) => (status.gone, status.generation),
                 ObjectStatus::Server(status) => (status.gone, status.generation),
+                ObjectStatus::Snapshot(status) => (status.gone, status.generation),
             };
             gone.then_some(Acknowledged { key, generation, sequence: entry.sequence })
         })
@@ -147,6 +160,7 @@ mod tests {
             size,
             epoch: Epoch(0),
             fault: None,
+            home: None,
         })
     }
 

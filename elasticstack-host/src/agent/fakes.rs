@@ -216,13 +216,16 @@ pub(super) struct FakeHypervisor {
     pub signals: Mutex<Vec<Signal>>,
     /// Whether starts fail.
     pub broken: Mutex<bool>,
+    /// Where every guest's screen is.
+    pub screen: Mutex<SocketAddr>,
 }
 
 impl FakeHypervisor {
     pub(super) fn new() -> Self {
         let (events, _) = broadcast::channel(64);
         let (started, signals, broken) = Default::default();
-        Self { guests: Mutex::default(), events, started, signals, broken }
+        let screen = Mutex::new(SocketAddr::from(([127, 0, 0, 1], 5901)));
+        Self { guests: Mutex::default(), events, started, signals, broken, screen }
     }
 
     /// What a server's run does.
@@ -304,6 +307,6 @@ impl Console for FakeHypervisor {
     }
 
     async fn screen(&self, _server: ServerId) -> Result<Option<SocketAddr>> {
-        Ok(Some(SocketAddr::from(([127, 0, 0, 1], 5901))))
+        Ok(Some(*locked(&self.screen)))
     }
 }

@@ -1,14 +1,14 @@
 //! Who may touch which drive of this host now (the grant table), pure.
 //!
-//! A drive is held by servers' runs, by jobs, by one access of the data path, or by its own
-//! upkeep. Invariants: an exclusive holder is alone on its drive; taking is all or nothing; a
+//! A drive is held by servers' runs, by jobs, by its snapshots, by one access of the data path, or by
+//! its own upkeep. Invariants: an exclusive holder is alone on its drive; taking is all or nothing; a
 //! holder is never in its own way. The table is memory only: it is filled again at start from
 //! what is durable, before anything else may take.
 
 use std::collections::HashMap;
 
 use elasticstack_core::error::{Error, ErrorKind};
-use elasticstack_core::id::{DriveId, JobId, ServerId};
+use elasticstack_core::id::{DriveId, JobId, ServerId, SnapshotId};
 use elasticstack_core::wire::internal::Access;
 
 /// Who holds drives.
@@ -22,6 +22,8 @@ pub(crate) enum Holder {
     Data(u64),
     /// The resizing or destruction of the drive.
     Upkeep(DriveId),
+    /// A snapshot that is taken of the drive, or that it is restored from.
+    Snapshot(SnapshotId),
 }
 
 /// The table.
@@ -44,6 +46,7 @@ impl From<Refused> for Error {
             Holder::Job(_) => "being imaged: wait until that ends",
             Holder::Data(_) => "being read or written: try again",
             Holder::Upkeep(_) => "being resized or destroyed: try again",
+            Holder::Snapshot(_) => "copied to or from a snapshot: wait until that ends",
         };
         Self::new(ErrorKind::DriveInUse, format!("drive {drive} is {reason}"))
     }

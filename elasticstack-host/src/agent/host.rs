@@ -13,7 +13,8 @@ use elasticstack_core::error::{Error, Result};
 use elasticstack_core::hypervisor::{Hypervisor, Observed};
 use elasticstack_core::id::DriveId;
 use elasticstack_core::wire::internal::{
-    Access, Document, Documents, DriveDocument, JobDocument, ServerDocument, Stamp,
+    Access, Document, Documents, DriveDocument, JobDocument, ServerDocument, SnapshotDocument,
+    Stamp,
 };
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -21,7 +22,7 @@ use tokio_util::task::TaskTracker;
 
 use super::board::{Acknowledged, Board, Key};
 use super::grants::{Grants, Holder, Refused};
-use super::records::{RecordError, Table};
+use super::records::{Record, RecordError, Table};
 use super::{HostDescription, locked};
 use crate::sys::clock;
 
@@ -39,6 +40,7 @@ pub(crate) struct Host {
     pub drives: Table<DriveDocument>,
     pub jobs: Table<JobDocument>,
     pub servers: Table<ServerDocument>,
+    pub snapshots: Table<SnapshotDocument>,
     pub board: Board,
     grants: Mutex<Grants>,
     accesses: AtomicU64,
@@ -77,6 +79,7 @@ impl Host {
             drives: Table::open(state).map_err(unreadable)?,
             jobs: Table::open(state).map_err(unreadable)?,
             servers: Table::open(state).map_err(unreadable)?,
+            snapshots: Table::open(state).map_err(unreadable)?,
             board: Board::new(),
             grants: Mutex::default(),
             accesses: AtomicU64::new(0),
@@ -107,24 +110,35 @@ impl Host {
                 let _ = grants.take(Holder::Job(record.document.job), &claims_of(&record.document));
             }
         }
+        for record in self.snapshots.all().iter().filter(|record| is_to_restore(record)) {
+            let SnapshotDocument { snapshot, drive, .. } = record.document;
+            let _ = grants.take(Holder::Snapshot(snapshot), &[(drive, Access::Exclusive)]);
+        }
     }
 
     /// Makes documents durable, then has them looked at. Blocks on the disk.
     pub(crate) fn accept(&self, documents: Documents) -> Result<u64, RecordError> {
-        let (mut drives, mut jobs, mut servers) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut drives, mut jobs) = (Vec::new(), Vec::new());
+        let (mut servers, mut snapshots) = (Vec::new(), Vec::new());
         for document in documents.documents {
             match document {
                 Document::Drive(document) => drives.push(document),
                 Document::Job(document) => jobs.push(document),
                 Document::Server(document) => servers.push(document),
+                Document::Snapshot(document) => snapshots.push(document),
             }
         }
         let keys: Vec<Key> = (drives.iter().map(|document| Key::Drive(document.drive)))
             .chain(jobs.iter().map(|document| Key::Job(document.job)))
             .chain(servers.iter().map(|document| Key::Server(document.server)))
+            .chain(snapshots.iter().map(|document| Key::Snapshot(document.snapshot)))
             .collect();
-        let ignored =
-            || Ok(self.drives.put(drives)? + self.jobs.put(jobs)? + self.servers.put(servers)?);
+        let ignored = || {
+            Ok(self.drives.put(drives)?
+                + self.jobs.put(jobs)?
+                + self.servers.put(servers)?
+                + self.snapshots.put(snapshots)?)
+        };
         let ignored = ignored();
         // Also after a failure: some of them may have become durable.
         keys.into_iter().for_each(|key| self.wake(key));
@@ -138,6 +152,7 @@ impl Host {
             Key::Drive(drive) => self.drives.forget(drive, generation)?,
             Key::Job(job) => self.jobs.forget(job, generation)?,
             Key::Server(server) => self.servers.forget(server, generation)?,
+            Key::Snapshot(snapshot) => self.snapshots.forget(snapshot, generation)?,
         }
         self.board.forget(acknowledged);
         self.wake(key);
@@ -170,6 +185,11 @@ impl Host {
     /// Yields whenever a drive or a turn became free.
     pub(crate) fn stirred(&self) -> watch::Receiver<()> {
         self.stirred.subscribe()
+    }
+
+    /// Has everybody look who waits for a drive or a turn.
+    pub(crate) fn stir(&self) {
+        self.stirred.send_replace(());
     }
 
     /// Gives `holder` these drives, or changes nothing.
@@ -210,6 +230,12 @@ impl Host {
 /// The drives that a job holds for its life.
 pub(crate) fn claims_of(job: &JobDocument) -> [(DriveId, Access); 2] {
     [(job.source, Access::Shared), (job.target, Access::Exclusive)]
+}
+
+/// Whether a drive is still to be made what the snapshot holds.
+pub(crate) fn is_to_restore(record: &Record<SnapshotDocument>) -> bool {
+    let Record { document, facts } = record;
+    !document.gone && document.restore > facts.restored
 }
 
 fn stamp(clock: &dyn Clock) -> Result<Stamp> {

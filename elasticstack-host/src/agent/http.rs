@@ -8,22 +8,25 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes as Chunk};
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{connect, get, post};
 use axum::{Json, Router};
 use elasticstack_core::error::{Chain, Error, ErrorClass, ErrorKind, Result};
+use elasticstack_core::generation::Run;
 use elasticstack_core::id::{DriveId, IdKind, ServerId, TypedId};
 use elasticstack_core::wire::internal::{
     Accepted, ArrayStatus, Documents, Fault, HostReport, PROTOCOL, Reports, ReportsAfter,
+    SCREEN_PROTOCOL, Stock,
 };
 use http::StatusCode;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::ext::Protocol;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::data;
 use super::host::Host;
+use super::{data, screen, stock};
 
 /// The most bytes of JSON that one call takes.
 const JSON_LIMIT: usize = 16 << 20;
@@ -35,10 +38,12 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 pub(crate) fn router(host: Arc<Host>) -> Router {
     Router::new()
         .route("/v1/host", get(describe))
+        .route("/v1/stock", get(stock))
         .route("/v1/documents", post(accept))
         .route("/v1/reports", post(report))
         .route("/v1/drives/{drive}/data", get(read).post(write))
         .route("/v1/servers/{server}/serial", get(serial))
+        .route("/v1/servers/{server}/screen", connect(screen))
         .fallback(no_such_call)
         .method_not_allowed_fallback(wrong_method)
         .with_state(host)
@@ -61,6 +66,10 @@ async fn describe(State(host): State<Arc<Host>>) -> Result<Json<HostReport>, Fai
         cpu_limits: host.description.cpu_limits.clone(),
         arrays: arrays.collect(),
     }))
+}
+
+async fn stock(State(host): State<Arc<Host>>) -> Result<Json<Stock>, Failure> {
+    Ok(Json(stock::take(&host).await?))
 }
 
 async fn accept(State(host): State<Arc<Host>>, body: Body) -> Result<Json<Accepted>, Failure> {
@@ -131,6 +140,38 @@ async fn serial(
         Error::new(ErrorKind::NotOffered, "the hypervisor of this host has no consoles")
     })?;
     Ok(console.serial(server).await?)
+}
+
+/// The run whose screen is asked for.
+#[derive(Debug, Deserialize)]
+struct Shown {
+    run: Run,
+}
+
+async fn screen(
+    State(host): State<Arc<Host>>,
+    Path(server): Path<String>,
+    shown: Result<Query<Shown>, QueryRejection>,
+    mut request: Request,
+) -> Result<StatusCode, Failure> {
+    let server: ServerId = id(&server)?;
+    let Query(Shown { run }) = shown.map_err(|error| bad_query(&error))?;
+    let protocol = request.extensions().get::<Protocol>();
+    if protocol.is_none_or(|protocol| protocol.as_str() != SCREEN_PROTOCOL) {
+        let message = format!("a screen speaks {SCREEN_PROTOCOL}: name it as the protocol");
+        return Err(Error::new(ErrorKind::InvalidValue, message).into());
+    }
+    refuse_when_closing(&host)?;
+    let stream = screen::connect(&host, server, run).await?;
+    let carried = screen::carry(stream, hyper::upgrade::on(&mut request));
+    let closing = host.closing.clone();
+    host.tasks.spawn(async move {
+        tokio::select! {
+            () = carried => {}
+            () = closing.cancelled() => {}
+        }
+    });
+    Ok(StatusCode::OK)
 }
 
 async fn no_such_call() -> Failure {

@@ -11,7 +11,9 @@ mod grants;
 mod host;
 mod http;
 mod records;
+mod screen;
 mod serve;
+mod stock;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -31,7 +33,7 @@ pub use certificate::Certificate;
 
 pub(crate) use board::Key;
 pub(crate) use grants::Holder;
-pub(crate) use host::{Host, claims_of};
+pub(crate) use host::{Host, claims_of, is_to_restore};
 pub(crate) use records::{JobEnd, Record};
 
 use crate::driver;
@@ -219,5 +221,13 @@ pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod failed_array_tests;
 #[cfg(test)]
 mod fakes;
+#[cfg(test)]
+mod plug_tests;
+#[cfg(test)]
+mod screen_tests;
+#[cfg(test)]
+mod snapshot_tests;
+#[cfg(test)]
+mod stray_tests;
 #[cfg(test)]
 mod tests;

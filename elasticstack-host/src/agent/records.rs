@@ -19,8 +19,10 @@ use std::str::FromStr;
 use std::sync::Mutex;
 
 use elasticstack_core::generation::Generation;
-use elasticstack_core::id::{DriveId, JobId, ServerId};
-use elasticstack_core::wire::internal::{DriveDocument, Fault, JobDocument, ServerDocument};
+use elasticstack_core::id::{DriveId, JobId, ServerId, SnapshotId};
+use elasticstack_core::wire::internal::{
+    DriveDocument, Fault, JobDocument, ServerDocument, SnapshotDocument,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +69,18 @@ pub(crate) enum JobEnd {
     Failed(Fault),
 }
 
+/// What was done about a snapshot.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SnapshotFacts {
+    /// It was taken once: should it be missing, what its drive holds by now must not take its
+    /// place.
+    pub taken: bool,
+    /// The newest restore that is over.
+    pub restored: u64,
+    /// Why that one left the drive as it was, if it did.
+    pub refused: Option<Fault>,
+}
+
 macro_rules! desired {
     ($document:ty, $id:ty, $field:ident, $facts:ty, $folder:literal) => {
         impl Desired for $document {
@@ -92,6 +106,7 @@ macro_rules! desired {
 desired!(DriveDocument, DriveId, drive, DriveFacts, "drives");
 desired!(JobDocument, JobId, job, JobFacts, "jobs");
 desired!(ServerDocument, ServerId, server, Past, "servers");
+desired!(SnapshotDocument, SnapshotId, snapshot, SnapshotFacts, "snapshots");
 
 /// One object.
 #[derive(Debug, Clone, Serialize, Deserialize)]

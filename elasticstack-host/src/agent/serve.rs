@@ -7,6 +7,7 @@ use axum::Router;
 use elasticstack_core::prelude::*;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
@@ -53,8 +54,19 @@ async fn connection(acceptor: TlsAcceptor, stream: TcpStream, router: Router) {
         Ok(Err(error)) => return tracing::warn!(%error, "a client was refused"),
         Err(_) => return tracing::warn!("a client did not prove who it is in time"),
     };
+    speak(stream, router).await;
+}
+
+/// Answers one client until it hangs up.
+pub(super) async fn speak(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    router: Router,
+) {
     let service = TowerToHyperService::new(router);
     let served = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+        .enable_connect_protocol()
+        // Whoever calls has thousands of hosts to keep tables for.
+        .header_table_size(0)
         .serve_connection(TokioIo::new(stream), service)
         .await;
     if let Err(error) = served {

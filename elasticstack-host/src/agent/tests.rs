@@ -30,7 +30,7 @@ pub(super) const MIB: u64 = 1 << 20;
 /// No wait here ends by running out; this only keeps a broken test from hanging.
 const GUARD: Duration = Duration::from_secs(120);
 
-fn id(n: u8) -> String {
+pub(super) fn id(n: u8) -> String {
     format!("5b0e3c52-0000-4000-8000-0000000000{n:02x}")
 }
 
@@ -38,11 +38,11 @@ pub(super) fn array() -> ArrayId {
     id(0xaa).parse().unwrap()
 }
 
-fn drive_id(n: u8) -> DriveId {
+pub(super) fn drive_id(n: u8) -> DriveId {
     id(n).parse().unwrap()
 }
 
-fn server_id() -> ServerId {
+pub(super) fn server_id() -> ServerId {
     id(0x51).parse().unwrap()
 }
 
@@ -58,7 +58,7 @@ pub(super) fn drive(n: u8, number: u64) -> DriveDocument {
 }
 
 /// A server with drive 1 at this epoch.
-fn server(number: u64, run: u64, access: Access) -> ServerDocument {
+pub(super) fn server(number: u64, run: u64, access: Access) -> ServerDocument {
     let claim = ClaimedDrive {
         drive: drive_id(1),
         epoch: Epoch(run),
@@ -82,6 +82,7 @@ fn server(number: u64, run: u64, access: Access) -> ServerDocument {
             boot: Vec::new(),
             nics: Vec::new(),
             screen: None,
+            seed: None,
         },
     }
 }
@@ -104,7 +105,7 @@ fn job(number: u64, epoch: u64) -> JobDocument {
 pub(super) struct World {
     pub(super) state: TempDir,
     store: Arc<FakeStore>,
-    hypervisor: Arc<FakeHypervisor>,
+    pub(super) hypervisor: Arc<FakeHypervisor>,
 }
 
 impl World {
@@ -116,7 +117,7 @@ impl World {
         }
     }
 
-    async fn agent(&self) -> Caller {
+    pub(super) async fn agent(&self) -> Caller {
         self.agent_with(Arc::clone(&self.store) as _).await
     }
 
@@ -143,8 +144,8 @@ impl World {
 /// The API server's side.
 pub(super) struct Caller {
     pub(super) agent: Agent,
-    cursor: Option<Cursor>,
-    known: Vec<ObjectStatus>,
+    pub(super) cursor: Option<Cursor>,
+    pub(super) known: Vec<ObjectStatus>,
 }
 
 impl Caller {
@@ -169,7 +170,7 @@ impl Caller {
     }
 
     /// Follows the reports until one of all that is known fits.
-    async fn until<T>(&mut self, fits: impl Fn(&ObjectStatus) -> Option<T>) -> T {
+    pub(super) async fn until<T>(&mut self, fits: impl Fn(&ObjectStatus) -> Option<T>) -> T {
         let work = async {
             loop {
                 if let Some(found) = self.known.iter().find_map(&fits) {
@@ -190,7 +191,7 @@ impl Caller {
         tokio::time::timeout(GUARD, work).await.expect("the state that the test waits for")
     }
 
-    async fn server(&mut self, fits: impl Fn(&ServerStatus) -> bool) -> ServerStatus {
+    pub(super) async fn server(&mut self, fits: impl Fn(&ServerStatus) -> bool) -> ServerStatus {
         self.until(|status| match status {
             ObjectStatus::Server(status) if fits(status) => Some(status.clone()),
             _ => None,
@@ -198,7 +199,7 @@ impl Caller {
         .await
     }
 
-    async fn ended(&mut self, run: u64) -> (EndCause, Option<Fault>) {
+    pub(super) async fn ended(&mut self, run: u64) -> (EndCause, Option<Fault>) {
         let over = |status: &ServerStatus| {
             status.run == Run(run) && status.phase == RunPhase::Ended && status.ended.is_some()
         };
@@ -206,7 +207,7 @@ impl Caller {
         (ended.cause, ended.fault)
     }
 
-    async fn running(&mut self, run: u64) -> ServerStatus {
+    pub(super) async fn running(&mut self, run: u64) -> ServerStatus {
         self.server(|status| status.run == Run(run) && status.phase == RunPhase::Running).await
     }
 
@@ -232,12 +233,12 @@ impl Caller {
         .await
     }
 
-    async fn write(&self, n: u8, offset: u64, data: impl Into<Body>) -> (StatusCode, Vec<u8>) {
-        let path = format!("/v1/drives/{}/data?offset={offset}", drive_id(n));
-        self.call("POST", &path, data.into()).await
+    pub(super) async fn write(&self, n: u8, at: u64, it: impl Into<Body>) -> (StatusCode, Vec<u8>) {
+        let path = format!("/v1/drives/{}/data?offset={at}", drive_id(n));
+        self.call("POST", &path, it.into()).await
     }
 
-    async fn read(&self, n: u8, offset: u64, length: u64) -> (StatusCode, Vec<u8>) {
+    pub(super) async fn read(&self, n: u8, offset: u64, length: u64) -> (StatusCode, Vec<u8>) {
         let path = format!("/v1/drives/{}/data?offset={offset}&length={length}", drive_id(n));
         self.call("GET", &path, Body::empty()).await
     }
@@ -248,6 +249,7 @@ fn key(status: &ObjectStatus) -> String {
         ObjectStatus::Drive(status) => format!("{:?}", status.drive),
         ObjectStatus::Job(status) => format!("{:?}", status.job),
         ObjectStatus::Server(status) => format!("{:?}", status.server),
+        ObjectStatus::Snapshot(status) => format!("{:?}", status.snapshot),
     }
 }
 

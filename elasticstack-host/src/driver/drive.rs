@@ -11,7 +11,9 @@ use elasticstack_core::error::{Chain, Error, ErrorKind, Result};
 use elasticstack_core::generation::Epoch;
 use elasticstack_core::id::{ArrayId, DriveId};
 use elasticstack_core::units::Bytes;
-use elasticstack_core::wire::internal::{Access, DriveDocument, DriveStatus, Fault, ObjectStatus};
+use elasticstack_core::wire::internal::{
+    Access, DriveDocument, DriveHome, DriveStatus, Fault, ObjectStatus,
+};
 
 use super::{Rest, Work};
 use crate::agent::{Holder, Host, Record};
@@ -51,6 +53,32 @@ pub(super) async fn publish_settled(host: &Host) {
             publish(host, &record.document, report, None);
         }
     }
+    publish_strays(host, &reports);
+}
+
+/// Shows the drives that no document knows. They stay as they are, and somebody has to hear of them.
+fn publish_strays(host: &Host, reports: &[DriveReport]) {
+    for report in reports.iter().filter(|report| host.drives.get(report.spec.drive).is_none()) {
+        tracing::warn!(drive = %report.spec.drive, "a drive that no document knows");
+        host.board.publish(ObjectStatus::Drive(found(report)));
+    }
+}
+
+/// What the store says of a drive, whatever a document wants of it.
+pub(crate) fn found(report: &DriveReport) -> DriveStatus {
+    DriveStatus {
+        drive: report.spec.drive,
+        generation: report.spec.generation,
+        gone: false,
+        size: report.spec.size.get(),
+        epoch: report.epoch,
+        fault: None,
+        home: Some(home(report)),
+    }
+}
+
+fn home(report: &DriveReport) -> DriveHome {
+    DriveHome { array: report.spec.array, account: report.spec.account }
 }
 
 fn need(record: &Record<DriveDocument>, report: Option<&DriveReport>) -> Need {
@@ -186,7 +214,8 @@ async fn find(host: &Host, drive: DriveId) -> Result<Option<DriveReport>> {
     Ok(host.store.list().await?.into_iter().find(|report| report.spec.drive == drive))
 }
 
-async fn is_online(host: &Host, array: ArrayId) -> Result<bool> {
+/// Whether an array works.
+pub(super) async fn is_online(host: &Host, array: ArrayId) -> Result<bool> {
     let arrays = host.store.capacity().await?;
     Ok(arrays.iter().any(|report| report.array == array && report.state == ArrayState::Online))
 }
@@ -204,6 +233,7 @@ fn publish(
         size: report.map_or(0, |report| report.spec.size.get()),
         epoch: report.map_or(Epoch::default(), |report| report.epoch),
         fault,
+        home: report.map(home),
     }));
 }
 

@@ -6,11 +6,12 @@
 //! decides afresh from what is durable and what is seen, so that it does not matter how often it
 //! runs or where the one before it was cut off.
 
-mod drive;
+pub(crate) mod drive;
 mod job;
 mod open;
 mod revocable;
-mod server;
+pub(crate) mod server;
+mod snapshot;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -104,10 +105,17 @@ impl Crew {
     /// Has everything looked at that is not as it should be already.
     async fn begin(&mut self) {
         drive::publish_settled(&self.host).await;
+        snapshot::publish_settled(&self.host).await;
         for record in self.host.drives.all() {
             let drive = record.document.drive;
             if self.host.board.drive(drive).is_none() {
                 self.wake(Key::Drive(drive));
+            }
+        }
+        for record in self.host.snapshots.all() {
+            let snapshot = record.document.snapshot;
+            if self.host.board.snapshot(snapshot).is_none() {
+                self.wake(Key::Snapshot(snapshot));
             }
         }
         self.host.jobs.all().iter().for_each(|record| self.wake(Key::Job(record.document.job)));
@@ -126,6 +134,9 @@ impl Crew {
             Key::Drive(drive) => Box::new(drive::DriveWork::new(Arc::clone(&host), drive)),
             Key::Job(job) => Box::new(job::JobWork::new(Arc::clone(&host), job, Arc::clone(&wake))),
             Key::Server(server) => Box::new(server::ServerWork::new(Arc::clone(&host), server)),
+            Key::Snapshot(snapshot) => {
+                Box::new(snapshot::SnapshotWork::new(Arc::clone(&host), snapshot))
+            }
         };
         let running = self.running.spawn(serve(host, key, work, Arc::clone(&wake)));
         self.tasks.insert(key, Task { id: Some(running.id()), wake });
@@ -162,6 +173,7 @@ fn is_known(host: &Host, key: Key) -> bool {
         Key::Drive(drive) => host.drives.get(drive).is_some(),
         Key::Job(job) => host.jobs.get(job).is_some(),
         Key::Server(server) => host.servers.get(server).is_some(),
+        Key::Snapshot(snapshot) => host.snapshots.get(snapshot).is_some(),
     }
 }
 

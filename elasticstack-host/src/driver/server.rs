@@ -15,7 +15,8 @@ use elasticstack_core::id::{DriveId, ServerId};
 use elasticstack_core::state::RunPhase;
 use elasticstack_core::units::{MebiBytes, MegaHertz, VcpuCount};
 use elasticstack_core::wire::internal::{
-    Access, ClaimedDrive, Ended, Fault, Hardware, ObjectStatus, ServerDocument, ServerStatus,
+    Access, ClaimedDrive, Ended, Fault, Hardware, ObjectStatus, Plugged, ServerDocument,
+    ServerStatus,
 };
 
 use super::open::{Patience, Verdict, open};
@@ -57,7 +58,7 @@ impl Work for ServerWork {
                         self.volumes.clear();
                         self.host.release(Holder::Server(self.server));
                     }
-                    self.publish(document, past, seen).await;
+                    self.publish(document, past, seen, None).await;
                     return Ok(Rest::Idle);
                 }
                 Action::Begin => {
@@ -71,13 +72,18 @@ impl Work for ServerWork {
                 }
                 Action::RecordEnd(cause) => self.record_end(past.run, cause, None).await?,
                 Action::Remove => self.host.hypervisor.remove(self.server).await?,
+                Action::Replug => {
+                    if let Some(rest) = self.replug(&record, seen).await? {
+                        return Ok(rest);
+                    }
+                }
                 Action::Reset(number) => {
-                    self.publish(document, past, seen).await;
+                    self.publish(document, past, seen, None).await;
                     self.host.hypervisor.signal(self.server, Signal::Reset).await?;
                     self.amend(move |past| past.reset = number).await?;
                 }
                 Action::Shutdown(number) => {
-                    self.publish(document, past, seen).await;
+                    self.publish(document, past, seen, None).await;
                     self.host.hypervisor.signal(self.server, Signal::PowerButton).await?;
                     self.amend(move |past| past.shutdown = number).await?;
                 }
@@ -114,7 +120,7 @@ impl ServerWork {
             self.patience = Patience::default();
         }
         let past = self.record_begin(document, facts).await?;
-        self.publish(document, &past, None).await;
+        self.publish(document, &past, None, None).await;
         match self.start(document).await {
             Ok(()) => self.record_start(run).await?,
             Err(Delay::Until(rest)) => return Ok(Some(rest)),
@@ -134,6 +140,7 @@ impl ServerWork {
         let past = Past {
             run: document.run,
             claims: document.hardware.drives.clone(),
+            plugged: Vec::new(),
             begun: if again { facts.begun.clone() } else { Some(self.host.stamp()?) },
             started: None,
             ended: None,
@@ -153,25 +160,94 @@ impl ServerWork {
             return Err(Delay::Until(Rest::Stirred));
         }
         self.volumes.clear();
-        let mut slots = Vec::new();
+        let (slots, volumes) = match self.open_all(claims).await {
+            Ok(opened) => opened,
+            Err((drive, error)) => match self.patience.judge(&self.host, drive, error) {
+                Verdict::Wait => return Err(Delay::Until(Rest::Retry)),
+                Verdict::GiveUp(error) => return Err(Delay::Failed(error)),
+            },
+        };
+        self.volumes = volumes;
+        let spec = spec_of(self.server, &document.hardware, slots).map_err(Delay::Failed)?;
+        self.host.hypervisor.ensure(&spec, document.run).await.map_err(Delay::Failed)
+    }
+
+    /// Makes the drives of the run that goes on the document's. `Some` if it has to be tried again
+    /// later. Where it is cut off, what may be plugged in is among the claims.
+    async fn replug(
+        &mut self,
+        record: &Record<ServerDocument>,
+        seen: Option<Seen>,
+    ) -> Result<Option<Rest>> {
+        let Record { document, facts: past } = record;
+        let drives = &document.hardware.drives;
+        let mut claims = past.claims.clone();
+        claims.extend(drives.iter().filter(|claim| !past.claims.contains(claim)).cloned());
+        let holder = Holder::Server(self.server);
+        if self.host.take(holder, &held(&claims)).is_err() {
+            let why = Error::new(ErrorKind::DriveInUse, "a drive to be plugged in is in use");
+            self.publish(document, past, seen, Some(Fault::from(&why))).await;
+            return Ok(Some(Rest::Stirred));
+        }
+        if claims != past.claims {
+            let claims = claims.clone();
+            self.amend(move |past| past.claims = claims).await?;
+        }
+        let opened = match self.open_all(drives).await {
+            Ok((slots, volumes)) => {
+                spec_of(self.server, &document.hardware, slots).map(|spec| (spec, volumes))
+            }
+            Err((_, error)) => Err(error),
+        };
+        let plugged = match opened {
+            Ok((spec, volumes)) => {
+                let plugged = self.host.hypervisor.ensure(&spec, document.run).await;
+                plugged.map(|()| volumes)
+            }
+            Err(error) => Err(error),
+        };
+        match plugged {
+            Ok(volumes) => {
+                let now = drives.clone();
+                self.amend(move |past| {
+                    past.claims.clone_from(&now);
+                    past.plugged = now;
+                })
+                .await?;
+                self.volumes = volumes;
+                // It only gives back what is unplugged: its own are never in its way.
+                let _ = self.host.take(holder, &held(drives));
+                self.host.stir();
+                Ok(None)
+            }
+            Err(error) => {
+                let server = self.server;
+                tracing::warn!(%server, error = %Chain(&error), "drives are not plugged in as asked");
+                self.publish(document, past, seen, Some(Fault::from(&error))).await;
+                Ok(Some(Rest::Retry))
+            }
+        }
+    }
+
+    /// Opens drives under their claims, or says which one can't be opened.
+    async fn open_all(
+        &self,
+        claims: &[ClaimedDrive],
+    ) -> Result<(Vec<DriveSlot>, Vec<Arc<dyn Volume>>), (DriveId, Error)> {
+        let (mut slots, mut volumes) = (Vec::new(), Vec::new());
         for claim in claims {
-            let volume = match open(&self.host, claim.drive, claim.epoch, claim.access).await {
-                Ok(volume) => volume,
-                Err(error) => match self.patience.judge(&self.host, claim.drive, error) {
-                    Verdict::Wait => return Err(Delay::Until(Rest::Retry)),
-                    Verdict::GiveUp(error) => return Err(Delay::Failed(error)),
-                },
-            };
+            let of_it = |error| (claim.drive, error);
+            let opened = open(&self.host, claim.drive, claim.epoch, claim.access).await;
+            let volume = opened.map_err(of_it)?;
             let attachment = volume.attachment().ok_or_else(|| {
                 let message = format!("drive {} has no form that a guest can use", claim.drive);
-                Delay::Failed(Error::new(ErrorKind::NotOffered, message))
+                of_it(Error::new(ErrorKind::NotOffered, message))
             })?;
             let &ClaimedDrive { device, media, access, .. } = claim;
             slots.push(DriveSlot { device, media, access, attachment });
-            self.volumes.push(volume);
+            volumes.push(volume);
         }
-        let spec = spec_of(self.server, &document.hardware, slots).map_err(Delay::Failed)?;
-        self.host.hypervisor.ensure(&spec, document.run).await.map_err(Delay::Failed)
+        Ok((slots, volumes))
     }
 
     /// Takes over a run that exists and of which no record is left: the document is all there is
@@ -184,7 +260,8 @@ impl ServerWork {
         self.amend(move |past| {
             let (begun, started) = (Some(now.clone()), Some(now));
             let (reset, shutdown) = (past.reset, past.shutdown);
-            *past = Past { run, claims, begun, started, ended: None, reset, shutdown };
+            let plugged = Vec::new();
+            *past = Past { run, claims, plugged, begun, started, ended: None, reset, shutdown };
         })
         .await?;
         let claims = &document.hardware.drives;
@@ -216,6 +293,7 @@ impl ServerWork {
         self.amend(move |past| {
             if past.run == run {
                 past.started = Some(at);
+                past.plugged.clone_from(&past.claims);
             }
         })
         .await
@@ -236,7 +314,17 @@ impl ServerWork {
         self.host.on_disk(move |host| host.servers.amend(server, change)).await
     }
 
-    async fn publish(&self, document: &ServerDocument, past: &Past, seen: Option<Seen>) {
+    async fn publish(
+        &self,
+        document: &ServerDocument,
+        past: &Past,
+        seen: Option<Seen>,
+        fault: Option<Fault>,
+    ) {
+        let plugged = seen.map(|_| match fault {
+            Some(fault) => Plugged::NotYet(fault),
+            None => plugged(document, past),
+        });
         let phase = match seen.map(|seen| seen.phase) {
             None if past.is_open() => RunPhase::Starting,
             None | Some(Phase::Ended(_)) => RunPhase::Ended,
@@ -259,12 +347,22 @@ impl ServerWork {
             reset: past.reset,
             shutdown: past.shutdown,
             screen,
+            plugged,
         }));
     }
 }
 
 fn held(claims: &[ClaimedDrive]) -> Vec<(DriveId, Access)> {
     claims.iter().map(|claim| (claim.drive, claim.access)).collect()
+}
+
+/// Whether the drives that are known to be plugged in to a run are what the document says.
+pub(crate) fn plugged(document: &ServerDocument, past: &Past) -> Plugged {
+    if past.plugged == document.hardware.drives {
+        return Plugged::AsAsked;
+    }
+    let why = "its drives change while the guest runs: not yet";
+    Plugged::NotYet(Fault::from(&Error::new(ErrorKind::Unavailable, why)))
 }
 
 fn spec_of(server: ServerId, hardware: &Hardware, drives: Vec<DriveSlot>) -> Result<ServerSpec> {
@@ -281,5 +379,6 @@ fn spec_of(server: ServerId, hardware: &Hardware, drives: Vec<DriveSlot>) -> Res
         boot: hardware.boot.clone(),
         nics: hardware.nics.clone(),
         screen: hardware.screen.clone(),
+        seed: hardware.seed.clone(),
     })
 }

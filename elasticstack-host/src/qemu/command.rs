@@ -11,9 +11,9 @@ use elasticstack_core::error::{Error, Result};
 use elasticstack_core::generation::Run;
 use elasticstack_core::hypervisor::{Access, Bus, Device, DriveSlot, Media, NicModel, ServerSpec};
 use elasticstack_core::id::ServerId;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{Accelerator, OPERATOR_SOCKET, QMP_SOCKET};
+use super::{Accelerator, OPERATOR_SOCKET, QMP_SOCKET, SEED};
 
 /// The id of the serial port's ring buffer.
 pub(super) const SERIAL: &str = "serial0";
@@ -36,7 +36,7 @@ pub(super) fn command_line(
     accelerator: Accelerator,
     screen: Option<Ipv4Addr>,
 ) -> Result<Vec<String>> {
-    let ServerSpec { server, cpu: _, vcpus, memory, drives, boot, nics, screen: _ } = spec;
+    let ServerSpec { server, cpu: _, vcpus, memory, drives, boot, nics, screen: _, seed } = spec;
     let mut line = CommandLine(Vec::new());
 
     line.option("-name", process_name(*server, run));
@@ -102,6 +102,13 @@ pub(super) fn command_line(
         // No boot ROM: there is nothing to boot from on this network.
         line.option("-device", format!("{model},netdev=nic{index},romfile="));
     }
+    if seed.is_some() {
+        // A controller of its own, last: it takes no port and moves nothing. A CD, because the BIOS
+        // tries the first hard disk only, and on virtio-scsi, because small kernels lack AHCI.
+        line.option("-device", "virtio-scsi-pci,id=seed");
+        line.option("-blockdev", seed_disk());
+        line.option("-device", "scsi-cd,bus=seed.0,drive=seed");
+    }
     Ok(line.0)
 }
 
@@ -118,18 +125,31 @@ impl CommandLine {
 }
 
 /// The name of a drive inside QEMU, such as `ide-0-1`.
-fn node(device: Device) -> String {
+pub(super) fn node(device: Device) -> String {
     device.to_string().replace(':', "-")
 }
 
 fn blockdev(slot: &DriveSlot) -> Result<String> {
-    let refused = |what: String| Error::internal(format!("QEMU can't attach {what}"));
-    let Attachment::File(path) = &slot.attachment else {
-        return Err(refused(format!("{:?}", slot.attachment)));
-    };
-    let file = path.to_str().ok_or_else(|| refused(format!("{path:?}: its name is not UTF-8")))?;
+    let node = blockdev_value(slot).map(|node| node.to_string());
+    node.ok_or_else(|| {
+        let attachment = &slot.attachment;
+        Error::internal(format!("QEMU can attach files with UTF-8 names, not {attachment:?}"))
+    })
+}
+
+/// The file that a drive is, if QEMU can be told of it.
+pub(super) fn file_of(slot: &DriveSlot) -> Option<&str> {
+    match &slot.attachment {
+        Attachment::File(path) => path.to_str(),
+        _ => None,
+    }
+}
+
+/// The node of a drive: its file, always raw.
+pub(super) fn blockdev_value(slot: &DriveSlot) -> Option<Value> {
+    let file = file_of(slot)?;
     let read_only = matches!(slot.media, Media::Cdrom);
-    let node = json!({
+    Some(json!({
         "driver": "raw",
         "node-name": node(slot.device),
         "read-only": read_only,
@@ -141,8 +161,34 @@ fn blockdev(slot: &DriveSlot) -> Result<String> {
             "read-only": read_only,
             "discard": "unmap",
         },
-    });
-    Ok(node.to_string())
+    }))
+}
+
+/// What plugs a drive in to a guest that runs, where drives come and go.
+pub(super) fn attach(slot: &DriveSlot) -> Value {
+    let device = slot.device;
+    let mut attach = match (device.bus(), slot.media) {
+        (Bus::Scsi, media) => json!({
+            "driver": if media == Media::Disk { "scsi-hd" } else { "scsi-cd" },
+            "bus": "scsi.0",
+            "channel": 0,
+            "scsi-id": device.unit(),
+            "lun": 0,
+        }),
+        (Bus::Ata | Bus::Block | Bus::Ide, _) => json!({ "driver": "virtio-blk-pci" }),
+    };
+    attach["drive"] = node(device).into();
+    attach["werror"] = "stop".into();
+    attach["rerror"] = "stop".into();
+    if slot.access == Access::Shared {
+        attach["share-rw"] = true.into();
+    }
+    attach
+}
+
+fn seed_disk() -> String {
+    let file = json!({ "driver": "file", "filename": SEED, "read-only": true });
+    json!({ "driver": "raw", "node-name": "seed", "read-only": true, "file": file }).to_string()
 }
 
 fn drive(slot: &DriveSlot, boot_index: Option<usize>) -> String {
@@ -177,7 +223,7 @@ mod tests {
     use std::path::{Path, PathBuf};
     use std::{env, fs};
 
-    use elasticstack_core::hypervisor::Nic;
+    use elasticstack_core::hypervisor::{Nic, Seed};
     use elasticstack_core::secret::Secret;
     use elasticstack_core::units::{MebiBytes, MegaHertz, VcpuCount};
 
@@ -217,6 +263,21 @@ mod tests {
     }
 
     #[test]
+    fn the_command_line_of_a_seeded_server_is_as_its_golden_file_says_and_tells_no_seed() {
+        let mut spec = spec();
+        spec.seed = Some(Seed {
+            host_name: Some("web1".to_owned()),
+            keys: vec!["ssh-ed25519 AAAA".to_owned()],
+            user_data: Some(Secret::new("hunter22")),
+        });
+        check_golden("qemu-seeded", &spec, Accelerator::SoftwareCpu, None);
+        let line = command_line(&spec, Run(3), Accelerator::SoftwareCpu, None).unwrap().concat();
+        for word in ["web1", "ssh-ed25519", "hunter22"] {
+            assert!(!line.contains(word), "{word}");
+        }
+    }
+
+    #[test]
     fn a_path_that_is_not_text_is_refused() {
         let mut spec = spec();
         let path = PathBuf::from(OsString::from_vec(b"/arrays/\xff".to_vec()));
@@ -234,6 +295,7 @@ mod tests {
             boot: vec![],
             nics: vec![],
             screen: None,
+            seed: None,
         }
     }
 

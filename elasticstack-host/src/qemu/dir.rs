@@ -6,6 +6,7 @@
 //! SERVERID/run.json       the run and how far it came, replaced atomically
 //! SERVERID/qmp            QEMU's socket for the agent
 //! SERVERID/operator.qmp   another for an operator
+//! SERVERID/seed.iso       what the guest is told at its first boot, secrets included, if anything
 //! SERVERID/serial.log     what the guest wrote to its first serial port
 //! SERVERID/qemu.log       what QEMU itself has to say
 //! ```
@@ -24,7 +25,7 @@ use elasticstack_core::hypervisor::EndCause;
 use elasticstack_core::id::ServerId;
 use serde::{Deserialize, Serialize};
 
-use super::QMP_SOCKET;
+use super::{QMP_SOCKET, SEED};
 use crate::sys::process::Process;
 
 const LOCK: &str = "lock";
@@ -145,12 +146,22 @@ impl ServerDir {
 
     /// A new, empty log for QEMU's own output.
     pub(super) fn create_log(&self) -> io::Result<File> {
+        self.create_private(QEMU_LOG)
+    }
+
+    /// Writes the CD that tells the guest who it is.
+    pub(super) fn write_seed(&self, image: &[u8]) -> io::Result<()> {
+        self.create_private(SEED)?.write_all(image)
+    }
+
+    /// A new, empty file that nobody else may read.
+    fn create_private(&self, name: &str) -> io::Result<File> {
         OpenOptions::new()
             .create(true)
             .write(true)
             .truncate(true)
             .mode(0o600)
-            .open(self.path.join(QEMU_LOG))
+            .open(self.path.join(name))
     }
 
     /// The last 2 KiB of QEMU's own output.

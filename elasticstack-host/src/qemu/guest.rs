@@ -19,7 +19,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use elasticstack_core::error::{Error, ErrorKind, Result};
 use elasticstack_core::generation::Run;
-use elasticstack_core::hypervisor::{EndCause, Phase};
+use elasticstack_core::hypervisor::{Device, DriveSlot, EndCause, Phase};
 use elasticstack_core::id::ServerId;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -31,6 +31,7 @@ use tracing::{debug, error, info, warn};
 use super::command::{SERIAL, SERIAL_RING};
 use super::dir::{Record, ServerDir, Stage};
 use super::phase::{Notice, Status};
+use super::plug::{Plugged, plug};
 use super::qmp::{Qmp, QmpError};
 use super::serial::{Gap, SerialLog};
 use super::{Shared, blocking};
@@ -62,7 +63,7 @@ pub(super) struct Guest {
 }
 
 /// What the guest's task is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Wish {
     /// Press the power button.
     PowerButton,
@@ -72,6 +73,8 @@ pub(super) enum Wish {
     Resume,
     /// Write what it said on its serial port to the log.
     Drain,
+    /// Make the drives that come and go these.
+    Plug(Arc<[DriveSlot]>),
 }
 
 #[derive(Debug)]
@@ -180,6 +183,11 @@ fn silent() -> Error {
     Error::new(ErrorKind::Unavailable, "the server does not answer now: try again later")
 }
 
+fn held(device: Device) -> Error {
+    let message = format!("the guest does not let go of {device}: have it do so, or stop it");
+    Error::new(ErrorKind::Unavailable, message)
+}
+
 /// How following a guest came to an end.
 enum Outcome {
     Closing,
@@ -191,6 +199,8 @@ enum Carried {
     Out,
     OutThenEnded(EndCause),
     NotSinceEnded(EndCause),
+    /// It could not be, for this reason; the guest goes on.
+    Not(Error),
 }
 
 /// The task's state.
@@ -309,6 +319,7 @@ impl Follower {
             Ok(Carried::Out) => (Ok(()), Ok(None)),
             Ok(Carried::OutThenEnded(cause)) => (Ok(()), Ok(Some(cause))),
             Ok(Carried::NotSinceEnded(cause)) => (Err(over()), Ok(Some(cause))),
+            Ok(Carried::Not(error)) => (Err(error), Ok(None)),
             Err(failure @ QmpError::Refused { .. }) => {
                 (Err(Error::internal("a signal to a guest").source(failure)), Ok(None))
             }
@@ -335,6 +346,15 @@ impl Follower {
                 qmp.execute("cont", Value::Null).await?;
             }
             Wish::Resume => {}
+            Wish::Plug(drives) => match plug(qmp, &drives).await? {
+                Plugged::AsWanted => {}
+                Plugged::Held(device) => return Ok(Carried::Not(held(device))),
+                Plugged::Refused(device, refused) => {
+                    let message = format!("a drive could not be plugged in at {device}");
+                    let error = Error::new(ErrorKind::JobFailed, message).source(refused);
+                    return Ok(Carried::Not(error));
+                }
+            },
             Wish::Reset => {
                 qmp.execute("system_reset", Value::Null).await?;
                 loop {

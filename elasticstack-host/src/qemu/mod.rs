@@ -17,11 +17,14 @@ mod changes;
 mod command;
 mod dir;
 mod guest;
+mod iso9660;
 mod phase;
+mod plug;
 mod qmp;
 pub mod qmp_codec;
 mod scope;
 mod screen;
+mod seed;
 mod serial;
 mod start;
 
@@ -38,7 +41,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use elasticstack_core::error::{Error, ErrorKind, Result};
 use elasticstack_core::generation::Run;
-use elasticstack_core::hypervisor::{Console, Hypervisor, Observed, Phase, ServerSpec, Signal};
+use elasticstack_core::hypervisor::{
+    Console, DriveSlot, Hypervisor, Observed, Phase, ServerSpec, Signal,
+};
 use elasticstack_core::id::ServerId;
 use futures_core::stream::BoxStream;
 use futures_util::StreamExt;
@@ -58,8 +63,14 @@ use crate::sys::kvm::{self, Kvm, Paging};
 const QMP_SOCKET: &str = "qmp";
 /// The operator's socket, in a server's directory.
 const OPERATOR_SOCKET: &str = "operator.qmp";
+/// The CD that tells a guest who it is, in a server's directory.
+const SEED: &str = "seed.iso";
 /// How long is waited for the process before us to leave the runtime directory.
 const PREDECESSOR: Duration = Duration::from_secs(5);
+/// How long a guest may take to let go of a drive before that is said of it.
+const LET_GO: Duration = Duration::from_secs(5);
+/// How soon it is looked again whether it has.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// What runs the guests' processors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -272,7 +283,7 @@ impl Hypervisor for Qemu {
         self.in_turn(spec.server, |shared, server| async move {
             let existing = lock(&server.guest).clone();
             match existing {
-                Some(guest) => keep(&guest, run).await,
+                Some(guest) => keep(&guest, &spec, run).await,
                 None => {
                     let guest = start::start(&shared, &spec, run).await?;
                     *lock(&server.guest) = Some(Arc::new(guest));
@@ -348,21 +359,49 @@ impl Console for Qemu {
 }
 
 /// `ensure` of `run` where a run exists.
-async fn keep(guest: &Guest, run: Run) -> Result<()> {
+async fn keep(guest: &Guest, spec: &ServerSpec, run: Run) -> Result<()> {
     if run > guest.run {
         let message = "the server's last run still exists: stop it first";
         return Err(Error::new(ErrorKind::ServerBusy, message));
     }
-    match guest.phase() {
-        Phase::Running if run == guest.run => Ok(()),
-        Phase::Paused if run == guest.run => guest.request(Wish::Resume).await,
+    let stale = || {
+        let message =
+            format!("run {run} of the server is over: only a newer one can start it again");
+        Error::new(ErrorKind::Stale, message)
+    };
+    let kept = match guest.phase() {
+        Phase::Running if run == guest.run => plug(guest, &spec.drives).await,
+        Phase::Paused if run == guest.run => resume(guest, &spec.drives).await,
         Phase::Unresponsive if run == guest.run => {
             Err(Error::new(ErrorKind::Unavailable, "the server does not answer now"))
         }
-        _ => Err(Error::new(
-            ErrorKind::Stale,
-            format!("run {run} of the server is over: only a newer one can start it again"),
-        )),
+        _ => Err(stale()),
+    };
+    kept.map_err(|error| if error.kind() == ErrorKind::NotFound { stale() } else { error })
+}
+
+/// Lets a paused guest go on, with these drives. What needs nothing of the guest is done first:
+/// once it goes on it may end itself at any time.
+async fn resume(guest: &Guest, drives: &[DriveSlot]) -> Result<()> {
+    let plugged = guest.request(Wish::Plug(drives.into())).await;
+    guest.request(Wish::Resume).await?;
+    match plugged {
+        Err(error) if error.kind() == ErrorKind::Unavailable => plug(guest, drives).await,
+        plugged => plugged,
+    }
+}
+
+/// Makes the guest's hot drives these, and waits a while for it to let go of others.
+async fn plug(guest: &Guest, drives: &[DriveSlot]) -> Result<()> {
+    let drives: Arc<[DriveSlot]> = drives.into();
+    let deadline = Instant::now() + LET_GO;
+    loop {
+        match guest.request(Wish::Plug(Arc::clone(&drives))).await {
+            Err(error) if error.kind() == ErrorKind::Unavailable && Instant::now() < deadline => {
+                sleep(LOOK_AGAIN).await;
+            }
+            plugged => return plugged,
+        }
     }
 }
 

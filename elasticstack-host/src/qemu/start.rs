@@ -23,7 +23,7 @@ use super::command::{command_line, process_name};
 use super::dir::{Record, ServerDir, Stage};
 use super::guest::Guest;
 use super::qmp::{Qmp, QmpError};
-use super::{Shared, blocking, screen};
+use super::{Shared, blocking, screen, seed};
 use crate::sys::process::Process;
 
 /// How long QEMU may take until it answers for the first time.
@@ -124,10 +124,14 @@ async fn launch(
         })?);
     }
     let arguments = command_line(spec, run, shared.accelerator, record.screen)?;
+    let seed = spec.seed.as_ref().map(|seed| seed::disk(spec.server, seed)).transpose()?;
 
     let (ours, here, server) = (Arc::clone(shared), Arc::clone(dir), spec.server);
     let spawn = move || {
         here.write_record(&record)?;
+        if let Some(seed) = seed {
+            here.write_seed(&seed)?;
+        }
         let log = here.create_log()?;
         let child = ours
             .scope

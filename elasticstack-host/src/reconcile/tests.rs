@@ -2,8 +2,9 @@
 //! durable, guests end themselves, the host restarts, documents change at any time.
 
 use elasticstack_core::clock::Timestamp;
-use elasticstack_core::generation::{Era, Generation};
-use elasticstack_core::wire::internal::Hardware;
+use elasticstack_core::generation::{Epoch, Era, Generation};
+use elasticstack_core::hypervisor::Media;
+use elasticstack_core::wire::internal::{Access, Hardware};
 use proptest::prelude::*;
 
 use super::*;
@@ -25,7 +26,19 @@ fn document(run: u64, powered: bool) -> ServerDocument {
             boot: Vec::new(),
             nics: Vec::new(),
             screen: None,
+            seed: None,
         },
+    }
+}
+
+/// A drive at `block:1`, claimed under this epoch.
+fn claim(epoch: u64) -> ClaimedDrive {
+    ClaimedDrive {
+        drive: "5b0e3c52-0000-4000-8000-0000000000d1".parse().unwrap(),
+        epoch: Epoch(epoch),
+        access: Access::Exclusive,
+        device: "block:1".parse().unwrap(),
+        media: Media::Disk,
     }
 }
 
@@ -59,6 +72,14 @@ fn every_decision_stands_in_this_table() {
     let old = |past: Past| Past { begun: Some(stamp("before")), ..past };
     let gone = |run| ServerDocument { gone: true, ..document(run, true) };
     let reset = |n| ServerDocument { reset: n, ..document(1, true) };
+    let claim = claim(1);
+    let plugs = |run| {
+        let mut document = document(run, true);
+        document.hardware.drives = vec![claim.clone()];
+        document
+    };
+    let holds =
+        |past: Past| Past { claims: vec![claim.clone()], plugged: vec![claim.clone()], ..past };
     let both = ServerDocument { shutdown: 4, ..reset(2) };
     let table = [
         ("nothing was ever asked for", document(0, false), none.clone(), None, Nothing),
@@ -89,6 +110,17 @@ fn every_decision_stands_in_this_table() {
             seen(1, Phase::Unresponsive),
             Nothing,
         ),
+        ("a drive is to come", plugs(1), started(1), seen(1, alive), Replug),
+        ("a drive is to go", document(1, true), holds(started(1)), seen(1, alive), Replug),
+        (
+            "it has the drives that it is to have",
+            plugs(1),
+            holds(started(1)),
+            seen(1, alive),
+            Nothing,
+        ),
+        ("a drive is for a later run", plugs(2), started(1), seen(1, alive), Remove),
+        ("it can't take a drive now", plugs(1), started(1), seen(1, Phase::Paused), Nothing),
         ("its process is gone", document(1, true), started(1), None, RecordEnd(EndCause::Lost)),
         (
             "the host restarted",
@@ -159,6 +191,8 @@ enum Happening {
     /// The driver works until there is nothing to do.
     WorkToQuiet,
     NextEnsureFails,
+    /// The document names this one drive, or none.
+    Drives(Option<u64>),
 }
 
 fn happening() -> impl Strategy<Value = Happening> {
@@ -175,6 +209,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         6 => (0_usize..5).prop_map(Happening::WorkThenCrash),
         3 => Just(Happening::WorkToQuiet),
         1 => Just(Happening::NextEnsureFails),
+        2 => proptest::option::of(1_u64..3).prop_map(Happening::Drives),
     ]
 }
 
@@ -183,6 +218,8 @@ struct Model {
     document: ServerDocument,
     past: Past,
     guest: Option<Seen>,
+    /// What is plugged in to the guest.
+    plugged: Vec<ClaimedDrive>,
     boots: u32,
     ensure_fails: bool,
     ever_started: Vec<Run>,
@@ -196,6 +233,7 @@ impl Model {
             document: document(0, false),
             past: Past::default(),
             guest: None,
+            plugged: Vec::new(),
             boots: 0,
             ensure_fails: false,
             ever_started: Vec::new(),
@@ -230,6 +268,7 @@ impl Model {
                     let begun = Some(stamp.clone());
                     self.past = Past { run, begun, reset, shutdown, ..Past::default() };
                 }
+                self.past.claims.clone_from(&self.document.hardware.drives);
                 if !step() {
                     return true;
                 }
@@ -243,15 +282,33 @@ impl Model {
                     return true;
                 }
                 self.guest = Some(Seen { run, phase: Phase::Running });
+                self.plugged.clone_from(&self.document.hardware.drives);
                 self.ever_started.push(run);
                 if step() {
                     self.past.started = Some(stamp);
+                    self.past.plugged.clone_from(&self.past.claims);
+                }
+            }
+            Action::Replug => {
+                let wanted = self.document.hardware.drives.clone();
+                let new = wanted.iter().filter(|claim| !self.past.claims.contains(claim));
+                let new: Vec<_> = new.cloned().collect();
+                if step() {
+                    self.past.claims.extend(new);
+                    if step() {
+                        self.plugged.clone_from(&wanted);
+                        if step() {
+                            self.past.claims.clone_from(&wanted);
+                            self.past.plugged = wanted;
+                        }
+                    }
                 }
             }
             Action::Adopt(run) => panic!("run {run} is alive and unknown"),
             Action::RecordStart => {
                 if step() {
                     self.past.started = Some(stamp);
+                    self.past.plugged.clone_from(&self.past.claims);
                 }
             }
             Action::RecordEnd(cause) => {
@@ -331,7 +388,12 @@ impl Model {
             Happening::WorkThenCrash(mut budget) => while budget > 0 && self.work(&mut budget) {},
             Happening::WorkToQuiet => self.work_to_quiet(),
             Happening::NextEnsureFails => self.ensure_fails = true,
+            Happening::Drives(epoch) => {
+                self.document.hardware.drives = epoch.map(claim).into_iter().collect();
+            }
         }
+        let is_held = |drive| self.past.claims.contains(drive);
+        assert!(self.guest.is_none() || self.plugged.iter().all(is_held), "plugged in unclaimed");
     }
 }
 
@@ -349,12 +411,16 @@ proptest! {
         model.ensure_fails = false;
         model.work_to_quiet();
 
-        let Model { document, past, guest, .. } = &model;
+        let Model { document, past, guest, plugged, .. } = &model;
         let wanted = document.powered && !document.gone;
         prop_assert!(wanted || guest.is_none(), "a stopped server runs");
         prop_assert!(wanted || !past.is_open(), "a stopped run has no end");
         prop_assert!(!wanted || past.run == document.run, "the newest run was not begun");
         prop_assert_eq!(guest.is_some(), past.is_open(), "what runs is open and only that");
         prop_assert_eq!((past.reset, past.shutdown), (document.reset, document.shutdown));
+        if guest.is_some() {
+            let drives = &document.hardware.drives;
+            prop_assert_eq!((plugged, &past.claims), (drives, drives), "other drives than asked");
+        }
     }
 }

@@ -1,10 +1,8 @@
-//! One directory array: opening it, the sequences of steps that make, change and destroy a drive
-//! on it, and finishing or forgetting what a crash cut short.
+//! One directory array: opening it, and the steps that make and resize a drive on it.
 //!
 //! Every sequence has one step that decides, so that a crash anywhere leaves the old state or the
 //! new one. Whoever calls sees to it that one sequence at a time runs on a drive.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::ErrorKind as IoKind;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -13,7 +11,8 @@ use std::path::{Path, PathBuf};
 use elasticstack_core::prelude::*;
 
 use super::directory::{Directory, failed};
-use super::layout::{Damage, Label, Part, Record, Recovery};
+use super::layout::{Label, Part, Record, SnapshotRecord};
+use super::shelf::{Found, Shelf};
 
 /// An array as its operator describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,20 +69,18 @@ pub(super) struct Array {
     pub(super) capacity: Bytes,
     /// The file system's number, if its room is what the capacity was computed from.
     pub(super) device: Option<u64>,
-    pub(super) drives: Directory,
+    pub(super) drives: Shelf<Record>,
+    pub(super) snapshots: Shelf<SnapshotRecord>,
     _lock: File,
 }
 
-/// The drives found on an array when it was opened.
-#[derive(Debug, Default)]
-pub(super) struct Found {
-    pub(super) whole: Vec<Record>,
-    pub(super) set_aside: BTreeSet<DriveId>,
-}
-
 impl Array {
-    /// Locks the array, checks that it is the one meant, and brings every drive to a clean state.
-    pub(super) fn open(config: DirectoryArray, history: History) -> Result<(Self, Found)> {
+    /// Locks the array, checks that it is the one meant, and brings every drive and snapshot to a
+    /// clean state.
+    pub(super) fn open(
+        config: DirectoryArray,
+        history: History,
+    ) -> Result<(Self, Found<Record>, Found<SnapshotRecord>)> {
         let DirectoryArray { array: id, name, path, capacity } = config;
         // Before anything is made in what may be the mount point of a disk that is not there.
         if history == History::Known && DirectoryArray::label(&path)?.is_none() {
@@ -96,10 +93,13 @@ impl Array {
         let root = Directory::open(&path)?;
         let lock = lock(root.path(), &name)?;
         check_label(&root, id)?;
-        let drives = Directory::open(&root.path().join("drives"))?;
+        let drives = Shelf::open(id, &root.path().join("drives"))?;
+        let snapshots = Shelf::open(id, &root.path().join("snapshots"))?;
         root.sync()?;
-        let mut array = Self { id, name, capacity: Bytes::ZERO, device: None, drives, _lock: lock };
-        let found = array.recover()?;
+        let (found, kept) = (drives.recover()?, snapshots.recover()?);
+        let none = Bytes::ZERO;
+        let mut array =
+            Self { id, name, capacity: none, device: None, drives, snapshots, _lock: lock };
         match capacity {
             ArrayCapacity::Fixed(capacity) => array.capacity = capacity,
             ArrayCapacity::Disk { reserve } => {
@@ -108,29 +108,17 @@ impl Array {
                 array.capacity = room.saturating_sub(reserve);
             }
         }
-        Ok((array, found))
+        Ok((array, found, kept))
     }
 
     /// Where a drive's bytes lie.
     pub(super) fn raw(&self, drive: DriveId) -> PathBuf {
-        self.drives.path().join(Part::Raw.of(drive))
+        self.drives.raw(drive)
     }
 
-    /// Makes a drive of zeros. Decided by the record's rename.
+    /// Makes a drive of zeros that occupy no space.
     pub(super) fn create(&self, record: &Record) -> Result<()> {
-        let drive = record.drive;
-        self.drives.make_sparse(&Part::RawNew.of(drive), record.size)?;
-        self.save(record)?;
-        self.drives.rename(&Part::RawNew.of(drive), &Part::Raw.of(drive))?;
-        self.drives.sync()
-    }
-
-    /// Replaces a drive's record.
-    pub(super) fn save(&self, record: &Record) -> Result<()> {
-        let json = serde_json::to_vec(record)
-            .map_err(|error| Error::internal("writing a drive's record").source(error))?;
-        let name = Part::Record.of(record.drive);
-        self.drives.replace(&name, &Part::RecordNew.of(record.drive), &json)
+        self.drives.put(record, |file| file.set_len(record.size.get()))
     }
 
     /// Gives a drive of `old` size the record's. Decided by the record's rename: until then the
@@ -138,106 +126,26 @@ impl Array {
     pub(super) fn resize(&self, old: Bytes, record: &Record) -> Result<()> {
         let raw = Part::Raw.of(record.drive);
         if record.size > old {
-            self.drives.resize(&raw, record.size)?;
+            self.drives.files.resize(&raw, record.size)?;
         }
-        self.save(record)?;
+        self.drives.save(record)?;
         if record.size < old {
-            self.drives.resize(&raw, record.size)?;
+            self.drives.files.resize(&raw, record.size)?;
         }
         Ok(())
     }
 
-    /// Destroys a drive, or what is left of one. Decided by the record's rename.
-    pub(super) fn destroy(&self, drive: DriveId) -> Result<()> {
-        self.drives.rename_if_there(&Part::Record.of(drive), &Part::RecordGone.of(drive))?;
-        self.drives.sync()?;
-        for part in [Part::Raw, Part::RawNew, Part::RecordNew] {
-            self.drives.remove(&part.of(drive))?;
-        }
-        self.drives.sync()?;
-        self.drives.remove(&Part::RecordGone.of(drive))
-    }
-
-    fn recover(&self) -> Result<Found> {
-        let mut drives: BTreeMap<DriveId, BTreeSet<Part>> = BTreeMap::new();
-        for name in self.drives.names()? {
-            match Part::parse(&name) {
-                Some((drive, part)) => drop(drives.entry(drive).or_default().insert(part)),
-                None => {
-                    tracing::warn!(array = %self.id, name, "left a file alone that is no drive's")
-                }
-            }
-        }
-        let mut found = Found::default();
-        for (drive, parts) in drives {
-            match self.recover_drive(drive, &parts)? {
-                Ok(None) => {}
-                Ok(Some(record)) => found.whole.push(record),
-                Err(damage) => {
-                    self.say_set_aside(drive, &damage);
-                    found.set_aside.insert(drive);
-                }
-            }
-        }
-        Ok(found)
-    }
-
-    /// Tells the operator that a drive's files are left as they are.
-    pub(super) fn say_set_aside(&self, drive: DriveId, damage: &Damage) {
-        let why = damage as &dyn std::error::Error;
-        tracing::error!(array = %self.id, name = self.name, %drive, why, "set a drive's files aside");
-    }
-
-    fn recover_drive(
-        &self,
-        drive: DriveId,
-        parts: &BTreeSet<Part>,
-    ) -> Result<Result<Option<Record>, Damage>> {
-        match Recovery::from(parts) {
-            Recovery::SetAside => return Ok(Err(Damage::Half)),
-            Recovery::FinishDestroy | Recovery::ForgetCreate => {
-                return self.destroy(drive).map(|()| Ok(None));
-            }
-            Recovery::FinishCreate => {
-                self.drives.rename(&Part::RawNew.of(drive), &Part::Raw.of(drive))?;
-            }
-            Recovery::Keep => {}
-        }
-        for scratch in [Part::RawNew, Part::RecordNew, Part::RecordGone] {
-            self.drives.remove(&scratch.of(drive))?;
-        }
-        self.drives.sync()?;
-        let path = self.drives.path().join(Part::Record.of(drive));
-        let json = fs::read(&path).map_err(failed("reading", &path))?;
-        let record = match Record::read(&json, drive, self.id) {
-            Ok(record) => record,
-            Err(damage) => return Ok(Err(damage)),
-        };
-        let raw = Part::Raw.of(drive);
-        let (found, recorded) = (self.drives.length(&raw)?.unwrap_or(0), record.size.get());
-        if found < recorded {
-            return Ok(Err(Damage::Short { found, recorded }));
-        }
-        if found > recorded {
-            self.drives.resize(&raw, record.size)?;
-        }
-        Ok(Ok(Some(record)))
-    }
-
-    /// The file system's number, and what it has for drives: what is free and what they occupy.
+    /// The file system's number, and what it has for drives and snapshots: what is free and
+    /// what they occupy.
     fn room_on_disk(&self) -> Result<(u64, Bytes)> {
-        let path = self.drives.path();
+        let path = self.drives.files.path();
         let device = fs::metadata(path).map_err(failed("looking at", path))?.dev();
         let disk = rustix::fs::statvfs(path)
             .map_err(|error| failed("asking for the room at", path)(error.into()))?;
-        let mut room = disk.f_bavail.saturating_mul(disk.f_frsize);
-        for name in self.drives.names()? {
-            let path = path.join(name);
-            let blocks = fs::symlink_metadata(&path).map_err(failed("looking at", &path))?.blocks();
-            room = room.saturating_add(blocks.saturating_mul(512));
-        }
-        // Drives that share blocks count them more than once above.
-        let room = room.min(disk.f_blocks.saturating_mul(disk.f_frsize));
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        let occupied = self.drives.occupied()?.saturating_add(self.snapshots.occupied()?);
+        // Those that share blocks count them more than once above.
+        let room = free.saturating_add(occupied).min(disk.f_blocks.saturating_mul(disk.f_frsize));
         let room = Bytes::try_from(room)
             .map_err(|error| Error::internal(format!("{}", path.display())).source(error))?;
         Ok((device, room))

@@ -1,27 +1,43 @@
-//! All drives of a store by id, and the room they leave on its arrays. Never asks the disk.
+//! All drives and snapshots of a store by id, and the room they leave on its arrays. Never asks the
+//! disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use elasticstack_core::block::{ArrayReport, ArrayState, DriveReport, DriveSpec};
+use elasticstack_core::block::{ArrayReport, ArrayState, DriveReport, DriveSpec, SnapshotReport};
 use elasticstack_core::prelude::*;
 
-use super::array::{Array, Found};
+use super::array::Array;
 use super::drive::{Drive, lock, unknown};
-use super::layout::Damage;
+use super::layout::{Damage, Record, SnapshotRecord};
+use super::shelf::Found;
+use super::snapshot::Snapshot;
 
 #[derive(Debug, Default)]
 pub(super) struct Catalogue {
     pub(super) arrays: BTreeMap<ArrayId, Arc<Array>>,
     /// The names of the arrays that could not be opened.
     failed: BTreeMap<ArrayId, String>,
-    drives: Mutex<BTreeMap<DriveId, Arc<Drive>>>,
+    held: Mutex<Held>,
     set_aside: BTreeSet<DriveId>,
+    snapshots_set_aside: BTreeSet<SnapshotId>,
+}
+
+/// What the arrays hold, and what they have promised to.
+#[derive(Debug, Default)]
+struct Held {
+    drives: BTreeMap<DriveId, Arc<Drive>>,
+    snapshots: BTreeMap<SnapshotId, Arc<Snapshot>>,
 }
 
 impl Catalogue {
-    /// Takes in an array and the drives found on it.
-    pub(super) fn add(&mut self, array: Array, found: Found) -> Result<()> {
+    /// Takes in an array and what was found on it.
+    pub(super) fn add(
+        &mut self,
+        array: Array,
+        found: Found<Record>,
+        kept: Found<SnapshotRecord>,
+    ) -> Result<()> {
         if let Some(other) = self
             .arrays
             .values()
@@ -36,17 +52,27 @@ impl Catalogue {
         let Found { whole, set_aside } = found;
         self.set_aside.extend(set_aside);
         let array = Arc::new(array);
-        let drives = self.drives.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let held = self.held.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
         for record in whole {
             let id = record.drive;
             let drive = Arc::new(Drive::whole(Arc::clone(&array), record));
-            if let Some(other) = drives.insert(id, drive) {
+            if let Some(other) = held.drives.insert(id, drive) {
                 // Nothing tells which of the two is the right one.
-                other.array.say_set_aside(id, &Damage::Twice);
+                other.array.drives.say_set_aside(id, &Damage::Twice);
                 self.set_aside.insert(id);
             }
         }
-        drives.retain(|id, _| !self.set_aside.contains(id));
+        held.drives.retain(|id, _| !self.set_aside.contains(id));
+        self.snapshots_set_aside.extend(kept.set_aside);
+        for record in kept.whole {
+            let id = record.snapshot;
+            let snapshot = Arc::new(Snapshot::whole(Arc::clone(&array), record));
+            if let Some(other) = held.snapshots.insert(id, snapshot) {
+                other.array.snapshots.say_set_aside(id, &Damage::Twice);
+                self.snapshots_set_aside.insert(id);
+            }
+        }
+        held.snapshots.retain(|id, _| !self.snapshots_set_aside.contains(id));
         self.arrays.insert(array.id, array);
         Ok(())
     }
@@ -61,11 +87,26 @@ impl Catalogue {
         if self.set_aside.contains(&id) {
             return Err(Error::internal(format!("drive {id} was set aside, see the log")));
         }
-        let found = lock(&self.drives).get(&id).cloned();
+        let found = lock(&self.held).drives.get(&id).cloned();
         found.ok_or_else(|| match self.failed.first_key_value() {
             None => unknown(id),
             Some((_, name)) => out_of_reach(&format!("drive {id} may be on array {name}"), name),
         })
+    }
+
+    /// The snapshot of this id, if there is one. `Unavailable` if it may lie on an array that has
+    /// failed.
+    pub(super) fn find_snapshot(&self, id: SnapshotId) -> Result<Option<Arc<Snapshot>>> {
+        if self.snapshots_set_aside.contains(&id) {
+            return Err(Error::internal(format!("snapshot {id} was set aside, see the log")));
+        }
+        let found = lock(&self.held).snapshots.get(&id).cloned();
+        match self.failed.first_key_value().filter(|_| found.is_none()) {
+            None => Ok(found),
+            Some((_, name)) => {
+                Err(out_of_reach(&format!("snapshot {id} may be on array {name}"), name))
+            }
+        }
     }
 
     /// The drive of this spec, with room promised to it if it is new.
@@ -83,44 +124,76 @@ impl Catalogue {
                     Error::new(ErrorKind::NotFound, public)
                 }
             })?;
-        let mut drives = lock(&self.drives);
-        if let Some(drive) = drives.get(&spec.drive) {
+        let mut held = lock(&self.held);
+        if let Some(drive) = held.drives.get(&spec.drive) {
             return Ok(Arc::clone(drive));
         }
-        room(&drives, array, spec.size)?;
+        held.room(array, spec.size)?;
         let drive = Arc::new(Drive::promised(Arc::clone(array), spec));
-        drives.insert(spec.drive, Arc::clone(&drive));
+        held.drives.insert(spec.drive, Arc::clone(&drive));
         Ok(drive)
+    }
+
+    /// The snapshot of this record, with room promised to it on `array` if it is new.
+    pub(super) fn find_or_promise_snapshot(
+        &self,
+        array: &Arc<Array>,
+        record: SnapshotRecord,
+    ) -> Result<Arc<Snapshot>> {
+        let mut held = lock(&self.held);
+        if let Some(snapshot) = held.snapshots.get(&record.snapshot) {
+            return Ok(Arc::clone(snapshot));
+        }
+        held.room(array, record.size)?;
+        let id = record.snapshot;
+        let snapshot = Arc::new(Snapshot::promised(Arc::clone(array), record));
+        held.snapshots.insert(id, Arc::clone(&snapshot));
+        Ok(snapshot)
     }
 
     /// Promises `size` to a drive instead of less. The caller changes that drive alone.
     pub(super) fn promise_more(&self, drive: &Drive, size: Bytes) -> Result<()> {
-        let drives = lock(&self.drives);
-        room(&drives, &drive.array, size.saturating_sub(drive.promise()))?;
+        let held = lock(&self.held);
+        held.room(&drive.array, size.saturating_sub(drive.promise()))?;
         drive.set_promise(size);
         Ok(())
     }
 
     /// Takes a drive out that is gone from its array.
     pub(super) fn forget(&self, id: DriveId, drive: &Arc<Drive>) {
-        let mut drives = lock(&self.drives);
+        let drives = &mut lock(&self.held).drives;
         if drives.get(&id).is_some_and(|known| Arc::ptr_eq(known, drive)) {
             drives.remove(&id);
         }
     }
 
+    /// Takes a snapshot out that is gone from its array.
+    pub(super) fn forget_snapshot(&self, id: SnapshotId, snapshot: &Arc<Snapshot>) {
+        let snapshots = &mut lock(&self.held).snapshots;
+        if snapshots.get(&id).is_some_and(|known| Arc::ptr_eq(known, snapshot)) {
+            snapshots.remove(&id);
+        }
+    }
+
     pub(super) fn drive_reports(&self) -> Vec<DriveReport> {
-        let drives = lock(&self.drives);
-        drives.values().filter_map(|drive| drive.record()).map(|record| record.report()).collect()
+        let held = lock(&self.held);
+        let records = held.drives.values().filter_map(|drive| drive.record());
+        records.map(|record| record.report()).collect()
+    }
+
+    pub(super) fn snapshot_reports(&self) -> Vec<SnapshotReport> {
+        let held = lock(&self.held);
+        let there = held.snapshots.values().filter(|snapshot| snapshot.is_there());
+        there.map(|snapshot| snapshot.record.report()).collect()
     }
 
     pub(super) fn array_reports(&self) -> Vec<ArrayReport> {
-        let drives = lock(&self.drives);
+        let held = lock(&self.held);
         let online = self.arrays.values().map(|array| ArrayReport {
             array: array.id,
             name: array.name.clone(),
             capacity: array.capacity,
-            promised: promised(&drives, array),
+            promised: held.promised(array),
             state: ArrayState::Online,
         });
         let failed = self.failed.iter().map(|(array, name)| ArrayReport {
@@ -140,25 +213,28 @@ fn out_of_reach(what: &str, array: &str) -> Error {
     Error::new(ErrorKind::Unavailable, public).context(context)
 }
 
-fn promised(drives: &BTreeMap<DriveId, Arc<Drive>>, array: &Array) -> Bytes {
-    drives
-        .values()
-        .filter(|drive| drive.array.id == array.id)
-        .map(|drive| drive.promise().get())
-        .fold(0, u64::saturating_add)
-        .try_into()
-        .unwrap_or(array.capacity)
-}
-
-/// Fails with `NoCapacity` unless the array can promise so much more.
-fn room(drives: &BTreeMap<DriveId, Arc<Drive>>, array: &Array, more: Bytes) -> Result<()> {
-    let room = array.capacity.saturating_sub(promised(drives, array));
-    if more <= room {
-        return Ok(());
+impl Held {
+    fn promised(&self, array: &Array) -> Bytes {
+        let drives = self.drives.values().filter(|drive| drive.array.id == array.id);
+        let snapshots = self.snapshots.values().filter(|snapshot| snapshot.array.id == array.id);
+        drives
+            .map(|drive| drive.promise().get())
+            .chain(snapshots.map(|snapshot| snapshot.record.size.get()))
+            .fold(0, u64::saturating_add)
+            .try_into()
+            .unwrap_or(array.capacity)
     }
-    let public = format!(
-        "array {} has room for {room} more, not {more}: choose a smaller size or another array",
-        array.name
-    );
-    Err(Error::new(ErrorKind::NoCapacity, public))
+
+    /// Fails with `NoCapacity` unless the array can promise so much more.
+    fn room(&self, array: &Array, more: Bytes) -> Result<()> {
+        let room = array.capacity.saturating_sub(self.promised(array));
+        if more <= room {
+            return Ok(());
+        }
+        let public = format!(
+            "array {} has room for {room} more, not {more}: choose a smaller size or another array",
+            array.name
+        );
+        Err(Error::new(ErrorKind::NoCapacity, public))
+    }
 }

@@ -46,17 +46,24 @@ impl CloneDrive for DirectoryStore {
 fn share(from: &Drive, source: DriveId, to: &Drive, target: DriveId) -> io::Result<Cloned> {
     let source = File::open(from.array.raw(source))?;
     let target = OpenOptions::new().write(true).open(to.array.raw(target))?;
-    match rustix::fs::ioctl_ficlone(&target, &source) {
-        Ok(()) => {}
-        Err(Errno::OPNOTSUPP | Errno::NOTTY | Errno::NOSYS | Errno::XDEV | Errno::INVAL) => {
-            return Ok(Cloned::MustCopy);
-        }
-        Err(error) => return Err(error.into()),
+    if reflink(&source, &target)? == Cloned::MustCopy {
+        return Ok(Cloned::MustCopy);
     }
     // What the target held beyond the source's end is still there.
     punch(&target, from.size(), to.size().saturating_sub(from.size()))?;
     to.sync(|| target.sync_all())?;
     Ok(Cloned::Shared)
+}
+
+/// Has `target` share all blocks of `source`, as they are at one instant.
+pub(super) fn reflink(source: &File, target: &File) -> io::Result<Cloned> {
+    match rustix::fs::ioctl_ficlone(target, source) {
+        Ok(()) => Ok(Cloned::Shared),
+        Err(Errno::OPNOTSUPP | Errno::NOTTY | Errno::NOSYS | Errno::XDEV | Errno::INVAL) => {
+            Ok(Cloned::MustCopy)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 #[cfg(test)]

@@ -54,38 +54,28 @@ impl Directory {
             .map_err(failed("listing", &self.path))
     }
 
-    /// Makes an empty file of `size` that occupies no space, in place of any other.
-    pub(super) fn make_sparse(&self, name: &str, size: Bytes) -> Result<()> {
+    /// Makes a file of what `fill` makes of an empty one, in place of any other.
+    pub(super) fn make(
+        &self,
+        name: &str,
+        fill: impl FnOnce(&File) -> io::Result<()>,
+    ) -> Result<()> {
         let path = self.path.join(name);
         self.step()
             .and_then(|()| private().truncate(true).open(&path))
             .and_then(|file| {
                 self.step()?;
-                file.set_len(size.get())?;
+                fill(&file)?;
                 self.step()?;
                 file.sync_all()
             })
             .map_err(failed("making", &path))
     }
 
-    /// Makes a file of these bytes, in place of any other.
-    pub(super) fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        let path = self.path.join(name);
-        self.step()
-            .and_then(|()| private().truncate(true).open(&path))
-            .and_then(|mut file| {
-                self.step()?;
-                file.write_all(bytes)?;
-                self.step()?;
-                file.sync_all()
-            })
-            .map_err(failed("writing", &path))
-    }
-
     /// Durably puts a file of these bytes in the place of another: at any instant either the old
     /// or the new one is there. `scratch` is the new one's name meanwhile.
     pub(super) fn replace(&self, name: &str, scratch: &str, bytes: &[u8]) -> Result<()> {
-        self.write(scratch, bytes)?;
+        self.make(scratch, |mut file| file.write_all(bytes))?;
         self.rename(scratch, name)?;
         self.sync()
     }

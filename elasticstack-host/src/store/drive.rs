@@ -110,7 +110,7 @@ impl Drive {
         if phase == Phase::Making {
             if let Err(error) = self.array.create(&record) {
                 // What is left could be found again, and be a drive, when the store is reopened.
-                if let Err(left) = self.array.destroy(spec.drive) {
+                if let Err(left) = self.array.drives.destroy(spec.drive) {
                     tracing::warn!(drive = %spec.drive, error = %Chain(&left), "left files behind");
                 }
                 lock(&self.state).phase = Phase::Gone;
@@ -122,8 +122,17 @@ impl Drive {
     }
 
     /// Changes the record, durably before anybody sees it. `store` does the steps on the disk
-    /// that go with it. Blocks.
+    /// that go with it, unless there is nothing to change. Blocks.
     pub(super) fn revise(
+        &self,
+        revise: impl FnOnce(&mut Record) -> Result<()>,
+        store: impl FnOnce(&Record, &Record) -> Result<()>,
+    ) -> Result<Record> {
+        self.redo(revise, |old, new| if new == old { Ok(()) } else { store(old, new) })
+    }
+
+    /// As [`Drive::revise`], and does the steps also if the record stays as it is.
+    pub(super) fn redo(
         &self,
         revise: impl FnOnce(&mut Record) -> Result<()>,
         store: impl FnOnce(&Record, &Record) -> Result<()>,
@@ -132,10 +141,8 @@ impl Drive {
         let old = self.current()?;
         let mut new = old.clone();
         revise(&mut new)?;
-        if new != old {
-            store(&old, &new)?;
-            lock(&self.state).record = new.clone();
-        }
+        store(&old, &new)?;
+        lock(&self.state).record = new.clone();
         Ok(new)
     }
 
@@ -151,7 +158,7 @@ impl Drive {
             state.phase = Phase::Going;
             state.record.drive
         };
-        self.array.destroy(drive)?;
+        self.array.drives.destroy(drive)?;
         lock(&self.state).phase = Phase::Gone;
         Ok(())
     }

@@ -1,22 +1,25 @@
-//! What lies on a directory array: the names of its files, the record beside each drive, and what
-//! every set of files that a crash can leave means.
+//! What lies on a directory array: the names of its files, the record beside each drive and each
+//! snapshot, and what every set of files that a crash can leave means.
 //!
 //! ```text
 //! lock            held by the store that has the array open
 //! array.json      which array this is
 //! drives/ID.raw   the bytes, sparse, exactly as long as the drive
 //! drives/ID.json  the record; a drive exists from its appearance to its disappearance
+//! snapshots/…     the same of snapshots, as long as their drives were
 //! ```
 //! Only names ending in `.new` or `.gone` are ever removed unasked: the bytes under them were
-//! never a drive's, or no longer are.
+//! never a drive's or a snapshot's, or no longer are.
 
 use std::collections::BTreeSet;
 
-use elasticstack_core::block::{DriveReport, DriveSpec};
+use elasticstack_core::block::{DriveReport, DriveSpec, SnapshotReport};
+use elasticstack_core::id::{DriveKind, IdKind, SnapshotKind, TypedId};
 use elasticstack_core::prelude::*;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// The version of [`Record`] and [`Label`].
+/// The version of [`Record`], [`SnapshotRecord`] and [`Label`].
 const VERSION: u32 = 1;
 
 /// `array.json`.
@@ -57,53 +60,133 @@ impl Record {
         Self { version: VERSION, drive, array, account, size, generation, epoch, fence: epoch }
     }
 
-    /// The record in these bytes, if it is of this drive on this array.
-    pub(super) fn read(json: &[u8], drive: DriveId, array: ArrayId) -> Result<Self, Damage> {
-        let record: Self = serde_json::from_slice(json).map_err(Damage::Unreadable)?;
-        if record.version != VERSION {
-            Err(Damage::Version(record.version))
-        } else if record.drive != drive || record.array != array {
-            Err(Damage::Foreign { drive: record.drive, array: record.array })
-        } else {
-            Ok(record)
-        }
-    }
-
     pub(super) fn report(&self) -> DriveReport {
         let Self { version: _, drive, array, account, size, generation, epoch, fence: _ } = *self;
         DriveReport { spec: DriveSpec { drive, array, account, size, generation }, epoch }
     }
 }
 
-/// Why the files of a drive can't be used. They are left as they are, for the operator.
+/// `ID.json` of a snapshot: all that is known of it except its bytes. It never changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SnapshotRecord {
+    version: u32,
+    pub(super) snapshot: SnapshotId,
+    pub(super) drive: DriveId,
+    pub(super) array: ArrayId,
+    pub(super) account: AccountId,
+    pub(super) size: Bytes,
+}
+
+impl SnapshotRecord {
+    /// The record of a snapshot of this drive as it is now.
+    pub(super) fn new(snapshot: SnapshotId, of: &Record) -> Self {
+        let Record { drive, array, account, size, .. } = *of;
+        Self { version: VERSION, snapshot, drive, array, account, size }
+    }
+
+    pub(super) fn report(&self) -> SnapshotReport {
+        let Self { version: _, snapshot, drive, array, account, size } = *self;
+        SnapshotReport { snapshot, drive, array, account, size }
+    }
+}
+
+/// What lies on an array as bytes with a record beside them.
+pub(super) trait Kept: Serialize + DeserializeOwned {
+    /// What kind of thing it is.
+    type Kind: IdKind;
+
+    fn version(&self) -> u32;
+    fn id(&self) -> TypedId<Self::Kind>;
+    fn array(&self) -> ArrayId;
+    fn size(&self) -> Bytes;
+}
+
+impl Kept for Record {
+    type Kind = DriveKind;
+
+    fn version(&self) -> u32 {
+        self.version
+    }
+
+    fn id(&self) -> DriveId {
+        self.drive
+    }
+
+    fn array(&self) -> ArrayId {
+        self.array
+    }
+
+    fn size(&self) -> Bytes {
+        self.size
+    }
+}
+
+impl Kept for SnapshotRecord {
+    type Kind = SnapshotKind;
+
+    fn version(&self) -> u32 {
+        self.version
+    }
+
+    fn id(&self) -> SnapshotId {
+        self.snapshot
+    }
+
+    fn array(&self) -> ArrayId {
+        self.array
+    }
+
+    fn size(&self) -> Bytes {
+        self.size
+    }
+}
+
+/// The record in these bytes, if it is of this id on this array.
+pub(super) fn read<R: Kept>(
+    json: &[u8],
+    id: TypedId<R::Kind>,
+    array: ArrayId,
+) -> Result<R, Damage> {
+    let record: R = serde_json::from_slice(json).map_err(Damage::Unreadable)?;
+    if record.version() != VERSION {
+        Err(Damage::Version(record.version()))
+    } else if record.id() != id || record.array() != array {
+        Err(Damage::Foreign { id: record.id().to_string(), array: record.array() })
+    } else {
+        Ok(record)
+    }
+}
+
+/// Why the files of a drive or snapshot can't be used. They are left as they are, for the operator.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Damage {
     #[error("the record cannot be read")]
     Unreadable(#[source] serde_json::Error),
     #[error("the record has version {0}, this program knows {VERSION}")]
     Version(u32),
-    #[error("the record is of drive {drive} on array {array}")]
-    Foreign { drive: DriveId, array: ArrayId },
+    #[error("the record is of {id} on array {array}")]
+    Foreign { id: String, array: ArrayId },
     #[error("there are {found} bytes, the record says {recorded}")]
     Short { found: u64, recorded: u64 },
     #[error("there are bytes without a record, or a record without bytes")]
     Half,
-    #[error("another array has a drive of this id too")]
+    #[error("another array has one of this id too")]
     Twice,
 }
 
-/// One of the files of a drive.
+/// One of the files of a drive or snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Part {
     /// The bytes.
     Raw,
-    /// Zeros that are to become the bytes.
+    /// What is to become the bytes.
     RawNew,
     /// The record.
     Record,
     /// What is to become the record.
     RecordNew,
-    /// The record of a drive that was destroyed and whose bytes are to go.
+    /// The record of one that was destroyed and whose bytes are to go.
     RecordGone,
 }
 
@@ -121,20 +204,20 @@ impl Part {
         }
     }
 
-    /// The file's name for this drive.
-    pub(super) fn of(self, drive: DriveId) -> String {
-        format!("{drive}.{}", self.suffix())
+    /// The file's name for this id.
+    pub(super) fn of<K>(self, id: TypedId<K>) -> String {
+        format!("{id}.{}", self.suffix())
     }
 
     /// Whose and which part this name is, if it is one.
-    pub(super) fn parse(name: &str) -> Option<(DriveId, Self)> {
+    pub(super) fn parse<K: IdKind>(name: &str) -> Option<(TypedId<K>, Self)> {
         let (id, suffix) = name.split_once('.')?;
         let part = Self::ALL.into_iter().find(|part| part.suffix() == suffix)?;
         Some((id.parse().ok()?, part))
     }
 }
 
-/// What is to be done about the files of a drive before it can be used.
+/// What is to be done about the files of a drive or snapshot before it can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Recovery {
     /// It exists; only scratch files may have to go.
@@ -171,7 +254,7 @@ mod tests {
     fn only_the_names_of_drives_are_parts() {
         let id = "5b0e3c52-0000-4000-8000-00000000d001";
         for part in Part::ALL {
-            let drive = id.parse().unwrap();
+            let drive: DriveId = id.parse().unwrap();
             assert_eq!(Part::parse(&part.of(drive)), Some((drive, part)));
         }
         for other in [
@@ -183,7 +266,7 @@ mod tests {
             &format!("{}.raw", id.to_uppercase()),
             &format!("../{id}.raw"),
         ] {
-            assert_eq!(Part::parse(other), None, "{other:?}");
+            assert_eq!(Part::parse::<DriveKind>(other), None, "{other:?}");
         }
     }
 

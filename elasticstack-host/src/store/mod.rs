@@ -1,6 +1,6 @@
 //! Keeps drives on *directory* arrays: each a directory, normally the root of a file system of its
-//! own, that holds one sparse raw file and one small record a drive. So disks that move to another
-//! host bring their drives along.
+//! own, that holds one sparse raw file and one small record a drive, and the same for each
+//! snapshot. So disks that move to another host bring their drives and snapshots along.
 //!
 //! Owns what is on the array, who may open a drive and how much is promised. Does not decide where
 //! drives go, nor when they are destroyed.
@@ -19,6 +19,9 @@ mod kit;
 mod known;
 mod layout;
 mod resize;
+mod shelf;
+mod snapshot;
+mod snapshots;
 #[cfg(test)]
 mod tests;
 mod volume;
@@ -28,7 +31,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use elasticstack_core::block::{
-    ArrayReport, BlockStore, CloneDrive, DriveReport, DriveSpec, Resize, Volume,
+    ArrayReport, BlockStore, CloneDrive, DriveReport, DriveSpec, Resize, Snapshots, Volume,
 };
 use elasticstack_core::prelude::*;
 
@@ -77,7 +80,7 @@ impl DirectoryStore {
             let DirectoryArray { array, name, path, .. } = config.clone();
             let history = if known.contains(array) { History::Known } else { History::New };
             let opened = Array::open(config, history)
-                .and_then(|(opened, found)| catalogue.add(opened, found));
+                .and_then(|(opened, drives, snapshots)| catalogue.add(opened, drives, snapshots));
             match opened {
                 Ok(()) => known.remember(&path, array)?,
                 Err(error) => {
@@ -118,7 +121,7 @@ impl BlockStore for DirectoryStore {
                     record.epoch = record.epoch.max(epoch);
                     Ok(())
                 },
-                |_, new| found.array.save(new),
+                |_, new| found.array.drives.save(new),
             )?;
             Ok(Arc::new(FileVolume::open(found, drive, epoch)?) as Arc<dyn Volume>)
         })
@@ -135,7 +138,7 @@ impl BlockStore for DirectoryStore {
                     record.epoch = record.epoch.max(epoch);
                     Ok(())
                 },
-                |_, new| fencing.array.save(new),
+                |_, new| fencing.array.drives.save(new),
             )
         })
         .await?;
@@ -172,6 +175,10 @@ impl BlockStore for DirectoryStore {
     }
 
     fn cloner(&self) -> Option<&dyn CloneDrive> {
+        Some(self)
+    }
+
+    fn snapshots(&self) -> Option<&dyn Snapshots> {
         Some(self)
     }
 }

@@ -428,13 +428,13 @@ async fn crash_everywhere(
         let store = open_store(root.path());
         prepare(&store).await;
         let before = seen(&store).await;
-        store.catalogue.arrays[&array_id(1)].drives.fuse.set(steps);
+        store.catalogue.arrays[&array_id(1)].drives.files.fuse.set(steps);
         let result = change(&store).await;
         drop(store);
 
         let store = open_store(root.path());
         let found = seen(&store).await;
-        let names = store.catalogue.arrays[&array_id(1)].drives.names().unwrap();
+        let names = store.catalogue.arrays[&array_id(1)].drives.files.names().unwrap();
         assert_eq!(names.len(), if found.is_some() { 2 } else { 0 }, "{names:?}");
         if let Some((report, _)) = &found {
             let raw = store.catalogue.arrays[&array_id(1)].raw(drive_id(1));
@@ -477,7 +477,7 @@ async fn a_failed_change_leaves_a_store_that_goes_on() {
     let root = scratch();
     for steps in 0..12 {
         let store = open_store(root.path());
-        let fuse = &store.catalogue.arrays[&array_id(1)].drives.fuse;
+        let fuse = &store.catalogue.arrays[&array_id(1)].drives.files.fuse;
         fuse.set(steps);
         let created = store.create(&spec(1, 16)).await;
         fuse.set(usize::MAX);

@@ -136,6 +136,23 @@ fn write_zeros(file: &File, mut offset: u64, mut length: u64) -> io::Result<()> 
     Ok(())
 }
 
+/// Writes what `source` holds to `target`, which is empty, and leaves holes where it has some.
+pub(super) fn copy(source: &File, target: &File) -> io::Result<()> {
+    let mut buffer = vec![0; 1 << 20];
+    let mut position = 0;
+    while let Some((start, end)) = next_data(source, position)? {
+        position = start;
+        while position < end {
+            let rest = usize::try_from(end.saturating_sub(position)).unwrap_or(usize::MAX);
+            let (piece, _) = buffer.split_at_mut(rest.min(1 << 20));
+            source.read_exact_at(piece, position)?;
+            target.write_all_at(piece, position)?;
+            position = position.saturating_add(length_of(piece.len()));
+        }
+    }
+    Ok(())
+}
+
 /// Where the first data at or after `offset` begins and ends. Moves the file's position, which
 /// nothing here relies on.
 fn next_data(file: &File, offset: u64) -> io::Result<Option<(u64, u64)>> {

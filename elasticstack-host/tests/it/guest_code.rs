@@ -2,8 +2,9 @@
 //! boots in a fraction of a second.
 //!
 //! It prints `hello` on its first serial port. Then, 18 times a second, it powers itself off if the
-//! power button was pressed, and reads its disk's second sector; the first byte there is a command:
-//! `o` power off; `p` panic; `w` write the sector 63, print `written` and power off.
+//! power button was pressed, lets go of cards that are unplugged, and reads its disk's second sector;
+//! the first byte there is a command: `o` power off; `p` panic; `k` keep cards that are unplugged;
+//! `w` write the sector 63, print `written` and power off.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -17,6 +18,8 @@ pub(crate) enum Command {
     Wait,
     PowerOff,
     Panic,
+    /// Not let go of cards that are unplugged.
+    Keep,
     Write,
 }
 
@@ -32,54 +35,61 @@ const CODE: &[u8] = &[
     0xba, 0x02, 0x06,       // 0c mov dx, 0x602         ; PM1_EN
     0xb8, 0x00, 0x01,       // 0f mov ax, 0x100         ; the power button
     0xef,                   // 12 out dx, ax
-    0xbe, 0x71, 0x7c,       // 13 mov si, hello
-    0xe8, 0x4c, 0x00,       // 16 call print
+    0xbe, 0x81, 0x7c,       // 13 mov si, hello
+    0xe8, 0x5c, 0x00,       // 16 call print
     // idle:
     0xfb,                   // 19 sti
-    0xf4,                   // 1a hlt                   ; until the timer ticks
-    0xba, 0x00, 0x06,       // 1b mov dx, 0x600         ; PM1_STS
-    0xed,                   // 1e in ax, dx
-    0xf6, 0xc4, 0x01,       // 1f test ah, 1
-    0x75, 0x2e,             // 22 jnz off
-    0xb8, 0x01, 0x02,       // 24 mov ax, 0x0201        ; read one sector:
-    0xb9, 0x02, 0x00,       // 27 mov cx, 2             ; the second
-    0xba, 0x80, 0x00,       // 2a mov dx, 0x80
-    0xbb, 0x00, 0x7e,       // 2d mov bx, 0x7e00
-    0xcd, 0x13,             // 30 int 0x13
-    0xa0, 0x00, 0x7e,       // 32 mov al, [0x7e00]
-    0x3c, b'o',             // 35 cmp al, 'o'
-    0x74, 0x19,             // 37 je off
-    0x3c, b'p',             // 39 cmp al, 'p'
-    0x74, 0x1e,             // 3b je panic
-    0x3c, b'w',             // 3d cmp al, 'w'
-    0x75, 0xd8,             // 3f jne idle
-    0xb8, 0x01, 0x03,       // 41 mov ax, 0x0301        ; write one sector:
-    0xb9, 0x01, 0x00,       // 44 mov cx, 1
-    0xba, 0x80, 0x01,       // 47 mov dx, 0x180         ; head 1, which is sector 63
-    0xcd, 0x13,             // 4a int 0x13
-    0xbe, 0x79, 0x7c,       // 4c mov si, written
-    0xe8, 0x13, 0x00,       // 4f call print
+    0xf4,                   //    hlt                   ; until the timer ticks
+    0x80, 0x3e, 0x00, 0x7e, b'k', // cmp byte [0x7e00], 'k'
+    0x74, 0x09,             //    je hold
+    0xba, 0x04, 0xae,       //    mov dx, 0xae04        ; the cards to be ejected
+    0x66, 0xed,             //    in eax, dx
+    0xb2, 0x08,             //    mov dl, 8
+    0x66, 0xef,             //    out dx, eax           ; eject them
+    // hold:
+    0xba, 0x00, 0x06,       // 2b mov dx, 0x600         ; PM1_STS
+    0xed,                   // 2e in ax, dx
+    0xf6, 0xc4, 0x01,       // 2f test ah, 1
+    0x75, 0x2e,             // 32 jnz off
+    0xb8, 0x01, 0x02,       // 34 mov ax, 0x0201        ; read one sector:
+    0xb9, 0x02, 0x00,       // 37 mov cx, 2             ; the second
+    0xba, 0x80, 0x00,       // 3a mov dx, 0x80
+    0xbb, 0x00, 0x7e,       // 3d mov bx, 0x7e00
+    0xcd, 0x13,             // 40 int 0x13
+    0xa0, 0x00, 0x7e,       // 42 mov al, [0x7e00]
+    0x3c, b'o',             // 45 cmp al, 'o'
+    0x74, 0x19,             // 47 je off
+    0x3c, b'p',             // 49 cmp al, 'p'
+    0x74, 0x1e,             // 4b je panic
+    0x3c, b'w',             // 4d cmp al, 'w'
+    0x75, 0xc8,             // 4f jne idle
+    0xb8, 0x01, 0x03,       // 51 mov ax, 0x0301        ; write one sector:
+    0xb9, 0x01, 0x00,       // 54 mov cx, 1
+    0xba, 0x80, 0x01,       // 57 mov dx, 0x180         ; head 1, which is sector 63
+    0xcd, 0x13,             // 5a int 0x13
+    0xbe, 0x89, 0x7c,       // 5c mov si, written
+    0xe8, 0x13, 0x00,       // 5f call print
     // off:
-    0xba, 0x04, 0x06,       // 52 mov dx, 0x604         ; PM1_CNT
-    0xb8, 0x00, 0x20,       // 55 mov ax, 0x2000        ; SLP_EN, soft off
-    0xef,                   // 58 out dx, ax
-    0xeb, 0x06,             // 59 jmp halt
+    0xba, 0x04, 0x06,       // 62 mov dx, 0x604         ; PM1_CNT
+    0xb8, 0x00, 0x20,       // 65 mov ax, 0x2000        ; SLP_EN, soft off
+    0xef,                   // 68 out dx, ax
+    0xeb, 0x06,             // 69 jmp halt
     // panic:
-    0xba, 0x05, 0x05,       // 5b mov dx, 0x505         ; pvpanic
-    0xb0, 0x01,             // 5e mov al, 1
-    0xee,                   // 60 out dx, al
+    0xba, 0x05, 0x05,       // 6b mov dx, 0x505         ; pvpanic
+    0xb0, 0x01,             // 6e mov al, 1
+    0xee,                   // 70 out dx, al
     // halt:
-    0xfa,                   // 61 cli
-    0xf4,                   // 62 hlt
-    0xeb, 0xfc,             // 63 jmp halt
+    0xfa,                   // 71 cli
+    0xf4,                   // 72 hlt
+    0xeb, 0xfc,             // 73 jmp halt
     // print:
-    0xba, 0xf8, 0x03,       // 65 mov dx, 0x3f8         ; COM1
-    0xac,                   // 68 lodsb
-    0x84, 0xc0,             // 69 test al, al
-    0x74, 0x03,             // 6b jz done
-    0xee,                   // 6d out dx, al
-    0xeb, 0xf8,             // 6e jmp 68
-    0xc3,                   // 70 done: ret
+    0xba, 0xf8, 0x03,       // 75 mov dx, 0x3f8         ; COM1
+    0xac,                   // 78 lodsb
+    0x84, 0xc0,             // 79 test al, al
+    0x74, 0x03,             // 7b jz done
+    0xee,                   // 7d out dx, al
+    0xeb, 0xf8,             // 7e jmp 78
+    0xc3,                   // 80 done: ret
     // hello, written:
     b'h', b'e', b'l', b'l', b'o', b'\r', b'\n', 0,
     b'w', b'r', b'i', b't', b't', b'e', b'n', b'\r', b'\n', 0,
@@ -99,6 +109,7 @@ pub(crate) fn command(path: &Path, command: Command) -> io::Result<()> {
         Command::Wait => 0,
         Command::PowerOff => b'o',
         Command::Panic => b'p',
+        Command::Keep => b'k',
         Command::Write => b'w',
     };
     OpenOptions::new().write(true).open(path)?.write_all_at(&[byte], 512)

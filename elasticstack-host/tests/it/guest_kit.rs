@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use elasticstack_core::block::Attachment;
-use elasticstack_core::conformance::{GuestAct, HypervisorFixture, Outcome, Violation};
+use elasticstack_core::conformance::{
+    GuestAct, HypervisorFixture, MachineView, Outcome, Violation,
+};
 use elasticstack_core::error::{Error, Result};
-use elasticstack_core::hypervisor::{Hypervisor, ServerSpec};
+use elasticstack_core::hypervisor::{Access, Device, DriveSlot, Hypervisor, Media, ServerSpec};
 use elasticstack_core::id::ServerId;
 use elasticstack_host::qemu::Qemu;
 use futures_core::future::BoxFuture;
@@ -45,6 +47,20 @@ impl QemuFixture {
 }
 
 #[async_trait]
+impl MachineView for QemuFixture {
+    async fn traces(&self, server: ServerId) -> Result<Vec<String>> {
+        let folder = self.machine.runtime_dir().join(server.to_string());
+        let folder = folder.exists().then(|| folder.display().to_string());
+        let processes = processes(server).into_iter();
+        Ok(folder.into_iter().chain(processes.filter_map(with_start_time)).collect())
+    }
+
+    async fn plugged(&self, server: ServerId) -> Result<Vec<Device>> {
+        Ok(self.machine.plugged(server).await)
+    }
+}
+
+#[async_trait]
 impl HypervisorFixture for QemuFixture {
     async fn start(&self) -> Result<Arc<dyn Hypervisor>> {
         Ok(Arc::new(Qemu::open(self.machine.config.clone()).await?))
@@ -67,6 +83,17 @@ impl HypervisorFixture for QemuFixture {
         spec
     }
 
+    fn spare(&self) -> Option<DriveSlot> {
+        let path = self.machine.disk("spare");
+        guest_code::make_disk(&path).unwrap();
+        Some(DriveSlot {
+            device: "block:7".parse().unwrap(),
+            media: Media::Disk,
+            access: Access::Exclusive,
+            attachment: Attachment::File(path),
+        })
+    }
+
     fn greeting(&self) -> &str {
         "hello\r\n"
     }
@@ -82,19 +109,17 @@ impl HypervisorFixture for QemuFixture {
                 }
                 return Ok(());
             }
+            GuestAct::HoldOn => {
+                guest_code::command(&self.disk(server)?, Command::Keep).unwrap();
+                self.machine.until_read(server).await;
+                return Ok(());
+            }
         };
         let disk = self.disk(server)?;
         guest_code::command(&disk, command).unwrap();
         self.machine.operator_sees(server, status).await;
         guest_code::command(&disk, Command::Wait).unwrap();
         Ok(())
-    }
-
-    async fn traces(&self, server: ServerId) -> Result<Vec<String>> {
-        let folder = self.machine.runtime_dir().join(server.to_string());
-        let folder = folder.exists().then(|| folder.display().to_string());
-        let processes = processes(server).into_iter();
-        Ok(folder.into_iter().chain(processes.filter_map(with_start_time)).collect())
     }
 
     async fn pause(&self) {

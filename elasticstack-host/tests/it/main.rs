@@ -6,3 +6,4 @@ mod guest_code;
 mod guest_kit;
 mod qemu;
 mod qemu_rig;
+mod snapshots;

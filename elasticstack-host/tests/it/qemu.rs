@@ -3,13 +3,14 @@
 use std::fs::{self, File};
 use std::io::Read;
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use elasticstack_core::block::Attachment;
 use elasticstack_core::error::ErrorKind;
 use elasticstack_core::generation::Run;
 use elasticstack_core::hypervisor::{
-    Access, Console, DriveSlot, EndCause, Hypervisor, Media, Nic, NicModel, Phase, Signal,
+    Access, Console, DriveSlot, EndCause, Hypervisor, Media, Nic, NicModel, Phase, Seed, Signal,
 };
 use elasticstack_core::secret::Secret;
 use elasticstack_core::units::{MegaHertz, VcpuCount};
@@ -273,6 +274,36 @@ async fn a_guests_screen_answers_and_its_password_is_on_no_command_line() {
     let without = rig.machine.spec("2");
     rig.qemu.ensure(&without, Run(1)).await.unwrap();
     assert_eq!(rig.qemu.screen(without.server).await.unwrap(), None);
+}
+
+#[tokio::test]
+#[ignore = "needs QEMU: cargo xtask test"]
+async fn a_seeded_guest_boots_its_own_disk_and_only_it_is_told_the_seed() {
+    let mut rig = Rig::open().await;
+    for device in ["ide:0:1", "ata:0:3", "scsi:0:2", "block:4"] {
+        let mut spec = rig.machine.spec(device);
+        spec.drives[0].device = device.parse().unwrap();
+        spec.seed = Some(Seed {
+            host_name: None,
+            keys: Vec::new(),
+            user_data: Some(Secret::new("#!/bin/hunter22")),
+        });
+        rig.qemu.ensure(&spec, Run(1)).await.unwrap();
+        rig.until_serial(&spec, b"hello\r\n").await;
+        rig.reopen().await;
+
+        let seed = rig.machine.runtime_dir().join(spec.server.to_string()).join("seed.iso");
+        assert_eq!(fs::metadata(&seed).unwrap().permissions().mode() & 0o777, 0o600);
+        let content = fs::read(&seed).unwrap();
+        assert!(content.windows(8).any(|window| window == b"hunter22"));
+        let pid = rig.machine.process(&spec, Run(1)).unwrap().pid();
+        let process = |file| fs::read(format!("/proc/{pid}/{file}")).unwrap();
+        let told = [process("cmdline"), process("environ")].concat();
+        assert!(!told.windows(8).any(|window| window == b"hunter22"));
+        rig.qemu.remove(spec.server).await.unwrap();
+        assert!(!seed.exists());
+    }
+    rig.assert_nothing_left().await;
 }
 
 #[tokio::test]

@@ -11,13 +11,14 @@ use std::time::Duration;
 use elasticstack_core::block::Attachment;
 use elasticstack_core::generation::Run;
 use elasticstack_core::hypervisor::{
-    Access, Console, DriveSlot, Hypervisor, Media, Observed, Phase, ServerSpec,
+    Access, Console, Device, DriveSlot, Hypervisor, Media, Observed, Phase, ServerSpec,
 };
 use elasticstack_core::id::ServerId;
 use elasticstack_core::units::{MebiBytes, MegaHertz, VcpuCount};
 use elasticstack_host::qemu::{Accelerator, Qemu, QemuConfig, Scope};
 use elasticstack_host::sys::process::Process;
 use futures_util::StreamExt;
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -82,6 +83,7 @@ impl Machine {
             boot: vec![],
             nics: vec![],
             screen: None,
+            seed: None,
         }
     }
 
@@ -101,6 +103,54 @@ impl Machine {
             }
         };
         timeout(GUARD, seen).await.expect("QEMU never says so");
+    }
+
+    /// What QEMU answers on the operator's socket.
+    pub(crate) async fn operator_asks(&self, server: ServerId, command: &str) -> Value {
+        let folder = File::open(self.runtime_dir().join(server.to_string())).unwrap();
+        let folder = format!("{}/operator.qmp", folder.as_raw_fd());
+        let path = Path::new("/proc/self/fd").join(folder);
+        let mut socket = BufReader::new(UnixStream::connect(path).await.unwrap());
+        let answered = async {
+            for command in ["qmp_capabilities", command] {
+                let line = format!("{{\"execute\":\"{command}\",\"id\":\"{command}\"}}\n");
+                socket.write_all(line.as_bytes()).await.unwrap();
+            }
+            loop {
+                let mut line = String::new();
+                assert!(socket.read_line(&mut line).await.unwrap() > 0, "QEMU hung up");
+                let mut message: Value = serde_json::from_str(&line).unwrap();
+                if message["id"] == command {
+                    return message["return"].take();
+                }
+            }
+        };
+        timeout(GUARD, answered).await.expect("QEMU never answers")
+    }
+
+    /// Where drives are plugged in to a guest.
+    pub(crate) async fn plugged(&self, server: ServerId) -> Vec<Device> {
+        let answer = self.operator_asks(server, "query-block").await;
+        let names = answer.as_array().unwrap().iter();
+        let names = names.filter_map(|entry| entry["inserted"]["node-name"].as_str());
+        names.filter_map(|name| name.replace('-', ":").parse().ok()).collect()
+    }
+
+    /// Waits until the guest has read its disk anew, twice.
+    pub(crate) async fn until_read(&self, server: ServerId) {
+        let reads = async || {
+            let answer = self.operator_asks(server, "query-blockstats").await;
+            let stats = answer.as_array().unwrap().iter();
+            let reads = stats.map(|entry| entry["stats"]["rd_operations"].as_u64().unwrap());
+            reads.sum::<u64>()
+        };
+        let before = reads().await;
+        let read = async {
+            while reads().await < before + 2 {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(GUARD, read).await.expect("the guest reads no more");
     }
 
     pub(crate) fn process(&self, spec: &ServerSpec, run: Run) -> Option<Process> {

@@ -3,6 +3,10 @@
 
 mod adoption;
 mod bad_input;
+mod console;
 mod demo;
+mod foreign;
+mod plugs;
+mod rfb;
 mod rig;
 mod smoke;

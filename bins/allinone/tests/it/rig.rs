@@ -29,11 +29,17 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_elasticstack-allinone");
 
 /// The manifest of the real `tiny`.
 pub(crate) fn tiny() -> PathBuf {
+    image("tiny")
+}
+
+/// The manifest of a real image.
+pub(crate) fn image(name: &str) -> PathBuf {
     let home = std::env::var_os("HOME").expect("HOME is set");
-    let manifest = Path::new(&home).join(".cache/elasticstack/images/tiny.json");
+    let images = Path::new(&home).join(".cache/elasticstack/images");
+    let manifest = images.join(name).with_extension("json");
     assert!(
         manifest.exists(),
-        "{} is missing: build it with `cargo xtask image`",
+        "{} is missing: build it with `cargo xtask image {name}`",
         manifest.display()
     );
     manifest

@@ -1,9 +1,12 @@
 //! The proof: it succeeds only if a guest really did its task, and leaves nothing behind however
 //! it ends.
 
+use std::fs;
+
 use elasticstack_bin_allinone::smoke::{self, Steps, Traces};
 use elasticstack_core::wire::calls::Call;
 use rustix::process::Signal;
+use serde_json::Value;
 
 use crate::rig::{Rig, read, serial, tiny};
 
@@ -29,6 +32,26 @@ fn the_smoke_fails_if_the_guest_has_a_zeroed_boot_drive() {
     assert_eq!(ended.status.code(), Some(1), "{}", ended.log);
     assert!(ended.log.contains("within 30 s"), "{}", ended.log);
     assert!(!ended.output.contains("right"), "{}", ended.output);
+    rig.assert_nothing_is_left();
+}
+
+#[test]
+#[ignore = "needs QEMU: cargo xtask test"]
+fn the_smoke_fails_if_the_guest_has_no_cloud_init_to_listen_to_it() {
+    let rig = Rig::new();
+    let manifest = fs::read_to_string(tiny()).unwrap();
+    let mut manifest: Value = serde_json::from_str(&manifest).unwrap();
+    manifest["cloud_init"] = true.into();
+    let claimed = rig.data_dir().join("claimed.json");
+    fs::write(&claimed, manifest.to_string()).unwrap();
+    fs::copy(tiny().with_extension("gz"), claimed.with_extension("gz")).unwrap();
+    let mut command = rig.command(&claimed);
+    let mut product = rig.spawn(command.args(["--smoke", "--seconds", "60"]));
+    product.line("the server is created and started");
+    let ended = product.ended();
+    assert_eq!(ended.status.code(), Some(1), "{}", ended.log);
+    assert!(ended.log.contains("within 60 s"), "{}", ended.log);
+    assert!(ended.log.contains("tiny: no task, disks left alone"), "it ran: {}", ended.log);
     rig.assert_nothing_is_left();
 }
 

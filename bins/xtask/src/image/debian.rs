@@ -42,6 +42,15 @@ pub(super) fn installed_version(workshop: &Workshop, name: &str) -> Result<Strin
     output(workshop.command("dpkg-query")?.args(["--show", "--showformat=${Version}", name]))
 }
 
+/// The version of a package that apt would install.
+pub(super) fn candidate(workshop: &Workshop, name: &str) -> Result<Package> {
+    let mut show = workshop.command("apt-cache")?;
+    let stanza = output(show.args(["show", "--no-all-versions", name]))
+        .context("this needs Debian's package lists: run `sudo apt-get update` on Debian")?;
+    let version = field(&stanza, name, "Version")?.to_owned();
+    Ok(Package { name: name.to_owned(), version })
+}
+
 impl Package {
     /// The release that a kernel package is for, which names its files: `6.1.0-9-amd64`.
     pub(super) fn kernel_release(&self) -> Result<&str> {

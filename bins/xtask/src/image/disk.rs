@@ -1,7 +1,7 @@
-//! The disk that a BIOS boots: a master boot record, tiny's own mark, and one FAT partition with
-//! syslinux, the kernel and the initramfs.
+//! A small disk that a BIOS boots: a master boot record, perhaps a mark, and one FAT partition with
+//! syslinux and what it loads.
 //!
-//! Owns the layout. The mark in block 1, which no partition covers, is how the guest knows its own disk.
+//! Owns the layout. A mark stands in block 1, which no partition covers.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -9,9 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 
 use super::workshop::{MBR, Workshop, output};
-
-/// What block 1 of the disk begins with. The init script and `docs/tiny.md` name it too.
-pub(super) const MARK: &[u8; 16] = b"ES-TINY-BOOTDISK";
+use super::{hex, size_of};
 
 const BLOCK: u64 = 512;
 const MIB: u64 = 1 << 20;
@@ -19,20 +17,32 @@ const PARTITION_START: u64 = MIB;
 /// Every drive's size is a multiple of this.
 const GRAIN: u64 = 4 * MIB;
 const LARGEST: u64 = 64 * MIB;
-/// The FAT's volume serial number and the disk's signature: fixed, or every build would differ.
-const SERIAL: &str = "74696e79";
 
-/// The serial port is the last console, so that it is where the kernel's last words go.
-const CONFIG: &str = "DEFAULT tiny\nPROMPT 0\nLABEL tiny\nKERNEL vmlinuz\nINITRD initrd.gz\n\
-    APPEND console=tty0 console=ttyS0,115200 quiet\n";
+/// What is on a disk.
+pub(super) struct Content<'a> {
+    /// Four letters: the disk's signature and its volume serial number. Fixed, or every build would
+    /// differ.
+    pub(super) signature: [u8; 4],
+    /// What block 1 begins with.
+    pub(super) mark: &'a [u8],
+    /// What syslinux loads, with the names of the files on the disk.
+    pub(super) files: &'a [(&'a Path, &'a str)],
+    /// What syslinux does.
+    pub(super) config: &'a str,
+}
 
-/// Makes the disk from a kernel and a packed initramfs, and returns its path.
-pub(super) fn make(workshop: &Workshop, kernel: &Path, initramfs: &Path) -> Result<PathBuf> {
-    let size = disk_size(size_of(kernel)? + size_of(initramfs)?);
-    ensure!(size <= LARGEST, "tiny would be {size} bytes: the limit is {LARGEST}, drop a module");
+/// Makes the disk and returns its path.
+pub(super) fn make(workshop: &Workshop, name: &str, content: &Content<'_>) -> Result<PathBuf> {
+    let Content { signature, mark, files, config } = content;
+    let mut needed = 0;
+    for (file, _) in *files {
+        needed += size_of(file)?;
+    }
+    let size = disk_size(needed);
+    ensure!(size <= LARGEST, "{name} would be {size} bytes: the limit is {LARGEST}, drop a file");
 
-    let config = workshop.write("syslinux.cfg", CONFIG.as_bytes())?;
-    let raw = workshop.write("tiny.raw", &boot_record(size)?)?;
+    let config = workshop.write("syslinux.cfg", config.as_bytes())?;
+    let raw = workshop.write(name, &boot_record(size, *signature, mark)?)?;
     File::options()
         .write(true)
         .open(&raw)
@@ -41,22 +51,18 @@ pub(super) fn make(workshop: &Workshop, kernel: &Path, initramfs: &Path) -> Resu
 
     let partition = format!("{}@@{PARTITION_START}", raw.display());
     let (hidden, total) = (PARTITION_START / BLOCK, (size - PARTITION_START) / BLOCK);
+    let (serial, label) = (hex(signature), String::from_utf8_lossy(signature).to_uppercase());
     let mut format = workshop.command("mformat")?;
-    format.args(["-i", &partition, "-v", "TINY", "-N", SERIAL, "-h", "255", "-s", "63"]);
+    format.args(["-i", &partition, "-v", &label, "-N", &serial, "-h", "255", "-s", "63"]);
     output(format.args(["-H", &hidden.to_string(), "-T", &total.to_string(), "::"]))?;
     let offset = PARTITION_START.to_string();
     output(workshop.command("syslinux")?.args(["--install", "--offset", &offset]).arg(&raw))?;
-    for (file, name) in [(kernel, "vmlinuz"), (initramfs, "initrd.gz"), (&*config, "syslinux.cfg")]
-    {
+    for (file, name) in files.iter().chain([&(&*config, "syslinux.cfg")]) {
         output(
             workshop.command("mcopy")?.args(["-i", &partition]).arg(file).arg(format!("::{name}")),
         )?;
     }
     Ok(raw)
-}
-
-fn size_of(file: &Path) -> Result<u64> {
-    Ok(fs::metadata(file).with_context(|| format!("look at {}", file.display()))?.len())
 }
 
 /// Room for the files, for the FAT and the loader, and up to the next whole grain.
@@ -65,7 +71,7 @@ fn disk_size(files: u64) -> u64 {
 }
 
 /// The first two blocks: syslinux's loader with a table of one bootable partition, then the mark.
-fn boot_record(size: u64) -> Result<Vec<u8>> {
+fn boot_record(size: u64, signature: [u8; 4], mark: &[u8]) -> Result<Vec<u8>> {
     const FAT16_LBA: u8 = 0x0e;
     /// Cylinder, head and sector of a place that is past what they can say: use the block number.
     const FAR: [u8; 3] = [0xfe, 0xff, 0xff];
@@ -73,7 +79,8 @@ fn boot_record(size: u64) -> Result<Vec<u8>> {
     let mut record = fs::read(MBR).with_context(|| format!("read {MBR}"))?;
     ensure!(record.len() <= 440, "{MBR} is {} bytes: want at most 440", record.len());
     record.resize(440, 0);
-    record.extend_from_slice(b"tiny\0\0");
+    record.extend_from_slice(&signature);
+    record.extend_from_slice(&[0, 0]);
     let start = u32::try_from(PARTITION_START / BLOCK)?;
     let blocks = u32::try_from((size - PARTITION_START) / BLOCK)?;
     record.push(0x80);
@@ -84,7 +91,7 @@ fn boot_record(size: u64) -> Result<Vec<u8>> {
     record.extend_from_slice(&blocks.to_le_bytes());
     record.resize(510, 0);
     record.extend_from_slice(&[0x55, 0xaa]);
-    record.extend_from_slice(MARK);
+    record.extend_from_slice(mark);
     Ok(record)
 }
 

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use super::workshop::Workshop;
-use super::{Args, Inputs, Manifest, is_current, publish, run};
+use super::{Args, Image, Inputs, Manifest, is_current, packed, publish, run};
 
 const BLOCK: usize = 512;
 const DISK_SIZE: usize = 4 << 20;
@@ -24,28 +24,24 @@ const GUARD: Duration = Duration::from_secs(120);
 
 #[test]
 fn an_image_is_current_while_its_inputs_and_its_size_are_the_same() {
-    let inputs = |kernel: &str| Inputs {
-        kernel: kernel.to_owned(),
-        busybox: "1".to_owned(),
-        syslinux: "1".to_owned(),
-        builder: "1".to_owned(),
-    };
+    let inputs = |kernel: &str| Inputs::from([("kernel".to_owned(), kernel.to_owned())]);
     let (cache, images) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let workshop = Workshop::open(cache.path()).unwrap();
-    assert!(!is_current(images.path(), &inputs("1")), "nothing is built yet");
+    assert!(!is_current(images.path(), Image::Tiny, &inputs("1")), "nothing is built yet");
 
     let raw = workshop.write("tiny.raw", &vec![0; DISK_SIZE]).unwrap();
-    publish(&workshop, images.path(), &raw, inputs("1")).unwrap();
-    assert!(is_current(images.path(), &inputs("1")));
-    assert!(!is_current(images.path(), &inputs("2")), "another kernel");
+    let draft = packed(&workshop, &raw).unwrap();
+    publish(&workshop, images.path(), Image::Tiny, &draft, inputs("1")).unwrap();
+    assert!(is_current(images.path(), Image::Tiny, &inputs("1")));
+    assert!(!is_current(images.path(), Image::Tiny, &inputs("2")), "another kernel");
 
     let image = images.path().join("tiny.gz");
     let text = fs::read(images.path().join("tiny.json")).unwrap();
     let manifest: Manifest = serde_json::from_slice(&text).unwrap();
-    assert_eq!(manifest.rawsize, 4 << 20);
+    assert_eq!(manifest.rawsize, Some(4 << 20));
     assert_eq!(manifest.sha256, super::hex(&Sha256::digest(fs::read(&image).unwrap())));
     fs::write(&image, "half").unwrap();
-    assert!(!is_current(images.path(), &inputs("1")), "the image is cut off");
+    assert!(!is_current(images.path(), Image::Tiny, &inputs("1")), "the image is cut off");
 }
 
 #[test]
@@ -55,7 +51,7 @@ fn a_second_build_gives_the_same_bytes() {
     let cache = first.ancestors().nth(2).unwrap();
     let other = TempDir::new().unwrap();
     std::os::unix::fs::symlink(cache.join("debs"), other.path().join("debs")).unwrap();
-    let second = run(Args { cache: Some(other.path().to_owned()) }).unwrap();
+    let second = run(Args { cache: Some(other.path().to_owned()), ..Args::default() }).unwrap();
     assert_ne!(first, second);
     assert!(fs::read(first).unwrap() == fs::read(second).unwrap(), "two builds differ");
 }

@@ -17,29 +17,16 @@ use anyhow::{Context, Result, bail};
 /// The syslinux master boot record.
 pub(super) const MBR: &str = "/usr/lib/syslinux/mbr/mbr.bin";
 
-/// Each program with the package that has it.
-const TOOLS: [(&str, &str); 9] = [
-    ("apt-cache", "apt"),
-    ("apt-get", "apt"),
-    ("depmod", "kmod"),
-    ("dpkg", "dpkg"),
-    ("dpkg-query", "dpkg"),
-    ("gzip", "gzip"),
-    ("mcopy", "mtools"),
-    ("mformat", "mtools"),
-    ("syslinux", "syslinux"),
-];
+/// Programs, by name, and files, by path, each with the package that has it.
+pub(super) type Tools = &'static [(&'static str, &'static str)];
 
 /// Says which packages are missing, all at once, before any work is done.
-pub(super) fn check() -> Result<()> {
-    let mut missing: Vec<_> = TOOLS
-        .iter()
-        .filter(|(tool, _)| locate(tool).is_none())
-        .map(|&(tool, package)| (tool, package))
-        .collect();
-    if !Path::new(MBR).exists() {
-        missing.push((MBR, "syslinux-common"));
-    }
+pub(super) fn check(image: &str, tools: Tools) -> Result<()> {
+    let is_there = |tool: &str| match tool.starts_with('/') {
+        true => Path::new(tool).exists(),
+        false => locate(tool).is_some(),
+    };
+    let missing: Vec<_> = tools.iter().filter(|(tool, _)| !is_there(tool)).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -47,7 +34,7 @@ pub(super) fn check() -> Result<()> {
     let mut packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
     packages.dedup();
     bail!(
-        "cannot build tiny without {}: run `sudo apt-get install {}`",
+        "cannot build {image} without {}: run `sudo apt-get install {}`",
         names.join(", "),
         packages.join(" ")
     )
@@ -90,10 +77,14 @@ impl Workshop {
         Ok(path)
     }
 
+    /// The variables that make output and files depend on neither the user's locale nor the time.
+    pub(super) const ENVIRONMENT: [(&str, &str); 3] =
+        [("LC_ALL", "C"), ("TZ", "UTC0"), ("SOURCE_DATE_EPOCH", "1700000000")];
+
     /// A command whose output and files depend on neither the user's locale nor the time.
     pub(super) fn command(&self, tool: &str) -> Result<Command> {
         let mut command = Command::new(locate(tool).unwrap_or_else(|| tool.into()));
-        command.env("LC_ALL", "C").env("TZ", "UTC0").env("SOURCE_DATE_EPOCH", "1700000000");
+        command.envs(Self::ENVIRONMENT);
         command.stdin(self.lock.try_clone().context("share the lock with a program")?);
         Ok(command)
     }
@@ -124,7 +115,7 @@ pub(super) fn output(command: &mut Command) -> Result<String> {
 }
 
 /// Searches PATH and then the administrator's directories, which an ordinary user's PATH lacks.
-fn locate(tool: &str) -> Option<PathBuf> {
+pub(super) fn locate(tool: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
         .chain(["/usr/sbin".into(), "/sbin".into()])

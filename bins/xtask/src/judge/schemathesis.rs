@@ -1,5 +1,5 @@
 //! `cargo xtask judge schemathesis`: Schemathesis reads the API's own description from the running
-//! product and sends whatever that allows and forbids, as an account that owns objects. `judge.toml`
+//! product and sends whatever that allows and forbids, as an operator who owns objects. `judge.toml`
 //! is its configuration; the hooks beside this file say what valid data means.
 //!
 //! Its own checks must hold, no 5xx among them, and enough of what it sends must be served: a judge
@@ -34,7 +34,7 @@ fn judge(seconds: u32) -> Result<()> {
     with_product(|product| {
         let environment: BTreeMap<_, _> = product.environment()?.into_iter().collect();
         let of = |name: &str| environment.get(name).with_context(|| format!("no {name}"));
-        let (user, key) = of("EHAUTH")?.split_once(':').context("EHAUTH is no UUID:KEY")?;
+        let (user, key) = of("OPERATOR_AUTH")?.split_once(':').context("no UUID:KEY")?;
         let document = format!("{}/openapi.json", of("EHURI")?.trim_end_matches('/'));
         let counts = product.data_dir().join("judge-counts.json");
         let mut judge = process::command(&schemathesis)?;
@@ -42,7 +42,7 @@ fn judge(seconds: u32) -> Result<()> {
         judge.args([&seconds.to_string(), &document]);
         judge.envs(&environment).env("JUDGE_COUNTS", &counts);
         judge.env("HYPOTHESIS_STORAGE_DIRECTORY", product.data_dir().join("hypothesis"));
-        let verdict = process::run(judge.envs([("EHUSER", user), ("EHKEY", key)]));
+        let verdict = process::run(judge.envs([("JUDGE_USER", user), ("JUDGE_KEY", key)]));
         let text = fs::read_to_string(&counts).context("schemathesis left no counts")?;
         let tally = Tally::of(&serde_json::from_str(&text)?)?;
         println!("{}", tally.report());

@@ -1,21 +1,26 @@
-"""Hooks for Schemathesis: the tested account owns objects, and valid data means them.
+"""Hooks for Schemathesis: it calls as an operator who owns objects, and valid data means them.
 
 Schemathesis makes up well-formed ids and huge sizes; of what it calls valid, ids become those of
 objects that the account has, and sizes what a small machine has room for. What it calls invalid
 goes out as it is. What each parameter and key means is read from the document itself (`x-object`,
-`x-unit`, `x-names-keys`), so that a new call needs no line here.
+`x-unit`, `x-names-keys`, `x-cursor`), so that a new call needs no line here.
 
-Environment: EHURI, EHAUTH, OPERATOR_AUTH, who adds a pool of addresses, and JUDGE_COUNTS, the file
-for how the calls were answered.
+What the installation stands on (its one host, the accounts that it came with) is looked at and set,
+and never revoked or given another key: the judge would have nothing left to judge.
+
+Environment: EHURI, OPERATOR_AUTH, and JUDGE_COUNTS, the file for how the calls were answered.
 """
 
 import atexit
+import ipaddress
+import itertools
 import json
 import os
 import random
 import re
 import threading
 import time
+import uuid
 from base64 import b64encode
 from collections import Counter
 from urllib.error import HTTPError
@@ -32,45 +37,45 @@ def basic(name):
     return "Basic " + b64encode(os.environ[name].encode()).decode()
 
 
-BASIC = basic("EHAUTH")
+BASIC = basic("OPERATOR_AUTH")
 GUARD = 120  # seconds: far above what a call needs, so that only a hang ends here
 
+# An expression is no description of a subnet: valid pools lie side by side, this much apart.
+BLOCK = 1 << 12
 # What the account has at least and at most; guests run on a software CPU.
-LEAST = {"drive": 5, "server": 4, "ip": 2, "vlan": 2, "token": 2}
+LEAST = {"drive": 5, "server": 4, "ip": 2, "vlan": 2, "token": 2, "account": 3}
 MOST = {"drive": 12, "server": 5, "ip": 5, "vlan": 5, "token": 5}
 # What valid numbers mean, by unit. All drives are of one size, so that each can be imaged from any other.
 SMALL = {"bytes": (1, 4 * MIB), "MiB": (128, 192), "MHz": (500, 550)}
+# Nothing need happen while the judge waits.
+SMALL["seconds"] = (0, 1)
 # What ends, ends later than now.
 SMALL["seconds since 1970"] = (int(time.time()) + 3600, int(time.time()) + 7200)
-POOL = {
-    "name": "judged",
-    "first": "10.64.0.10",
-    "last": "10.64.255.250",
-    "netmask": "255.255.0.0",
-    "gateway": "10.64.0.1",
-}
+SCREEN = {"vnc": "auto", "vnc:password": "judge123"}
 NEW = {
     "ip": [("resources/ip/create", {"name": "judged"})],
     "vlan": [("resources/vlan/create", {"name": "judged"})],
     "token": [("tokens/create", {"name": "judged"})],
+    "account": [("accounts/create", {"name": "judged"})],
     "drive": [("drives/create", {"name": "judged", "size": "4M"})],
     "server": [
         ("servers/create/stopped", {"name": "judged", "cpu": 500, "mem": 128, "persistent": True}),
         ("servers/create/stopped", {"name": "judged too", "cpu": 500, "mem": 128, "persistent": True}),
-        ("servers/create", {"name": "without a system", "cpu": 500, "mem": 128, "persistent": True}),
+        ("servers/create", {"name": "without a system", "cpu": 500, "mem": 128, "persistent": True} | SCREEN),
     ],
 }
 
 lock = threading.RLock()
 dice = random.Random(7)
 counts = Counter()
+subnets = itertools.count()
 
 
-def api(path, record=None, credentials=BASIC):
+def api(path, record=None):
     """What the call answers, or None if it is refused."""
     body = None if record is None else json.dumps(record).encode()
     request = Request(f"{BASE}/{path}", data=body)
-    request.add_header("Authorization", credentials)
+    request.add_header("Authorization", BASIC)
     request.add_header("Accept", "application/json")
     request.add_header("Content-Type", "application/json")
     try:
@@ -85,6 +90,8 @@ def owned(kind):
     with lock:
         is_resource = kind in ("ip", "vlan")
         path, key = (f"resources/{kind}", "resource") if is_resource else (f"{kind}s", kind)
+        if kind == "stray":
+            path = "quarantine"
         infos = api(f"{path}/info") or []
         ids = [info[key] for info in infos]
         for surplus in ids[MOST.get(kind, len(ids)):]:
@@ -124,7 +131,10 @@ def meaning(operation, media_type, name):
 
 
 document = json.load(urlopen(f"{BASE}/openapi.json", timeout=GUARD))
-api("pools/create", POOL, basic("OPERATOR_AUTH"))
+# What the installation came with.
+FOUNDATION = {info[kind] for kind in ("account", "host") for info in api(f"{kind}s/info")}
+# What would take it away.
+RAZING = re.compile(r"/(hosts|accounts)/[^/]+/(revoke|key|suspend.*)")
 
 
 def described(operation):
@@ -168,6 +178,32 @@ def mean_record(operation, media_type, record, pool):
                 del record[name]
 
 
+def mean_pool(record):
+    """A subnet of its own."""
+    base = int(ipaddress.ip_address("10.64.0.0")) + next(subnets) * BLOCK
+    for name, offset in [("gateway", 1), ("first", 10), ("last", BLOCK - 6)]:
+        record[name] = str(ipaddress.ip_address(base + offset))
+    record["netmask"] = "255.255.240.0"
+
+
+first_pool = {"name": "judged"}
+mean_pool(first_pool)
+api("pools/create", first_pool)
+
+
+def resolved(parameter):
+    path = parameter.get("$ref", "").rsplit("/", 1)[-1]
+    return document["components"]["parameters"][path] if path else parameter
+
+
+def mean_header(headers, name):
+    """A key that was not used for anything else, and the version that the object is at."""
+    if name == "Idempotency-Key" and name in headers:
+        headers[name] = str(uuid.uuid4())
+    elif name == "If-Match" and name in headers:
+        headers[name] = "*"
+
+
 def is_valid(case):
     return case.meta is None or case.meta.generation.mode.is_positive
 
@@ -178,13 +214,26 @@ def before_call(context, case, kwargs):
     accepts = ["application/json", "text/plain", "application/json, application/problem+json"]
     case.headers.setdefault("Accept", dice.choice(accepts))
     pool = Pool()
+    if RAZING.fullmatch(case.operation.path):
+        pool.ids = {kind: [id for id in owned(kind) if id not in FOUNDATION] for kind in ("account", "host")}
+        if FOUNDATION & set(case.path_parameters.values()):
+            case.path_parameters = {name: str(uuid.uuid4()) for name in case.path_parameters}
     if isinstance(case.body, dict):
         # It may make something, which must not become too much.
-        pool.ids = {kind: owned(kind) for kind in NEW}
+        pool.ids |= {kind: owned(kind) for kind in NEW}
     if not is_valid(case):
         return
-    for parameter in described(case.operation).get("parameters", []):
+    for parameter in map(resolved, described(case.operation).get("parameters", [])):
         name = parameter["name"]
+        if parameter["in"] == "header":
+            mean_header(case.headers, name)
+            continue
+        if parameter["in"] == "query":
+            if name in (case.query or {}):
+                schema = parameter["schema"]
+                unit = schema.get("x-unit")
+                case.query[name] = schema.get("x-cursor", small(case.query[name], unit))
+            continue
         if "x-object" in parameter:
             kind = parameter["x-object"]
             # A resource is of the type that the path names before it.
@@ -193,7 +242,9 @@ def before_call(context, case, kwargs):
                 case.path_parameters[name] = found
         elif parameter["schema"].get("x-unit") == "bytes":
             case.path_parameters[name] = str(dice.randint(1, 4096))
-    if isinstance(case.body, dict):
+    if case.operation.path == "/pools/create" and isinstance(case.body, dict):
+        mean_pool(case.body)
+    elif isinstance(case.body, dict):
         mean_record(case.operation, case.media_type, case.body, pool)
 
 
@@ -203,6 +254,9 @@ def after_call(context, case, response):
     # A check sends valid calls again with other credentials, to see them refused.
     is_ours = response.request.headers.get("Authorization") == BASIC
     kind = "valid" if is_valid(case) and is_ours else "invalid"
+    closed = re.fullmatch(r"/(arrays|hosts)/[^/]+/set", case.operation.path)
+    if closed and response.status_code == 200:
+        api(response.request.path_url.split("?")[0].lstrip("/"), {"placements": "open"})
     if case.method.upper() == case.operation.method.upper():
         with lock:
             counts[f"{kind} {response.status_code} {label}"] += 1

@@ -128,11 +128,11 @@ impl Walk<'_> {
             {
                 self.unsafe_at(line);
             }
-            ("sqlx", _) if !within(self.path, SQL_HOME) => {
+            (driver @ ("sqlx" | "rusqlite"), _) if !within(self.path, SQL_HOME) => {
                 self.broken(
                     line,
                     "SQL",
-                    format!("`sqlx` outside {SQL_HOME}: move the query there"),
+                    format!("`{driver}` outside {SQL_HOME}: move the query there"),
                 );
             }
             _ => {}
@@ -228,8 +228,8 @@ mod tests {
     }
 
     #[test]
-    fn sqlx_stands_only_in_the_database_module() {
-        let text = "use sqlx::Row;\nfn f() { sqlx::query(\"\"); }";
+    fn drivers_of_databases_stand_only_in_the_database_module() {
+        let text = "use rusqlite::Row;\nfn f() { sqlx::query(\"\"); }";
         assert_eq!(rules("elasticstack-api/src/app/drives.rs", text), ["SQL", "SQL"]);
         assert_eq!(rules("elasticstack-api/src/dbase.rs", text), ["SQL", "SQL"]);
         assert!(rules("elasticstack-api/src/db/drives.rs", text).is_empty());

@@ -1,0 +1,259 @@
+//! `bench scale`: the control plane with a large fleet behind it and many servers on it.
+//!
+//! Agents, wires, databases and the public API are the real ones, in processes of their own; only
+//! the hardware of hosts is simulated. Everything in the cloud is made by calls of the public API.
+//! All processes share two cores, and each one's part of them is printed.
+
+mod caller;
+pub(crate) mod control;
+pub(crate) mod database;
+pub(crate) mod fleet;
+mod lists;
+pub(crate) mod load;
+mod offered;
+mod prepare;
+mod process;
+pub(crate) mod rig;
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use self::database::Kind as DatabaseKind;
+use self::lists::Lists;
+use self::load::Kind;
+use self::offered::Offered;
+use self::rig::{Rig, Spent};
+use crate::table::{Row, Table, Verdict};
+
+/// The mix is offered at this rate, in calls a second, and if that is too much at those.
+const RATE: u32 = 1_000;
+const LESSER_RATES: [u32; 5] = [700, 500, 300, 200, 100];
+/// How long, in seconds.
+const LOAD: u32 = 30;
+const LESSER_LOAD: u32 = 10;
+/// A rate at which the cost of single calls is measured, so low that no call waits for another.
+const SINGLE_RATE: u32 = 100;
+const SINGLE_LOAD: u32 = 15;
+const IDLE: Duration = Duration::from_secs(15);
+/// How many lists of everything are asked for.
+const LISTS: u32 = 20;
+/// How many times as many servers there are in the end as in the beginning.
+const GROWTH: u32 = 10;
+
+/// In milliseconds.
+const P99_GOAL: f64 = 10.0;
+const LIST_GOAL: f64 = 150.0;
+const MEMORY_GOAL_MIB: f64 = 200.0;
+/// Ten times as many servers may look like this many times the work, which noise can make of one.
+const FLAT_GOAL: f64 = 1.5;
+
+/// OpenNebula's published averages, in milliseconds, at the 30 calls a second that it says not to
+/// exceed, with 1,250 hosts and 20,000 servers: one server, one host, all servers.
+const OPENNEBULA: [f64; 3] = [330.0, 310.0, 6_360.0];
+/// `CloudStack`'s published average for all of 25,000 servers, in milliseconds.
+const CLOUDSTACK: f64 = 11_790.0;
+
+/// How large a cloud, on what.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// A tenth of everything, for those who work on it
+    #[arg(long)]
+    small: bool,
+    /// One database alone
+    #[arg(long)]
+    database: Option<DatabaseKind>,
+}
+
+/// Measures, prints, and fails if a goal is missed.
+pub(crate) async fn run(args: &Args) -> Result<()> {
+    let (hosts, servers) = if args.small { (125, 2_000) } else { (1_250, 20_000) };
+    let mut rows = Vec::new();
+    for kind in DatabaseKind::ALL {
+        if args.database.is_none_or(|only| only == kind) {
+            println!("{hosts} hosts on {}", kind.as_str());
+            rows.extend(on(kind, hosts, servers).await?);
+        }
+    }
+    println!(
+        "\nThe peers are OpenNebula (averages at 30 calls/s, 1,250 hosts, 20,000 servers) and, in \
+         the rows of all servers,\nCloudStack (25,000 servers, no other load). Both as they \
+         publish them, on other machines."
+    );
+    Table(rows).judge()
+}
+
+async fn on(kind: DatabaseKind, hosts: u16, servers: u32) -> Result<Vec<Row>> {
+    let name = kind.as_str();
+    let mut rig = Rig::start(kind, hosts, prepare::array_gib(hosts, servers)).await?;
+    prepare::fill(&rig, servers / GROWTH).await?;
+    let few = Costs::measure(&rig).await?;
+    let all = prepare::fill(&rig, servers).await?;
+    let idle_memory = rig.memory_mib()?;
+    let many = Costs::measure(&rig).await?;
+    let idle = many.idle;
+    let percent = |time: Duration| time.as_secs_f64() / idle.wall.as_secs_f64() * 100.0;
+    println!(
+        "  idle, in percent of a core: server {:.1}, database {:.1}, fleet {:.1}",
+        percent(idle.server),
+        percent(idle.database),
+        percent(idle.fleet)
+    );
+
+    let load = Offered::to(&rig, RATE, LOAD, None).await?;
+    load.tell();
+    let mut rows = load_rows(name, &load, &idle);
+    if !is_sustained(&load) {
+        rows.push(sustained(&rig, name).await?);
+    }
+    let lists = lists::measure(&rig, &all, LISTS).await?;
+    println!(
+        "  all {servers} servers: {:.1} MB, {:.0} ms; each key of each compared with the database",
+        f64::from(u32::try_from(lists.bytes)?) / 1e6,
+        lists.wall_ms
+    );
+    rows.extend(list_rows(name, &lists));
+    rows.extend(few.rows(&many, name));
+    if kind == DatabaseKind::Sqlite {
+        let most = idle_memory.max(load.memory_mib).max(lists.memory_mib);
+        rows.push(Row::alone(
+            format!("memory, {hosts} live agents, {name}"),
+            format!("{most:.0} MiB"),
+            format!("{MEMORY_GOAL_MIB:.0} MiB at most"),
+            Verdict::at_most(most, MEMORY_GOAL_MIB),
+        ));
+        rows.extend(tls_rows(&mut rig, hosts).await?);
+    }
+    rig.end()?;
+    Ok(rows)
+}
+
+/// What single calls cost.
+struct Costs {
+    idle: Spent,
+    /// Processor time of the API server and its database for one call, in milliseconds.
+    each: Vec<(Kind, f64)>,
+}
+
+impl Costs {
+    async fn measure(rig: &Rig) -> Result<Self> {
+        let idle = rig.idle(IDLE).await?;
+        let mut each = Vec::new();
+        for kind in [Kind::Server, Kind::Host, Kind::Page, Kind::Power] {
+            // An account's first page has all of it read, once.
+            Offered::to(rig, 1, 1, Some(kind)).await?;
+            let load = Offered::to(rig, SINGLE_RATE, SINGLE_LOAD, Some(kind)).await?;
+            load.tell();
+            each.push((kind, load.spent.beyond(&idle) * 1e3 / load.calls()));
+        }
+        Ok(Self { idle, each })
+    }
+
+    /// How much more they cost with many servers than with few.
+    fn rows(&self, many: &Self, database: &str) -> Vec<Row> {
+        let row = |((kind, few), (_, many)): (&(Kind, f64), &(Kind, f64))| Row {
+            what: format!("CPU of a call, {GROWTH}× servers: {}, {database}", kind.as_str()),
+            ours: format!("{many:.2} ms"),
+            peers: format!("{few:.2} ms"),
+            compared: format!("{:.2} times", many / few),
+            goal: format!("{FLAT_GOAL} times at most"),
+            verdict: Verdict::at_most(many / few, FLAT_GOAL),
+        };
+        self.each.iter().zip(&many.each).map(row).collect()
+    }
+}
+
+fn load_rows(database: &str, load: &Offered, idle: &Spent) -> Vec<Row> {
+    let rate = load.achieved();
+    let mut rows = vec![Row::alone(
+        format!("calls/s answered of {RATE}, {database}"),
+        format!("{rate:.0}"),
+        format!("{:.0} at least", f64::from(RATE) * 0.99),
+        if load.is_whole() {
+            Verdict::at_least(rate, f64::from(RATE) * 0.99)
+        } else {
+            Verdict::Missed
+        },
+    )];
+    let peers = [Some(OPENNEBULA[0]), Some(OPENNEBULA[1]), Some(OPENNEBULA[2]), None];
+    for (kind, peer) in Kind::ALL.into_iter().zip(peers) {
+        let p99 = load.percentile(99, |of| of == kind);
+        let what = format!("p99 of {}, {database}", kind.as_str());
+        let ours = format!("{p99:.1} ms");
+        let peers = peer.map(|peer| format!("{peer:.0} ms")).unwrap_or_default();
+        let compared = peer.map(|peer| beside(p99, peer)).unwrap_or_default();
+        let (goal, verdict) = if kind.reads() {
+            (format!("{P99_GOAL} ms at most"), Verdict::at_most(p99, P99_GOAL))
+        } else {
+            (String::new(), Verdict::None)
+        };
+        rows.push(Row { what, ours, peers, compared, goal, verdict });
+    }
+    let each = load.spent.beyond(idle) * 1e3 / load.calls();
+    rows.push(Row::told(format!("CPU of a call of the mix, {database}"), format!("{each:.2} ms")));
+    rows
+}
+
+/// What part of the peer's time ours is, or how many times it.
+fn beside(ours: f64, peers: f64) -> String {
+    if ours <= peers {
+        format!("1/{:.0}", peers / ours)
+    } else {
+        format!("{:.1} times", ours / peers)
+    }
+}
+
+/// Whether each call was answered and reads were as quick as they are to be.
+fn is_sustained(load: &Offered) -> bool {
+    load.is_whole() && load.percentile(99, Kind::reads) <= P99_GOAL
+}
+
+/// The highest of the lesser rates at which reads are as quick as they are to be.
+async fn sustained(rig: &Rig, database: &str) -> Result<Row> {
+    let what = format!("calls/s with reads in their goal, {database}");
+    for rate in LESSER_RATES {
+        let load = Offered::to(rig, rate, LESSER_LOAD, None).await?;
+        load.tell();
+        if is_sustained(&load) {
+            let p99 = load.percentile(99, Kind::reads);
+            return Ok(Row::told(what, format!("{rate}, {p99:.1} ms")));
+        }
+    }
+    Ok(Row::told(what, "none".to_owned()))
+}
+
+fn list_rows(database: &str, lists: &Lists) -> [Row; 3] {
+    let Lists { server_ms, database_ms, wall_ms, .. } = lists;
+    [
+        Row {
+            what: format!("CPU of all servers, {database}"),
+            ours: format!("{server_ms:.0} ms"),
+            peers: String::new(),
+            compared: String::new(),
+            goal: format!("{LIST_GOAL:.0} ms at most"),
+            verdict: Verdict::at_most(*server_ms, LIST_GOAL),
+        },
+        Row::told(format!("the database's for that, {database}"), format!("{database_ms:.0} ms")),
+        Row {
+            peers: format!("{CLOUDSTACK:.0} ms"),
+            compared: beside(*wall_ms, CLOUDSTACK),
+            ..Row::told(format!("all servers take, {database}"), format!("{wall_ms:.0} ms"))
+        },
+    ]
+}
+
+/// What TLS to the hosts takes.
+async fn tls_rows(rig: &mut Rig, hosts: u16) -> Result<[Row; 3]> {
+    let connecting = rig.restart_with_tls().await?;
+    let idle = rig.idle(IDLE).await?;
+    let share = idle.server.as_secs_f64() / idle.wall.as_secs_f64() * 100.0;
+    let memory = rig.memory_mib()?;
+    Ok([
+        Row::told(format!("mTLS: memory, {hosts} live agents"), format!("{memory:.0} MiB")),
+        Row::told(
+            format!("mTLS: CPU to reach {hosts} agents"),
+            format!("{:.1} s", connecting.as_secs_f64()),
+        ),
+        Row::told("mTLS: idle, of a core".to_owned(), format!("{share:.1} %")),
+    ])
+}

@@ -1,0 +1,217 @@
+//! What every changing call of the table is asked here, about objects that are there for it.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use elasticstack_api::Server;
+use elasticstack_core::block::{BlockStore as _, DriveSpec};
+use elasticstack_core::prelude::*;
+use elasticstack_core::wire::calls::{self, Body as Takes, CALLS, Call, Effect, Scope};
+use elasticstack_core::wire::record::Record;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use uuid::Uuid;
+
+use crate::world::{CUSTOMER, GUARD, Who, World, operate, post};
+
+/// One request that changes something.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked {
+    pub(crate) call: Call,
+    pub(crate) who: Who,
+    pub(crate) path: String,
+    pub(crate) body: Vec<u8>,
+}
+
+/// Whether a call writes down what it is about to change; if not, it changes bytes of a drive.
+pub(crate) fn has_intent(call: Call) -> bool {
+    calls::route(call).body != Takes::Bytes
+}
+
+/// Every call that changes something. A ticket to a screen is one row that no host and no list
+/// tells of: the walk of the idempotency keys cuts it off after its commit.
+pub(crate) fn changing() -> Vec<Call> {
+    let changing = CALLS.iter().filter(|route| route.effect == Effect::Changes);
+    let changing = changing.filter(|route| route.call != Call::ServerConsole);
+    changing.map(|route| route.call).collect()
+}
+
+/// Makes what the call is about, and says what is to be asked.
+pub(crate) async fn prepare(world: &World, server: &Server, call: Call) -> Asked {
+    let (path, body) = path_and_body(world, server, call).await;
+    let who = match calls::route(call).scope {
+        Scope::Customer => Who::Customer,
+        Scope::Operator => Who::Operator,
+    };
+    Asked { call, who, path, body: body.into() }
+}
+
+async fn path_and_body(world: &World, server: &Server, call: Call) -> (String, String) {
+    let on = |parameters: &[&str]| calls::path(call, parameters);
+    let nothing = String::new;
+    match call {
+        Call::DriveCreate => (on(&[]), sized("made", 4)),
+        Call::DriveSet => (on(&[&drive(server, "one", b"").await]), sized("other", 8)),
+        Call::DriveDestroy => (on(&[&drive(server, "one", b"").await]), nothing()),
+        Call::DriveImage | Call::DriveImageGzip => {
+            let source = drive(server, "source", b"what it holds").await;
+            (on(&[&drive(server, "target", b"").await, &source]), nothing())
+        }
+        Call::DriveImageGunzip => {
+            let source = drive(server, "source", &packed(b"what it holds")).await;
+            (on(&[&drive(server, "target", b"").await, &source]), nothing())
+        }
+        Call::DriveClone | Call::DriveCloneGzip => {
+            (on(&[&drive(server, "source", b"what it holds").await]), sized("made", 8))
+        }
+        Call::DriveCloneGunzip => {
+            let source = drive(server, "source", &packed(b"what it holds")).await;
+            (on(&[&source]), sized("made", 8))
+        }
+        Call::DriveWrite => (on(&[&drive(server, "one", b"before").await]), "after".to_owned()),
+        Call::DriveWriteAt => {
+            (on(&[&drive(server, "one", b"before").await, "3"]), "after".to_owned())
+        }
+        Call::ServerCreate | Call::ServerCreateStopped => (on(&[]), machine(server, "made").await),
+        Call::ServerSet => (on(&[&running(server).await]), "cpu 1500\nname other".to_owned()),
+        Call::ServerStart => (on(&[&stopped(server).await]), nothing()),
+        Call::ServerStop | Call::ServerShutdown | Call::ServerReset | Call::ServerDestroy => {
+            (on(&[&running(server).await]), nothing())
+        }
+        Call::ResourceCreate => (on(&["vlan"]), "name made".to_owned()),
+        Call::ResourceSet => (on(&["vlan", &vlan(server).await]), "name other".to_owned()),
+        Call::ResourceDestroy => (on(&["vlan", &vlan(server).await]), nothing()),
+        Call::AccountCreate => (on(&[]), "name made\nquota:disk 1G".to_owned()),
+        Call::AccountSet => (on(&[&account(server).await]), "quota:cpu 2000".to_owned()),
+        Call::AccountKey | Call::AccountSuspend => (on(&[&account(server).await]), nothing()),
+        Call::AccountSuspendStop => {
+            running(server).await;
+            (on(&[&CUSTOMER.to_string()]), nothing())
+        }
+        Call::AccountResume => {
+            let account = account(server).await;
+            operate(server, &format!("/accounts/{account}/suspend"), "").await;
+            (on(&[&account]), nothing())
+        }
+        Call::PoolCreate => {
+            let range = "first 10.9.0.10\nlast 10.9.0.20\nnetmask 255.255.255.0\ngateway 10.9.0.1";
+            (on(&[]), format!("name made\n{range}"))
+        }
+        Call::DriveSnapshot => {
+            (on(&[&drive(server, "one", b"before").await]), "name made".to_owned())
+        }
+        Call::SnapshotSet => (on(&[&snapshot(server).await]), "name other".to_owned()),
+        Call::SnapshotRestore => {
+            let snapshot = snapshot(server).await;
+            (on(&[&snapshot]), nothing())
+        }
+        Call::SnapshotDestroy => (on(&[&snapshot(server).await]), nothing()),
+        Call::ProfileSet => (on(&[]), "name other".to_owned()),
+        Call::HostCreate => (on(&[]), "name made\naddress nowhere:1".to_owned()),
+        Call::HostSet | Call::HostRevoke | Call::HostJoin => {
+            let made = operate(server, "/hosts/create", "name one\naddress nowhere:1").await;
+            (on(&[&made.value("host")]), "placements closed".to_owned())
+        }
+        Call::ArraySet => {
+            let arrays = operate(server, "/arrays/info", "").await.body;
+            let arrays = Record::list_from_json(&arrays).unwrap();
+            (on(&[arrays[0].value("array").unwrap()]), "placements closed".to_owned())
+        }
+        Call::TokenCreate => (on(&[]), "name made".to_owned()),
+        Call::TokenDestroy => {
+            let made = post(server, "/tokens/create", "name one").await;
+            (on(&[&made.value("token")]), nothing())
+        }
+        Call::StrayAdopt => (on(&[&stray(world, server).await, &CUSTOMER.to_string()]), nothing()),
+        Call::StrayDestroy => (on(&[&stray(world, server).await]), nothing()),
+        other => panic!("say here what {other:?} is asked, so that it is killed everywhere too"),
+    }
+}
+
+fn sized(name: &str, mib: u64) -> String {
+    format!("name {name}\nsize {mib}M")
+}
+
+fn packed(bytes: &[u8]) -> Vec<u8> {
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+    gzip.write_all(bytes).unwrap();
+    gzip.finish().unwrap()
+}
+
+/// A drive that begins with these bytes.
+async fn drive(server: &Server, name: &str, bytes: &[u8]) -> String {
+    let drive = post(server, "/drives/create", &sized(name, 4)).await.value("drive");
+    if !bytes.is_empty() {
+        let path = format!("/drives/{drive}/write");
+        let write = crate::world::request(Who::Customer, &path, None, bytes);
+        crate::world::send(server, write).await.expect(204);
+    }
+    drive
+}
+
+/// A snapshot of a drive that has been written since.
+async fn snapshot(server: &Server) -> String {
+    let drive = drive(server, "one", b"before").await;
+    let path = format!("/drives/{drive}/snapshot");
+    let made = post(server, &path, "name snapshot").await.value("snapshot");
+    let write = format!("/drives/{drive}/write");
+    post(server, &write, "since").await;
+    made
+}
+
+/// A drive that is on a host and that nobody here made.
+async fn stray(world: &World, server: &Server) -> String {
+    let machine = &world.machines[0];
+    let array = machine.store.capacity().await.unwrap()[0].array;
+    let spec = DriveSpec {
+        drive: DriveId::from_uuid(Uuid::from_u128(0xD1)),
+        generation: Generation::new(Era(1), 1),
+        account: CUSTOMER,
+        array,
+        size: Bytes::from_mib(4),
+    };
+    machine.store.create(&spec).await.unwrap();
+    // An agent tells of what it does not know when it begins.
+    world.kill_agent(machine).await;
+    world.boot_agent(machine).await;
+    let told = async {
+        loop {
+            let listed = operate(server, "/quarantine/list", "").await;
+            let listed = String::from_utf8(listed.body.to_vec()).unwrap();
+            if let Some(stray) = Record::list_from_json(listed.as_bytes()).unwrap().first() {
+                return stray.value("uuid").unwrap().to_owned();
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(GUARD, told).await.expect("nobody told of the stray")
+}
+
+/// Another customer's account.
+async fn account(server: &Server) -> String {
+    operate(server, "/accounts/create", "name one").await.value("account")
+}
+
+async fn vlan(server: &Server) -> String {
+    post(server, "/resources/vlan/create", "name one").await.value("resource")
+}
+
+/// A server that uses two drives, as a customer asks for it.
+async fn machine(server: &Server, name: &str) -> String {
+    let (disk, data) = (drive(server, "disk", b"boots").await, drive(server, "data", b"").await);
+    format!(
+        "name {name}\ncpu 1000\nsmp auto\nmem 512\npersistent true\nboot ide:0:0\n\
+         ide:0:0 {disk}\nblock:0 {data}\nnic:0:model e1000\nnic:0:dhcp auto"
+    )
+}
+
+async fn stopped(server: &Server) -> String {
+    let machine = machine(server, "one").await;
+    post(server, "/servers/create/stopped", &machine).await.value("server")
+}
+
+async fn running(server: &Server) -> String {
+    let stopped = stopped(server).await;
+    post(server, &format!("/servers/{stopped}/start"), "").await;
+    stopped
+}

@@ -1,0 +1,13 @@
+//! The real control plane and real agents over simulated hardware: killed at every point, the end
+//! is the same. Nothing here is played by the test but the machine.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod asked;
+mod copies;
+mod crash_points;
+#[path = "../../../../elasticstack-api/tests/it/database.rs"]
+mod database;
+mod ends;
+mod restore;
+mod tap;
+mod world;

@@ -1,0 +1,131 @@
+//! What operators see of arrays, whether anything new is placed on one, and how much more fits on all.
+
+use std::collections::BTreeMap;
+
+use elasticstack_core::prelude::*;
+use elasticstack_core::scheduler::ServerSize;
+use elasticstack_core::wire::keys::{self, Moment, Object};
+use elasticstack_core::wire::record::Record;
+
+use super::drive_record::GRANULE;
+use super::hosts::placements_in;
+use super::{App, Caller, Page};
+use crate::db::{ArrayRow, Promised, Reader, Subject};
+
+impl App {
+    /// The ids of arrays.
+    ///
+    /// # Errors
+    /// `Internal`.
+    pub async fn array_ids(&self, page: &Page) -> Result<Vec<ArrayId>> {
+        let rows = self.db.glance().await?.arrays().await?;
+        Ok(wanted(rows, page).map(|row| row.array).collect())
+    }
+
+    /// Arrays, of all hosts.
+    ///
+    /// # Errors
+    /// `Internal`.
+    pub async fn arrays_info(&self, page: &Page) -> Result<Vec<Record>> {
+        let mut reader = self.db.read().await?;
+        let promised = reader.promised().await?;
+        let rows = reader.arrays().await?;
+        Ok(wanted(rows, page).map(|row| record(&row, &promised)).collect())
+    }
+
+    /// How many more servers of one size fit, by the scheduler's own choices on a copy of the free
+    /// room, where, and what keeps the next one out.
+    ///
+    /// # Errors
+    /// `Internal`.
+    pub async fn capacity_info(&self, mut size: ServerSize) -> Result<Record> {
+        let granule = size.drive.round_up_to(GRANULE);
+        size.drive = granule.ok_or_else(|| {
+            Error::new(ErrorKind::InvalidValue, "size is more than any drive has: ask for less")
+                .field("size")
+        })?;
+        let inventory = self.rooms.look(&self.db).await?;
+        let headroom = inventory.headroom(self.scheduler.as_ref(), &size);
+        let binds = headroom.binds;
+        let mut told = Record::new()
+            .with("servers", headroom.servers())
+            .with("binds", binds.constraint)
+            .with("binds:wanted", binds.wanted)
+            .with("binds:available", binds.available);
+        for (host, servers) in &headroom.hosts {
+            told.set(format!("host:{host}"), servers);
+        }
+        Ok(told)
+    }
+
+    /// One array.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn array_info(&self, array: ArrayId) -> Result<Record> {
+        let mut reader = self.db.read().await?;
+        let row = known(&mut reader, array).await?;
+        Ok(record(&row, &reader.promised_of(row.host).await?))
+    }
+
+    /// Changes whether anything new is placed on an array.
+    ///
+    /// # Errors
+    /// `NotFound`; those of a record's check.
+    pub async fn array_set(
+        &self,
+        caller: &Caller,
+        array: ArrayId,
+        change: &Record,
+    ) -> Result<Record> {
+        keys::check(Object::Array, Moment::SetStopped, change)?;
+        let host = known(&mut self.db.read().await?, array).await?.host;
+        self.intend(caller, Subject::Host(host), |tx| {
+            Box::pin(async move {
+                let before = known(tx, array).await?;
+                let mut row = before.clone();
+                row.placements = placements_in(change).unwrap_or(row.placements);
+                if row != before {
+                    tx.save_array(&row).await?;
+                }
+                let answer = record(&row, &tx.promised_of(row.host).await?);
+                // The subject would tell of the host.
+                self.answer_at_once(tx, caller, &answer).await?;
+                Ok(answer)
+            })
+        })
+        .await
+    }
+}
+
+/// The part of a list that is asked for.
+fn wanted(rows: Vec<ArrayRow>, page: &Page) -> impl Iterator<Item = ArrayRow> {
+    let after = page.after.clone().unwrap_or_default();
+    let most = page.limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+    rows.into_iter().filter(move |row| row.array.to_string() > after).take(most)
+}
+
+async fn known(reader: &mut Reader, array: ArrayId) -> Result<ArrayRow> {
+    let row = reader.arrays().await?.into_iter().find(|row| row.array == array);
+    row.ok_or_else(|| {
+        let sentence = "the array could not be found: see the list of arrays";
+        Error::new(ErrorKind::NotFound, sentence)
+    })
+}
+
+fn record(row: &ArrayRow, promised: &BTreeMap<ArrayId, Promised>) -> Record {
+    let ArrayRow { array, host, name, health, placements, capacity } = row;
+    let promised = promised.get(array).copied().unwrap_or_default();
+    Record::new()
+        .with("array", array)
+        .with("host", host)
+        .with("name", name)
+        .with("status", health.as_str())
+        // No array tells its tier yet.
+        .with("tier", "disk")
+        .with("placements", placements.as_str())
+        .with("capacity", capacity.get())
+        .with("promised", promised.bytes.get())
+        .with("free", capacity.saturating_sub(promised.bytes).get())
+        .with("drives", promised.drives)
+}

@@ -1,0 +1,201 @@
+//! A restored control plane and one host that tells what it has: what is believed, what is left
+//! alone, what is not begun again. The drill over real agents is with the all-in-one's tests.
+
+use elasticstack_api::app::{Caller, OnCreate};
+use elasticstack_api::backup;
+use elasticstack_core::block::ArrayState;
+use elasticstack_core::prelude::*;
+use elasticstack_core::state::RunPhase;
+use elasticstack_core::wire::internal::{Conversion, Document, ObjectStatus, ServerStatus, Stock};
+use elasticstack_core::wire::record::Record;
+use uuid::Uuid;
+
+use crate::database::TestDatabase;
+use crate::fake_host::{Plane, World, customer, host_id, sized};
+
+/// A world of which a backup is restored: what is made in it by `make` is in the backup.
+struct Restored {
+    world: World,
+    plane: Plane,
+    caller: Caller,
+    /// What the host had.
+    objects: Vec<ObjectStatus>,
+}
+
+impl Restored {
+    async fn after<T>(make: impl AsyncFnOnce(&World, &Plane, &Caller) -> T) -> (Self, T) {
+        let file = || TestDatabase::Sqlite(tempfile::tempdir().unwrap());
+        let (old, new) = (file(), file());
+        let (old_url, new_url) = (old.url(), new.url());
+        let world = World::on(old);
+        let plane = world.still().await;
+        let caller = customer(&plane.app, 1).await;
+        let made = make(&world, &plane, &caller).await;
+        let backups = tempfile::tempdir().unwrap();
+        let file = backups.path().join("backup");
+        backup::backup(&old_url, &file).await.unwrap();
+        drop(plane);
+        let objects = world.host.statuses();
+        backup::restore(&new_url, Some(&file)).await.unwrap();
+        let world = World::on(new);
+        let plane = world.still().await;
+        (Self { world, plane, caller, objects }, made)
+    }
+
+    async fn stock(&self, objects: &[ObjectStatus]) {
+        let (report, objects) = (self.world.host.report(), objects.to_vec());
+        let stock = Stock { documents: Vec::new(), objects };
+        self.plane.app.take_stock(host_id(), &report, &stock).await.unwrap();
+    }
+
+    async fn told(&self, host: HostId) -> Vec<Document> {
+        self.plane.app.outbox(host, 100).await.unwrap()
+    }
+
+    async fn info(&self, drive: DriveId) -> Result<Record> {
+        self.plane.app.drive_info(&self.caller, drive).await
+    }
+}
+
+#[tokio::test]
+async fn a_host_is_told_nothing_and_nothing_there_is_changed_before_its_stock_is_taken() {
+    let (restored, (drive, other, server)) = Restored::after(async |world, plane, caller| {
+        let (drive, other) = (plane.drive(caller, 8).await, plane.drive(caller, 8).await);
+        let server = plane.server(caller, &[], OnCreate::Start).await;
+        world.host.exchange(&plane.app).await;
+        plane.app.server_stop(caller, server).await.unwrap_err();
+        world.host.exchange(&plane.app).await;
+        (drive, other, server)
+    })
+    .await;
+    let (app, caller) = (&restored.plane.app, &restored.caller);
+    assert!(app.is_unheard(host_id()).await.unwrap());
+    let refused = [
+        app.server_start(caller, server).await,
+        app.drive_set(caller, drive, &sized(12)).await,
+        app.drive_image(caller, drive, other, Conversion::None).await,
+    ];
+    for refused in refused {
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::Unavailable);
+    }
+    let nowhere = app.drive_create(caller, &sized(8)).await.unwrap_err();
+    assert_eq!(nowhere.kind(), ErrorKind::NoCapacity);
+    app.drive_destroy(caller, other).await.unwrap();
+    assert_eq!(restored.told(host_id()).await, []);
+    assert_eq!(app.hosts_to_tell().await.unwrap(), []);
+
+    restored.stock(&restored.objects).await;
+    assert!(!app.is_unheard(host_id()).await.unwrap());
+    let documents = restored.told(host_id()).await;
+    for document in &documents {
+        restored.world.host.take(document);
+    }
+    let is_gone = |document: &&Document| match document {
+        Document::Drive(document) => document.gone,
+        Document::Job(document) => document.gone,
+        Document::Server(document) => document.gone,
+        Document::Snapshot(document) => document.gone,
+    };
+    assert_eq!(documents.iter().filter(is_gone).count(), 1, "what was wished meanwhile");
+    restored.world.host.exchange(app).await;
+    app.drive_set(caller, drive, &sized(12)).await.unwrap();
+    app.server_start(caller, server).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_job_that_its_host_does_not_know_is_not_begun_again() {
+    let (restored, (source, target)) = Restored::after(async |world, plane, caller| {
+        let (source, target) = (plane.drive(caller, 8).await, plane.drive(caller, 8).await);
+        world.host.exchange(&plane.app).await;
+        world.host.leave_jobs();
+        plane.app.drive_image(caller, target, source, Conversion::None).await.unwrap();
+        world.host.exchange(&plane.app).await;
+        (source, target)
+    })
+    .await;
+    let drives: Vec<_> = (restored.objects.iter())
+        .filter(|object| matches!(object, ObjectStatus::Drive(_)))
+        .cloned()
+        .collect();
+    assert_eq!((restored.objects.len(), drives.len()), (3, 2));
+    restored.stock(&drives).await;
+    let told = restored.told(host_id()).await;
+    assert!(told.iter().all(|document| matches!(document, Document::Drive(_))), "{told:?}");
+    let info = restored.info(target).await.unwrap();
+    assert_eq!((info.value("claimed"), info.value("imaging")), (None, None), "{info:?}");
+    assert!(info.value("failed").unwrap().contains("check the drive"), "{info:?}");
+    assert_eq!(restored.info(source).await.unwrap().value("claimed"), None);
+}
+
+#[tokio::test]
+async fn a_drive_that_is_not_there_is_gone_only_if_its_array_can_be_looked_at() {
+    for (state, is_known) in [(ArrayState::Failed, true), (ArrayState::Online, false)] {
+        let (restored, drive) = Restored::after(async |world, plane, caller| {
+            let drive = plane.drive(caller, 8).await;
+            world.host.exchange(&plane.app).await;
+            drive
+        })
+        .await;
+        let mut report = restored.world.host.report();
+        report.arrays[0].state = state;
+        let nothing = Stock { documents: Vec::new(), objects: Vec::new() };
+        restored.plane.app.take_stock(host_id(), &report, &nothing).await.unwrap();
+        assert_eq!(restored.info(drive).await.is_ok(), is_known, "{state:?}");
+        assert_eq!(restored.told(host_id()).await, [], "{state:?}: it might be made anew");
+    }
+}
+
+#[tokio::test]
+async fn of_two_hosts_with_one_server_the_newer_run_goes_on_and_the_other_is_ended() {
+    let other = HostId::from_uuid(Uuid::from_u128(0xF0));
+    for (run, is_newer) in [(1, false), (2, true)] {
+        let (restored, server) = Restored::after(async |world, plane, caller| {
+            plane.app.host_create(other, &"h2".parse().unwrap(), "127.0.0.1:1").await.unwrap();
+            let server = plane.server(caller, &[], OnCreate::Start).await;
+            world.host.exchange(&plane.app).await;
+            server
+        })
+        .await;
+        let app = &restored.plane.app;
+        restored.stock(&restored.objects).await;
+        app.delivered(host_id(), &restored.told(host_id()).await).await.unwrap();
+        let status = (restored.objects.iter())
+            .find_map(|object| match object {
+                ObjectStatus::Server(status) => Some(status.clone()),
+                _ => None,
+            })
+            .unwrap();
+        let here = ServerStatus { run: Run(run), phase: RunPhase::Running, ..status };
+        let Some(Document::Server(mut document)) = server_document(&restored, server).await else {
+            panic!("a server has a document");
+        };
+        document.run = Run(run);
+        let report = restored.world.host.report();
+        let report = elasticstack_core::wire::internal::HostReport { arrays: Vec::new(), ..report };
+        let stock = Stock {
+            documents: vec![Document::Server(document)],
+            objects: vec![ObjectStatus::Server(here)],
+        };
+        app.take_stock(other, &report, &stock).await.unwrap();
+        for (host, ends) in [(other, !is_newer), (host_id(), is_newer)] {
+            let told = restored.told(host).await;
+            let gone: Vec<_> = told
+                .iter()
+                .map(|document| matches!(document, Document::Server(document) if document.gone))
+                .collect();
+            match (host == other, is_newer) {
+                (false, false) => assert_eq!(told, [], "it goes on where it was"),
+                _ => assert_eq!(gone, [ends], "{host}, run {run}"),
+            }
+        }
+    }
+}
+
+/// The document of a server as its host has it, which nothing waits to be told.
+async fn server_document(restored: &Restored, server: ServerId) -> Option<Document> {
+    // A press of its power button is sent with the rest of it.
+    restored.plane.app.server_shutdown(&restored.caller, server).await.unwrap();
+    let documents = restored.told(host_id()).await;
+    restored.plane.app.delivered(host_id(), &documents).await.unwrap();
+    documents.into_iter().next()
+}

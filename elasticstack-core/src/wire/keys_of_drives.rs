@@ -1,0 +1,86 @@
+//! The keys of drives. Rows of [`super::keys::KEYS`], in the order of their patterns.
+
+use super::key::{Input, Key, Object, Takes, key};
+
+const DRIVE: &[Object] = &[Object::Drive];
+
+/// The rows.
+pub(super) const ROWS: &[Key] = &[
+    key(
+        "avoid",
+        DRIVE,
+        Input::Create,
+        Takes::Uuids(4_000),
+        "Drives of yours to share no array with.",
+    ),
+    key(
+        "claim:type",
+        DRIVE,
+        Input::Always,
+        Takes::OneOf(&["exclusive", "shared"]),
+        "Whether one server or several may use the drive at a time; set while none does.",
+    ),
+    key("drive", DRIVE, Input::Never, Takes::Nothing, "The drive's UUID."),
+    key(
+        "encryption:cipher",
+        DRIVE,
+        Input::Create,
+        Takes::Text(40),
+        "none: drives are not encrypted.",
+    )
+    .refused_but(&["none"]),
+    key(
+        "format",
+        DRIVE,
+        Input::Never,
+        Takes::Nothing,
+        "gzip for a compressed image, to be imaged with gunzip.",
+    ),
+    key(
+        "imaging",
+        DRIVE,
+        Input::Never,
+        Takes::Nothing,
+        "How far imaging is, or queued; absent if none goes on.",
+    ),
+    key(
+        "licenses",
+        DRIVE,
+        Input::Create,
+        Takes::Words(1_000),
+        "Products on the drive that are charged for.",
+    )
+    .refused_but(&[]),
+    key("media", DRIVE, Input::Never, Takes::Nothing, "disk or cdrom, for a standard drive."),
+    key(
+        "rawsize",
+        DRIVE,
+        Input::Never,
+        Takes::Nothing,
+        "The size of a compressed image after gunzip, in bytes.",
+    )
+    .number_of("bytes"),
+    key(
+        "readers",
+        DRIVE,
+        Input::Always,
+        Takes::Uuids(4_000),
+        "Accounts that may image from it; all-f for everybody.",
+    ),
+    key(
+        "size",
+        DRIVE,
+        Input::Always,
+        Takes::Size,
+        "Its size in bytes, rounded up to a multiple of 4 MiB.",
+    )
+    .needed_by(DRIVE),
+    key(
+        "tier",
+        DRIVE,
+        Input::Create,
+        Takes::OneOf(&["disk", "ssd"]),
+        "The kind of array to lie on; disk if unset. Arrays do not tell their kind yet.",
+    )
+    .kept(),
+];

@@ -32,6 +32,7 @@ pub struct SimHypervisor(Arc<Mutex<State>>);
 #[derive(Debug)]
 struct State {
     memory: MebiBytes,
+    screens: Option<SocketAddr>,
     guests: BTreeMap<ServerId, Guest>,
     /// Counts the guests ever started.
     starts: u64,
@@ -46,6 +47,7 @@ struct Guest {
     start: u64,
     serial: Vec<u8>,
     drives: Vec<DriveSlot>,
+    screen: Option<SocketAddr>,
     grip: Grip,
 }
 
@@ -65,10 +67,19 @@ impl SimHypervisor {
     pub fn new(memory: MebiBytes) -> Self {
         Self(Arc::new(Mutex::new(State {
             memory,
+            screens: None,
             guests: BTreeMap::new(),
             starts: 0,
             events: Events::default(),
         })))
+    }
+
+    /// The same host, where every guest that is to have a screen is said to have it at `address`.
+    /// Without it none has one: a simulated guest draws nothing.
+    #[must_use]
+    pub fn with_screens_at(self, address: SocketAddr) -> Self {
+        lock(&self.0).screens = Some(address);
+        self
     }
 
     /// Makes the guest do what leads to `phase`: `Ended(Guest)` powers it off, `Ended(Panicked)`
@@ -210,6 +221,7 @@ impl Hypervisor for SimHypervisor {
             start,
             serial: Vec::new(),
             drives: spec.drives.clone(),
+            screen: spec.screen.as_ref().and(state.screens),
             grip: Grip::LetsGo,
         };
         guest.print(Self::GREETING.as_bytes());
@@ -264,9 +276,9 @@ impl Console for SimHypervisor {
         state.guests.get(&server).map(|guest| guest.serial.clone()).ok_or_else(|| absent(server))
     }
 
-    /// None: a simulated guest draws nothing.
     async fn screen(&self, server: ServerId) -> Result<Option<SocketAddr>> {
-        if lock(&self.0).guests.contains_key(&server) { Ok(None) } else { Err(absent(server)) }
+        let state = lock(&self.0);
+        state.guests.get(&server).map(|guest| guest.screen).ok_or_else(|| absent(server))
     }
 }
 

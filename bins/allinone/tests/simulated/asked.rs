@@ -28,11 +28,9 @@ pub(crate) fn has_intent(call: Call) -> bool {
     calls::route(call).body != Takes::Bytes
 }
 
-/// Every call that changes something. A ticket to a screen is one row that no host and no list
-/// tells of: the walk of the idempotency keys cuts it off after its commit.
+/// Every call that changes something.
 pub(crate) fn changing() -> Vec<Call> {
     let changing = CALLS.iter().filter(|route| route.effect == Effect::Changes);
-    let changing = changing.filter(|route| route.call != Call::ServerConsole);
     changing.map(|route| route.call).collect()
 }
 
@@ -75,9 +73,11 @@ async fn path_and_body(world: &World, server: &Server, call: Call) -> (String, S
         Call::ServerCreate | Call::ServerCreateStopped => (on(&[]), machine(server, "made").await),
         Call::ServerSet => (on(&[&running(server).await]), "cpu 1500\nname other".to_owned()),
         Call::ServerStart => (on(&[&stopped(server).await]), nothing()),
-        Call::ServerStop | Call::ServerShutdown | Call::ServerReset | Call::ServerDestroy => {
-            (on(&[&running(server).await]), nothing())
-        }
+        Call::ServerStop
+        | Call::ServerShutdown
+        | Call::ServerReset
+        | Call::ServerDestroy
+        | Call::ServerConsole => (on(&[&running(server).await]), nothing()),
         Call::ResourceCreate => (on(&["vlan"]), "name made".to_owned()),
         Call::ResourceSet => (on(&["vlan", &vlan(server).await]), "name other".to_owned()),
         Call::ResourceDestroy => (on(&["vlan", &vlan(server).await]), nothing()),
@@ -201,7 +201,8 @@ async fn machine(server: &Server, name: &str) -> String {
     let (disk, data) = (drive(server, "disk", b"boots").await, drive(server, "data", b"").await);
     format!(
         "name {name}\ncpu 1000\nsmp auto\nmem 512\npersistent true\nboot ide:0:0\n\
-         ide:0:0 {disk}\nblock:0 {data}\nnic:0:model e1000\nnic:0:dhcp auto"
+         ide:0:0 {disk}\nblock:0 {data}\nnic:0:model e1000\nnic:0:dhcp auto\n\
+         vnc auto\npassword unguessd"
     )
 }
 

@@ -1,6 +1,7 @@
 //! One cloud: a control plane, one host's agent, and what outlives both of them.
 
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,6 +37,9 @@ pub(crate) const GUARD: Duration = Duration::from_secs(120);
 pub(crate) const CUSTOMER: AccountId = AccountId::from_uuid(Uuid::from_u128(0xC1));
 const OPERATOR: AccountId = AccountId::from_uuid(Uuid::from_u128(0xC2));
 const KEY: &str = "a-key-that-only-tests-know";
+
+/// Where every guest's screen is said to be; nobody looks at one.
+const SCREENS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5900);
 
 /// What outlives every life of the control plane and of its hosts' agents.
 pub(crate) struct World {
@@ -141,7 +145,7 @@ impl World {
         let machine = |number: u64| Machine {
             host: HostId::from_uuid(Uuid::from_u128(0xA0 + u128::from(number))),
             store: SimStore::new(number, &[Bytes::from_gib(4), Bytes::from_gib(4)]),
-            hypervisor: SimHypervisor::new(MebiBytes(65_536)),
+            hypervisor: SimHypervisor::new(MebiBytes(65_536)).with_screens_at(SCREENS),
             state_dir: directory.path().join(format!("agent{number}")),
             agent: Mutex::default(),
         };

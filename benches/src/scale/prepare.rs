@@ -1,7 +1,7 @@
 //! Fills a cloud through its public API: every drive is made by its host, every server runs.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use elasticstack_core::wire::calls::Call;
@@ -10,6 +10,9 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::Value;
 
 use super::rig::{Rig, WIDTH};
+
+/// Far longer than handing over what a whole cloud uses takes.
+const GUARD: Duration = Duration::from_secs(600);
 
 /// In GiB.
 const DRIVE_SIZE: u32 = 1;
@@ -53,6 +56,12 @@ pub(super) async fn fill(rig: &Rig, servers: u32) -> Result<Vec<String>> {
         drives.as_secs_f64(),
         (began.elapsed() - drives).as_secs_f64(),
     );
+    // What was made is still being handed to the biller, which is no part of what is measured.
+    let begun = Instant::now();
+    while !rig.database.ask(USAGE)?.is_empty() {
+        ensure!(begun.elapsed() < GUARD, "usage is not handed over");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
     let all = ids(rig, SERVERS, "server")?;
     ensure!(all.len() == usize::try_from(servers)?, "{} servers run, not {servers}", all.len());
     rig.write_ids("servers", &all)?;
@@ -65,6 +74,10 @@ const SERVERS: &str = "SELECT server FROM servers WHERE state = 'running' ORDER 
 /// Those that no server has.
 const DRIVES: &str = "SELECT drive, host FROM drives WHERE state = 'ready' \
     AND drive NOT IN (SELECT drive FROM claims)";
+
+/// What the biller has not taken, or not with its end.
+const USAGE: &str = "SELECT id FROM usage_intervals \
+    WHERE delivered = 0 OR (delivered = 1 AND to_us IS NOT NULL) LIMIT 1";
 
 async fn make_drives(rig: &Rig, drives: u32) -> Result<()> {
     let customer = &rig.customer()?;

@@ -1,7 +1,5 @@
 //! What operators see of arrays, whether anything new is placed on one, and how much more fits on all.
 
-use std::collections::BTreeMap;
-
 use elasticstack_core::prelude::*;
 use elasticstack_core::scheduler::ServerSize;
 use elasticstack_core::wire::keys::{self, Moment, Object};
@@ -30,7 +28,8 @@ impl App {
         let mut reader = self.db.read().await?;
         let promised = reader.promised().await?;
         let rows = reader.arrays().await?;
-        Ok(wanted(rows, page).map(|row| record(&row, &promised)).collect())
+        let of = |row: &ArrayRow| promised.get(&row.array).copied().unwrap_or_default();
+        Ok(wanted(rows, page).map(|row| record(&row, of(&row))).collect())
     }
 
     /// How many more servers of one size fit, by the scheduler's own choices on a copy of the free
@@ -65,7 +64,7 @@ impl App {
     pub async fn array_info(&self, array: ArrayId) -> Result<Record> {
         let mut reader = self.db.read().await?;
         let row = known(&mut reader, array).await?;
-        Ok(record(&row, &reader.promised_of(row.host).await?))
+        Ok(record(&row, promised(&mut reader, &row).await?))
     }
 
     /// Changes whether anything new is placed on an array.
@@ -88,7 +87,7 @@ impl App {
                 if row != before {
                     tx.save_array(&row).await?;
                 }
-                let answer = record(&row, &tx.promised_of(row.host).await?);
+                let answer = record(&row, promised(tx, &row).await?);
                 // The subject would tell of the host.
                 self.answer_at_once(tx, caller, &answer).await?;
                 Ok(answer)
@@ -113,9 +112,13 @@ async fn known(reader: &mut Reader, array: ArrayId) -> Result<ArrayRow> {
     })
 }
 
-fn record(row: &ArrayRow, promised: &BTreeMap<ArrayId, Promised>) -> Record {
+async fn promised(reader: &mut Reader, row: &ArrayRow) -> Result<Promised> {
+    let arrays = reader.arrays_with_promised(row.host).await?;
+    Ok(arrays.get(&row.array).map(|(_, promised)| *promised).unwrap_or_default())
+}
+
+fn record(row: &ArrayRow, promised: Promised) -> Record {
     let ArrayRow { array, host, name, health, placements, capacity } = row;
-    let promised = promised.get(array).copied().unwrap_or_default();
     Record::new()
         .with("array", array)
         .with("host", host)

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::access::{Wish, permitted};
 use super::drive_record::{self, InUse, apply, wanted_access, wanted_size};
-use super::rooms::{Placing, Within};
+use super::rooms::{Look, Placing, Within};
 use super::snapshots::has_snapshots;
 use super::stock::heard;
 use super::view::{Kind, Listed};
@@ -132,7 +132,7 @@ impl App {
         let change = new.authorize(self).await?;
         let now = self.now();
         let made = self
-            .intend_placing(caller, Subject::Drive(new.drive), |tx, mut placing| {
+            .intend_placing(caller, Subject::Drive(new.drive), Look::Now, |tx, mut placing| {
                 Box::pin(async move {
                     let anywhere = (&mut placing, &[Within::Fleet][..]);
                     let row = self.begin_drive(tx, new, anywhere, now, change).await?;

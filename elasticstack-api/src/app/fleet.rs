@@ -147,7 +147,8 @@ impl App {
     /// # Errors
     /// `Internal`.
     pub async fn outbox(&self, host: HostId, limit: u32) -> Result<Vec<Document>> {
-        let mut reader = self.db.read().await?;
+        // Each as it stands when it is read: whatever changes one of them queues it again.
+        let mut reader = self.db.glance().await?;
         let mut documents = Vec::new();
         for waiting in reader.outbox_of(host, limit).await? {
             documents.extend(self.document(&mut reader, host, waiting).await?);
@@ -277,7 +278,16 @@ impl App {
         Ok(())
     }
 
-    /// Up to where the host's reports are taken in; `None` for nowhere.
+    /// Notes up to where the host's reports are taken in. What is not noted is asked for again, and
+    /// changes nothing.
+    ///
+    /// # Errors
+    /// `Unavailable`; `Internal`.
+    pub async fn taken_in(&self, host: HostId, cursor: &Cursor) -> Result<()> {
+        self.take_in(host, Word::TakenIn(cursor.clone())).await
+    }
+
+    /// Up to where the host's reports are known to be taken in; `None` for nowhere.
     ///
     /// # Errors
     /// `NotFound` for a host that is not known.

@@ -45,8 +45,11 @@ impl App {
         let hosts = wanted.of(hosts, |row| [row.state.as_str(), row.name.as_str(), ""]);
         let record = |(id, row): (Uuid, HostRow)| {
             let arrays = arrays.remove(&row.host).unwrap_or_default();
+            let promised =
+                |array: &ArrayRow| promised.get(&array.array).copied().unwrap_or_default();
+            let arrays = arrays.into_iter().map(|array| (promised(&array), array));
             let held = held.get(&row.host).copied().unwrap_or_default();
-            (id, record(row, arrays, held, &promised))
+            (id, record(row, held, arrays.map(|(promised, array)| (array, promised))))
         };
         Ok(hosts.into_iter().map(record).collect())
     }
@@ -56,7 +59,7 @@ impl App {
     /// # Errors
     /// `NotFound`.
     pub async fn host_info(&self, host: HostId) -> Result<Record> {
-        let mut reader = self.db.read().await?;
+        let mut reader = self.db.glance().await?;
         read(&mut reader, host).await
     }
 
@@ -184,20 +187,17 @@ pub(super) fn placements_in(record: &Record) -> Option<Placements> {
     record.value("placements").and_then(Placements::from_word).or_else(unset)
 }
 
-/// A name or an IP address, and a port.
 async fn read(reader: &mut Reader, host: HostId) -> Result<Record> {
-    let row = reader.host(host).await?.ok_or_else(|| unknown(host))?;
-    let arrays = reader.arrays_of(host).await?.into_values().collect();
-    let promised = reader.promised_of(host).await?;
-    Ok(record(row, arrays, reader.held_by_servers_of(host).await?, &promised))
+    let (row, held) = reader.host_with_held(host).await?.ok_or_else(|| unknown(host))?;
+    let arrays = reader.arrays_with_promised(host).await?;
+    Ok(record(row, held, arrays.into_values()))
 }
 
 /// The record of a host, with what it and its arrays promised.
 fn record(
     row: HostRow,
-    arrays: Vec<ArrayRow>,
     held: Held,
-    promised: &BTreeMap<ArrayId, Promised>,
+    arrays: impl IntoIterator<Item = (ArrayRow, Promised)>,
 ) -> Record {
     let HostRow { host, name, address, state, since, placements, known, .. } = row;
     let HostRow { cpu, memory, accelerator, cpu_limits, .. } = row;
@@ -221,9 +221,8 @@ fn record(
     record.set("mem:free", u64::from(memory.0).saturating_sub(held.memory));
     record.set("servers", held.servers);
     let mut drives = 0;
-    for row in arrays {
+    for (row, promised) in arrays {
         let array = row.array;
-        let promised = promised.get(&array).copied().unwrap_or_default();
         record.set(format!("array:{}", row.name), array);
         record.set(format!("array:{}:capacity", row.name), row.capacity.get());
         record.set(format!("array:{}:promised", row.name), promised.bytes.get());

@@ -16,7 +16,7 @@ use elasticstack_core::wire::record::Record;
 
 use super::access::{Wish, permitted};
 use super::drives::{NewDrive, in_use, record};
-use super::rooms::Within;
+use super::rooms::{Look, Within};
 use super::stock::heard;
 use super::{App, Caller, new_id};
 use crate::db::{ClaimRow, DriveRow, Holder, JobRow, OutboxRow, Subject, Writer};
@@ -77,7 +77,7 @@ impl App {
         let change = new.authorize(self).await?;
         let (now, job) = (self.now(), new_id());
         let made = self
-            .intend_placing(caller, Subject::Drive(new.drive), |tx, mut placing| {
+            .intend_placing(caller, Subject::Drive(new.drive), Look::Now, |tx, mut placing| {
                 Box::pin(async move {
                     let mut from = permitted(account, tx.drive(source).await?, Wish::ImageFrom)?;
                     let nearest = (&mut placing, &beside(&from)[..]);

@@ -26,7 +26,7 @@ use crate::db::{DriveRow, Holder, OutboxRow, ServerRow, Stray, Why, Writer};
 use crate::usage::{self, Edge};
 
 impl App {
-    /// Takes in what `host` says, and how far its reports are read, in one transaction.
+    /// Takes in what `host` says, in one transaction.
     ///
     /// # Errors
     /// `NotFound` for a host that is not known; `Internal`.
@@ -58,7 +58,6 @@ impl App {
         }
         let mut row = before.clone();
         row.enter(HostEvent::Answered, now);
-        row.cursor = Some(reports.next.clone());
         if row != before {
             tx.save_host(&row).await?;
         }

@@ -1,5 +1,5 @@
-//! What hosts say and confirm, taken in together: one transaction for all that came while the last
-//! one was under way.
+//! What hosts say and confirm, taken in together: one transaction for what they said, and one for
+//! what only ends our own waiting, for all that came while the last were under way.
 //!
 //! A commit costs the same however much is in it, and thousands of hosts talk at once. Invariants:
 //! whoever brings something is answered once it is durable, or with what is wrong with it; what is
@@ -10,10 +10,11 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use elasticstack_core::prelude::*;
-use elasticstack_core::wire::internal::{Document, HostReport, Reports};
+use elasticstack_core::wire::internal::{Cursor, Document, HostReport, Reports};
 use tokio::sync::oneshot::{self, error::TryRecvError};
 
 use super::{App, fleet};
+use crate::db::Writer;
 
 /// The most that is taken in at a time: others want to write too.
 const MOST: usize = 64;
@@ -27,6 +28,18 @@ pub(super) enum Word {
     Objects(Reports),
     /// These documents are durable there.
     Confirmed(Vec<Document>),
+    /// What it said up to here is taken in.
+    TakenIn(Cursor),
+}
+
+impl Word {
+    /// Whether it changes nothing but what is asked or sent again without it.
+    const fn is_note(&self) -> bool {
+        match self {
+            Self::Host(_) | Self::Objects(_) => false,
+            Self::Confirmed(_) | Self::TakenIn(_) => true,
+        }
+    }
 }
 
 /// What was brought and not yet taken in.
@@ -99,31 +112,50 @@ impl App {
         }
     }
 
-    /// One transaction for all of these.
     async fn commit(&self, words: &[(HostId, &Word)]) -> Result<()> {
-        let now = self.now();
-        let stale = self
-            .db
-            .write(|tx| {
-                Box::pin(async move {
-                    let mut stale = 0;
-                    for (host, word) in words {
-                        match word {
-                            Word::Host(report) => fleet::host_is(tx, *host, report, now).await?,
-                            Word::Objects(reports) => {
-                                stale += self.objects_are(tx, *host, reports, now).await?;
-                            }
-                            Word::Confirmed(documents) => {
-                                self.documents_are_there(tx, *host, documents).await?;
-                            }
-                        }
-                    }
-                    Ok(stale)
-                })
-            })
-            .await?;
-        self.stale.fetch_add(stale, Ordering::Relaxed);
+        let (notes, news): (Vec<_>, Vec<_>) = words.iter().partition(|(_, word)| word.is_note());
+        if !notes.is_empty() {
+            self.db.note(|tx| Box::pin(self.take_down(tx, &notes))).await?;
+        }
+        if !news.is_empty() {
+            let now = self.now();
+            let stale = self.db.write_locking(|tx| Box::pin(self.heed(tx, &news, now))).await?;
+            self.stale.fetch_add(stale, Ordering::Relaxed);
+        }
         Ok(())
+    }
+
+    async fn take_down(&self, tx: &mut Writer<'_>, notes: &[&(HostId, &Word)]) -> Result<()> {
+        for (host, word) in notes {
+            match word {
+                Word::Host(_) | Word::Objects(_) => {}
+                Word::Confirmed(documents) => {
+                    self.documents_are_there(tx, *host, documents).await?
+                }
+                Word::TakenIn(cursor) => tx.move_cursor(*host, cursor).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers how many reports were ignored.
+    async fn heed(
+        &self,
+        tx: &mut Writer<'_>,
+        news: &[&(HostId, &Word)],
+        now: Timestamp,
+    ) -> Result<u64> {
+        let mut stale = 0;
+        for (host, word) in news {
+            match word {
+                Word::Host(report) => fleet::host_is(tx, *host, report, now).await?,
+                Word::Objects(reports) => {
+                    stale += self.objects_are(tx, *host, reports, now).await?
+                }
+                Word::Confirmed(_) | Word::TakenIn(_) => {}
+            }
+        }
+        Ok(stale)
     }
 }
 

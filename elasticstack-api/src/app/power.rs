@@ -19,7 +19,7 @@ use super::access::{Wish, permitted};
 use super::drives::in_use;
 use super::imaging::tolerated;
 use super::resources::connect;
-use super::rooms::{Placing, Within};
+use super::rooms::{Look, Placing, Within};
 use super::server_record::{Plug, ServerConfig, info};
 use super::stock::heard;
 use super::{App, Caller, Quota, changed_meanwhile};
@@ -69,7 +69,8 @@ impl App {
             let parsed = ServerConfig::parse(&seen.config)?;
             let change = self.authorize_start(caller.account, &parsed).await?;
             let (now, config) = (self.now(), &seen.config);
-            self.intend_placing(caller, Subject::Server(server), |tx, mut placing| {
+            let look = if parsed.plugs.is_empty() { Look::Now } else { Look::Recent };
+            self.intend_placing(caller, Subject::Server(server), look, |tx, mut placing| {
                 Box::pin(async move {
                     let mut row = permitted(caller.account, tx.server(server).await?, Wish::Own)?;
                     if row.config != *config {

@@ -14,6 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
 use std::sync::Arc;
+use std::time::Duration;
 
 use elasticstack_core::prelude::*;
 use elasticstack_core::scheduler::{HostRoom, Inventory, Placement, Request, Scheduler};
@@ -29,6 +30,19 @@ const CORRECTIONS: u32 = 32;
 
 /// How often the whole fleet is looked at for one placement. Each time somebody else was faster.
 const LOOKS: u32 = 16;
+
+/// How old what a first look goes by may be.
+const RECENT: Duration = Duration::from_secs(1);
+
+/// By what a place is looked for first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// By the fleet as it is.
+    Now,
+    /// By the fleet as it was a moment ago: where drives leave little choice of a host, that is as
+    /// good, and costs nothing.
+    Recent,
+}
 
 /// Where a place is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +73,8 @@ fn is_outdated(error: &Error) -> bool {
 pub(super) struct Placing<'a> {
     scheduler: &'a dyn Scheduler,
     inventory: Arc<Inventory>,
+    /// Whether a refusal by it is one.
+    is_current: bool,
     corrections: u32,
 }
 
@@ -80,7 +96,9 @@ impl Placing<'_> {
             };
             let placement = match placed {
                 Ok(placement) => placement,
-                Err(refusal) if self.corrections == 0 => return Err(no_room(refusal)),
+                Err(refusal) if self.is_current && self.corrections == 0 => {
+                    return Err(no_room(refusal));
+                }
                 Err(_) => return Err(outdated()),
             };
             let room = tx.room_of(placement.host).await?.ok_or_else(outdated)?;
@@ -121,19 +139,26 @@ impl App {
         &'env self,
         caller: &'env Caller,
         subject: Subject,
+        first: Look,
         mut work: impl for<'tx> FnMut(&'tx mut Writer<'env>, Placing<'env>) -> BoxFuture<'tx, Result<T>>,
     ) -> Result<T> {
-        let mut looks = 1;
+        let (mut looks, mut look) = (1, first);
         loop {
-            let inventory = &self.rooms.look(&self.db).await?;
+            let inventory = &match look {
+                Look::Now => self.rooms.look(&self.db).await?,
+                Look::Recent => self.rooms.recent(&self.db).await?,
+            };
+            let is_current = look == Look::Now;
             let outcome = self
                 .intend(caller, subject, |tx| {
                     let (scheduler, inventory) = (self.scheduler.as_ref(), Arc::clone(inventory));
-                    work(tx, Placing { scheduler, inventory, corrections: 0 })
+                    work(tx, Placing { scheduler, inventory, is_current, corrections: 0 })
                 })
                 .await;
             match outcome {
-                Err(error) if is_outdated(&error) && looks < LOOKS => looks += 1,
+                Err(error) if is_outdated(&error) && looks < LOOKS => {
+                    (looks, look) = (looks + 1, Look::Now);
+                }
                 outcome => return outcome,
             }
         }
@@ -155,6 +180,19 @@ impl Rooms {
         let mut known = self.0.lock().await;
         known.catch_up(db, asked).await?;
         Ok(Arc::clone(&known.inventory))
+    }
+
+    /// The inventory as of the last look, if that was a moment ago.
+    ///
+    /// # Errors
+    /// As [`Rooms::look`].
+    async fn recent(&self, db: &Database) -> Result<Arc<Inventory>> {
+        let known = self.0.lock().await;
+        if known.looked.is_some_and(|looked| looked.elapsed() < RECENT) {
+            return Ok(Arc::clone(&known.inventory));
+        }
+        drop(known);
+        self.look(db).await
     }
 }
 

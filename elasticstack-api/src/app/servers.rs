@@ -12,6 +12,7 @@ use super::drive_record::bounded;
 use super::nics::{Macs, fill_in, note_cards, unlike_others};
 use super::plugs::{Drives, replug};
 use super::power::{metered, power_on, queue};
+use super::rooms::Look;
 use super::server_record::{ServerConfig, info, is_active, normalised};
 use super::view::{Kind, Listed};
 use super::{App, Caller, OnCreate, Page, Quota, changed_meanwhile, new_id, no_room, version};
@@ -85,7 +86,7 @@ impl App {
             failed: None,
         };
         let row = self
-            .intend_placing(caller, Subject::Server(made.server), |tx, mut placing| {
+            .intend_placing(caller, Subject::Server(made.server), Look::Now, |tx, mut placing| {
                 Box::pin(async move {
                     let mut row = made.clone();
                     usable(tx, &row, parsed).await?;

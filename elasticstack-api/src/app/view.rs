@@ -191,7 +191,11 @@ impl List {
         if is_current {
             return Ok(());
         }
-        let mut reader = db.read().await?;
+        let mut reader = match kind {
+            Kind::Drives => db.read().await?,
+            // What one statement reads is from one instant.
+            Kind::Servers => db.glance().await?,
+        };
         let next_look = reader.next_look().await?;
         for (id, entry) in kind.news(&mut reader, account, self.since).await? {
             match entry {

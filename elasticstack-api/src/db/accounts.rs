@@ -95,10 +95,21 @@ impl Reader {
 }
 
 impl Writer<'_> {
+    /// As [`Reader::account`].
+    pub(crate) async fn account(&mut self, id: AccountId) -> Result<Option<AccountRow>> {
+        if let Some(row) = self.read.account.as_ref().filter(|row| row.account == id) {
+            return Ok(Some(row.clone()));
+        }
+        let row = self.reader.account(id).await?;
+        self.read.account.clone_from(&row);
+        Ok(row)
+    }
+
     /// Adds the account or replaces its row. What an account is for never changes.
     pub(crate) async fn save_account(&mut self, row: &AccountRow) -> Result<()> {
         let AccountRow { account, name, email, scope, key_hash, standing, quotas } = row;
         let before = self.account(*account).await?;
+        self.read.account = None;
         self.note(before.as_ref(), row);
         self.change(
             "INSERT INTO accounts (account, name, email, scope, key_hash, standing, quotas) \

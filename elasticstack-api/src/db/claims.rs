@@ -160,16 +160,6 @@ impl Writer<'_> {
 
     /// Takes all claims of a server, job or snapshot away, on drives and on resources.
     pub(crate) async fn delete_claims_of(&mut self, holder: Holder) -> Result<()> {
-        let mark = self.mark().await?;
-        self.change(
-            "UPDATE drives SET changed = $2 \
-             WHERE drive IN (SELECT drive FROM claims WHERE holder = $1)",
-        )
-        .bind(holder.to_string())
-        .bind(mark)
-        .execute()
-        .await
-        .map_err(failed("marking released drives"))?;
         let rows = self
             .change("DELETE FROM claims WHERE holder = $1 RETURNING drive")
             .bind(holder.to_string())
@@ -177,7 +167,9 @@ impl Writer<'_> {
             .await
             .map_err(failed("releasing claims"))?;
         for row in &rows {
-            self.note_release(Subject::Drive(parsed(row, "drive")?), holder);
+            let drive = parsed(row, "drive")?;
+            self.note_release(Subject::Drive(drive), holder);
+            self.touch_drive(drive).await?;
         }
         match holder {
             Holder::Job(_) | Holder::Snapshot(_) => Ok(()),

@@ -29,8 +29,11 @@ use super::sqlite::{self, BUSY_WAIT, Connections};
 /// How many snapshots are read at a time.
 const READERS: u32 = 4;
 
-/// How many transactions write at a time, where more than one can.
-const WRITERS: u32 = 8;
+/// How many transactions change something at a time, where more than one can.
+const WRITERS: u32 = 4;
+
+/// How many besides take in what hosts say, and note what was done.
+const TAKERS: u32 = 3;
 
 /// A connection that was unused for longer is tried before it is trusted.
 const TRUSTED: Duration = Duration::from_secs(1);
@@ -47,6 +50,48 @@ pub(super) enum Purpose {
     Snapshot,
     /// Reading and writing, as if alone.
     Change,
+    /// Changing single objects, whose rows are locked when they are read.
+    Locked,
+    /// Writing down what is right whatever else is written, and what a crash may lose.
+    Note,
+}
+
+/// The two texts of what reads one row by its id.
+macro_rules! one {
+    ($sql:literal) => {
+        [$sql, concat!($sql, " FOR NO KEY UPDATE")]
+    };
+}
+pub(super) use one;
+
+macro_rules! postgres_horizon {
+    () => {
+        "mark + CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS TEXT) AS BIGINT) AS mark"
+    };
+}
+
+macro_rules! sqlite_horizon {
+    () => {
+        "mark + 1 AS mark"
+    };
+}
+
+macro_rules! latest {
+    () => {
+        "(SELECT CAST(COALESCE(MAX(latest), 0) AS BIGINT) FROM \
+         (SELECT MAX(changed) AS latest FROM servers \
+         UNION ALL SELECT MAX(changed) FROM drives \
+         UNION ALL SELECT MAX(changed) FROM snapshots \
+         UNION ALL SELECT MAX(changed) FROM hosts \
+         UNION ALL SELECT MAX(changed) FROM arrays) AS changes) AS latest"
+    };
+}
+
+/// Asks for what is told beside the one row that marks begin from.
+macro_rules! told {
+    ($first:expr $(, $more:expr)*) => {
+        concat!("SELECT ", $first, $(", ", $more,)* " FROM control WHERE one = 1")
+    };
 }
 
 /// Connections for one purpose.
@@ -93,8 +138,15 @@ impl Pools {
             // The reason might repeat a part of the URL, which may hold a password.
             .map_err(|_| not_a_url())?
             .application_name("elasticstack")
-            // The locks of a server whose machine is gone must not outlive it for long.
-            .options([("idle_in_transaction_session_timeout", "15s")]);
+            .options([
+                // The locks of a server whose machine is gone must not outlive it for long.
+                ("idle_in_transaction_session_timeout", "15s"),
+                // Who reads a table from end to end is in the way of all who write to it, so small
+                // ones are searched by their indexes too; and no statement is planned each time.
+                ("enable_seqscan", "off"),
+                ("plan_cache_mode", "force_generic_plan"),
+                ("jit", "off"),
+            ]);
         let pool = |size: u32| {
             PgPoolOptions::new()
                 .max_connections(size)
@@ -109,7 +161,7 @@ impl Pools {
                     })
                 })
         };
-        let writers = pool(WRITERS)
+        let writers = pool(WRITERS + TAKERS)
             .connect_with(options.clone())
             .await
             .map_err(failed("opening the database"))?;
@@ -231,8 +283,20 @@ impl Pool {
             (Self::Postgres(pool), Purpose::Change) => {
                 Transaction::Postgres(pool.begin_with("BEGIN ISOLATION LEVEL SERIALIZABLE").await?)
             }
+            (Self::Postgres(pool), Purpose::Locked) => {
+                Transaction::Locking(pool.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?)
+            }
+            (Self::Postgres(pool), Purpose::Note) => Transaction::Postgres(
+                pool.begin_with(
+                    "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = off",
+                )
+                .await?,
+            ),
             // To begin one costs next to nothing here.
-            (Self::Sqlite(connections), _) => Transaction::Sqlite(connections.begin().await?),
+            (Self::Sqlite(connections), _) => {
+                let is_lasting = !matches!(purpose, Purpose::Note);
+                Transaction::Sqlite(connections.begin(is_lasting).await?)
+            }
         })
     }
 }
@@ -242,6 +306,8 @@ impl Pool {
 pub(super) enum Transaction {
     None(PoolConnection<Postgres>),
     Postgres(sqlx::Transaction<'static, Postgres>),
+    /// It locks the rows that it reads one by one.
+    Locking(sqlx::Transaction<'static, Postgres>),
     Sqlite(sqlite::Transaction),
 }
 
@@ -249,7 +315,9 @@ impl Transaction {
     pub(super) async fn commit(self) -> Result<(), Failure> {
         match self {
             Self::None(_) => {}
-            Self::Postgres(transaction) => transaction.commit().await?,
+            Self::Postgres(transaction) | Self::Locking(transaction) => {
+                transaction.commit().await?;
+            }
             Self::Sqlite(transaction) => transaction.commit()?,
         }
         Ok(())
@@ -258,7 +326,7 @@ impl Transaction {
     /// What gives out the mark of a transaction; see `marks`.
     pub(super) fn mark(&mut self) -> Statement<'_> {
         let sql = match self {
-            Self::None(_) | Self::Postgres(_) => {
+            Self::None(_) | Self::Postgres(_) | Self::Locking(_) => {
                 "SELECT mark + CAST(CAST(pg_current_xact_id() AS TEXT) AS BIGINT) AS mark \
                  FROM control WHERE one = 1"
             }
@@ -270,20 +338,36 @@ impl Transaction {
     /// What tells the horizon of a snapshot; see `marks`.
     pub(super) fn horizon(&mut self) -> Statement<'_> {
         let sql = match self {
-            Self::None(_) | Self::Postgres(_) => {
-                "SELECT mark + CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS TEXT) AS BIGINT) \
-                 AS mark FROM control WHERE one = 1"
-            }
-            Self::Sqlite(_) => "SELECT mark + 1 AS mark FROM control WHERE one = 1",
+            Self::None(_) | Self::Postgres(_) | Self::Locking(_) => told!(postgres_horizon!()),
+            Self::Sqlite(_) => told!(sqlite_horizon!()),
         };
         self.statement(sql)
+    }
+
+    /// What tells the horizon of a snapshot, and the latest mark in it; see `marks`.
+    pub(super) fn horizon_and_latest(&mut self) -> Statement<'_> {
+        let sql = match self {
+            Self::None(_) | Self::Postgres(_) | Self::Locking(_) => {
+                told!(postgres_horizon!(), latest!())
+            }
+            Self::Sqlite(_) => told!(sqlite_horizon!(), latest!()),
+        };
+        self.statement(sql)
+    }
+
+    /// What reads one row by its id: the first text, or where rows are locked the second.
+    pub(super) fn one(&mut self, [read, lock]: [&'static str; 2]) -> Statement<'_> {
+        let locks = matches!(self, Self::Locking(_));
+        self.statement(if locks { lock } else { read })
     }
 
     /// A statement of one text for both databases; it is prepared once a connection.
     pub(super) fn statement(&mut self, sql: &'static str) -> Statement<'_> {
         match self {
             Self::None(connection) => Statement::Postgres(connection, sqlx::query(sql)),
-            Self::Postgres(transaction) => Statement::Postgres(transaction, sqlx::query(sql)),
+            Self::Postgres(transaction) | Self::Locking(transaction) => {
+                Statement::Postgres(transaction, sqlx::query(sql))
+            }
             Self::Sqlite(transaction) => Statement::Sqlite(transaction.statement(sql)),
         }
     }

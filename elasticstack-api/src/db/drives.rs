@@ -10,7 +10,7 @@ use super::dialect::Row;
 use super::row::{
     bytes, column, failed, from_record, instant, number, parsed, record, stored, word,
 };
-use super::{Reader, Writer};
+use super::{Reader, Writer, one};
 
 /// A drive.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,7 +88,7 @@ impl Reader {
     /// The drive of this id, in whatever state.
     pub(crate) async fn drive(&mut self, id: DriveId) -> Result<Option<DriveRow>> {
         let row = self
-            .statement("SELECT * FROM drives WHERE drive = $1")
+            .one(one!("SELECT * FROM drives WHERE drive = $1"))
             .bind(id.to_string())
             .fetch_optional()
             .await
@@ -148,6 +148,13 @@ impl Reader {
 }
 
 impl Writer<'_> {
+    /// As [`Reader::drive`].
+    pub(crate) async fn drive(&mut self, id: DriveId) -> Result<Option<DriveRow>> {
+        let row = self.reader.drive(id).await?;
+        self.read.drive.clone_from(&row);
+        Ok(row)
+    }
+
     /// Adds the drive or replaces its row.
     pub(crate) async fn save_drive(&mut self, row: &DriveRow) -> Result<()> {
         self.tidings.saved(row.drive.as_uuid());
@@ -170,7 +177,10 @@ impl Writer<'_> {
             failed: failure,
             standard,
         } = row;
-        let before = self.drive(*drive).await?;
+        let before = match self.read.drive.take_if(|row| row.drive == *drive) {
+            Some(before) => Some(before),
+            None => self.reader.drive(*drive).await?,
+        };
         self.note(before.as_ref(), row);
         let standard = standard.as_ref();
         let mark = self.mark().await?;
@@ -214,18 +224,26 @@ impl Writer<'_> {
         .execute()
         .await
         .map_err(failed("saving a drive"))?;
+        self.read.marked.insert(*drive);
         Ok(())
     }
 
     /// Marks a drive as changed because what is told with it has: who claims it, what images it.
-    pub(super) async fn touch_drive(&mut self, drive: DriveId) -> Result<()> {
+    pub(super) async fn touch_drive(&mut self, id: DriveId) -> Result<()> {
+        if !self.read.marked.insert(id) {
+            return Ok(());
+        }
         let mark = self.mark().await?;
-        self.change("UPDATE drives SET changed = $2 WHERE drive = $1")
-            .bind(drive.to_string())
+        let row = self
+            .change("UPDATE drives SET changed = $2 WHERE drive = $1 RETURNING *")
+            .bind(id.to_string())
             .bind(mark)
-            .execute()
+            .fetch_optional()
             .await
             .map_err(failed("marking a drive"))?;
+        if let Some(row) = row.as_ref().map(drive).transpose()? {
+            self.note(Some(&row), &row);
+        }
         Ok(())
     }
 }

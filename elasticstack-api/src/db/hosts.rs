@@ -11,7 +11,7 @@ use super::dialect::{Row, Statement};
 use super::row::{
     bytes, column, failed, instant, number, parsed, parsed_if_any, small, stored, word,
 };
-use super::{Reader, Writer};
+use super::{Reader, Writer, one};
 
 /// Whether anything new may be placed somewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,7 +104,7 @@ pub(crate) struct HostRow {
     pub(crate) accelerator: String,
     /// How processor time is limited there, or `none`.
     pub(crate) cpu_limits: String,
-    /// Up to where its reports are taken in.
+    /// Up to where its reports are known to be taken in.
     pub(crate) cursor: Option<Cursor>,
 }
 
@@ -330,7 +330,7 @@ impl Reader {
     /// The host of this id.
     pub(crate) async fn host(&mut self, id: HostId) -> Result<Option<HostRow>> {
         let row = self
-            .statement("SELECT * FROM hosts WHERE host = $1")
+            .one(one!("SELECT * FROM hosts WHERE host = $1"))
             .bind(id.to_string())
             .fetch_optional()
             .await
@@ -362,13 +362,54 @@ impl Reader {
     /// The free room of one host: what it has, less what intents hold of it. Nothing else
     /// reserves.
     pub(crate) async fn room_of(&mut self, host: HostId) -> Result<Option<HostRoom>> {
-        let Some(row) = self.host(host).await? else { return Ok(None) };
-        let held = self.held_by_servers_of(host).await?;
-        let arrays = self.arrays_of(host).await?;
-        let promised = self.promised_of(host).await?;
-        let promised = |array| promised.get(array).copied().unwrap_or_default().bytes;
-        let arrays = arrays.iter().map(|(array, row)| row.room(promised(array)));
+        let Some((row, held)) = self.host_with_held(host).await? else { return Ok(None) };
+        let arrays = self.arrays_with_promised(host).await?;
+        let arrays = arrays.values().map(|(row, promised)| row.room(promised.bytes));
         Ok(Some(row.room(held, arrays.collect())))
+    }
+
+    /// The host of this id, and what servers hold of it.
+    pub(crate) async fn host_with_held(&mut self, id: HostId) -> Result<Option<(HostRow, Held)>> {
+        let statement = self.statement(
+            "SELECT hosts.*, held.servers, COALESCE(held.cpu, 0) AS cpu, \
+             COALESCE(held.memory, 0) AS memory FROM hosts LEFT JOIN \
+              (SELECT COUNT(*) AS servers, CAST(SUM(cpu_mhz) AS BIGINT) AS cpu, \
+               CAST(SUM(memory_mib) AS BIGINT) AS memory FROM servers \
+               WHERE state IN ($1, $2, $3, $4, $5, $6) AND host = $7) AS held ON 1 = 1 \
+             WHERE hosts.host = $7",
+        );
+        let row = holding_resources(statement).bind(id.to_string()).fetch_optional().await;
+        let row = row.map_err(failed("reading a host and what servers hold of it"))?;
+        row.as_ref().map(|row| Ok((host(row)?, held(row)?))).transpose()
+    }
+
+    /// The arrays of a host, and what each has promised.
+    pub(crate) async fn arrays_with_promised(
+        &mut self,
+        host: HostId,
+    ) -> Result<BTreeMap<ArrayId, (ArrayRow, Promised)>> {
+        let statement = self.statement(
+            "SELECT arrays.*, COALESCE(held.promised, 0) AS promised, \
+             COALESCE(held.drives, 0) AS drives FROM arrays LEFT JOIN \
+              (SELECT array_id, CAST(SUM(bytes) AS BIGINT) AS promised, \
+               CAST(SUM(drives) AS BIGINT) AS drives FROM \
+                (SELECT drives.array_id, CASE WHEN drives.seen_size > drives.size \
+                 THEN drives.seen_size ELSE drives.size END AS bytes, 1 AS drives FROM arrays \
+                 JOIN drives ON drives.array_id = arrays.array_id \
+                 WHERE drives.state IN ($1, $2, $3) AND arrays.host = $8 UNION ALL \
+                 SELECT snapshots.array_id, snapshots.size AS bytes, 0 AS drives FROM arrays \
+                 JOIN snapshots ON snapshots.array_id = arrays.array_id \
+                 WHERE snapshots.state IN ($4, $5, $6, $7) AND arrays.host = $8) AS each_one \
+               GROUP BY array_id) AS held ON held.array_id = arrays.array_id \
+             WHERE arrays.host = $8",
+        );
+        let rows = holding_room(statement).bind(host.to_string()).fetch_all().await;
+        let rows = rows.map_err(failed("reading arrays and what they have promised"))?;
+        let with_promised = |row| {
+            let array = array(row)?;
+            Ok((array.array, (array, promised(row)?)))
+        };
+        rows.iter().map(with_promised).collect()
     }
 
     /// What servers hold of every host.
@@ -381,17 +422,6 @@ impl Reader {
         let rows = holding_resources(statement).fetch_all().await;
         let rows = rows.map_err(failed("summing what servers hold"))?;
         rows.iter().map(|row| Ok((parsed(row, "host")?, held(row)?))).collect()
-    }
-
-    /// What servers hold of one host.
-    pub(crate) async fn held_by_servers_of(&mut self, host: HostId) -> Result<Held> {
-        let statement = self.statement(
-            "SELECT COUNT(*) AS servers, CAST(COALESCE(SUM(cpu_mhz), 0) AS BIGINT) AS cpu, \
-             CAST(COALESCE(SUM(memory_mib), 0) AS BIGINT) AS memory FROM servers \
-             WHERE state IN ($1, $2, $3, $4, $5, $6) AND host = $7",
-        );
-        let row = holding_resources(statement).bind(host.to_string()).fetch_one().await;
-        held(&row.map_err(failed("summing what servers hold of a host"))?)
     }
 
     /// What every array has promised to drives and snapshots. A drive that is to shrink holds its
@@ -407,26 +437,8 @@ impl Reader {
               AS held GROUP BY array_id",
         );
         let rows = holding_room(statement).fetch_all().await;
-        promises(&rows.map_err(failed("summing what arrays have promised"))?)
-    }
-
-    /// [`Reader::promised`] of the arrays of one host.
-    pub(crate) async fn promised_of(
-        &mut self,
-        host: HostId,
-    ) -> Result<BTreeMap<ArrayId, Promised>> {
-        let statement = self.statement(
-            "SELECT array_id, CAST(SUM(bytes) AS BIGINT) AS promised, \
-             CAST(SUM(drives) AS BIGINT) AS drives FROM \
-              (SELECT array_id, CASE WHEN seen_size > size THEN seen_size ELSE size END AS bytes, \
-               1 AS drives FROM drives WHERE state IN ($1, $2, $3) UNION ALL \
-               SELECT array_id, size AS bytes, 0 AS drives FROM snapshots \
-               WHERE state IN ($4, $5, $6, $7)) \
-              AS held WHERE array_id IN (SELECT array_id FROM arrays WHERE host = $8) \
-             GROUP BY array_id",
-        );
-        let rows = holding_room(statement).bind(host.to_string()).fetch_all().await;
-        promises(&rows.map_err(failed("summing what arrays of a host have promised"))?)
+        let rows = rows.map_err(failed("summing what arrays have promised"))?;
+        rows.iter().map(|row| Ok((parsed(row, "array_id")?, promised(row)?))).collect()
     }
 }
 
@@ -437,11 +449,8 @@ fn holding_room(statement: Statement<'_>) -> Statement<'_> {
     drives.chain(snapshots).fold(statement, Statement::bind)
 }
 
-fn promises(rows: &[Row]) -> Result<BTreeMap<ArrayId, Promised>> {
-    let promised = |row| -> Result<Promised> {
-        Ok(Promised { bytes: bytes(row, "promised")?, drives: number(row, "drives")? })
-    };
-    rows.iter().map(|row| Ok((parsed(row, "array_id")?, promised(row)?))).collect()
+fn promised(row: &Row) -> Result<Promised> {
+    Ok(Promised { bytes: bytes(row, "promised")?, drives: number(row, "drives")? })
 }
 
 /// Binds the states in which a server holds resources.
@@ -493,6 +502,18 @@ impl Writer<'_> {
         .execute()
         .await
         .map_err(failed("saving a host"))?;
+        Ok(())
+    }
+
+    /// Notes up to where a host's reports are taken in.
+    pub(crate) async fn move_cursor(&mut self, host: HostId, cursor: &Cursor) -> Result<()> {
+        self.change("UPDATE hosts SET cursor_life = $2, cursor_sequence = $3 WHERE host = $1")
+            .bind(host.to_string())
+            .bind(cursor.life.as_str())
+            .bind(stored(cursor.sequence))
+            .execute()
+            .await
+            .map_err(failed("noting how far a host's reports are taken in"))?;
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use elasticstack_core::wire::internal::Conversion;
 
 use super::dialect::Row;
 use super::row::{column, failed, instant, number, parsed, stored, word};
-use super::{Reader, Writer};
+use super::{Reader, Writer, one};
 
 /// One imaging.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,7 +73,7 @@ impl Reader {
     /// The job of this id.
     pub(crate) async fn job(&mut self, id: JobId) -> Result<Option<JobRow>> {
         let row = self
-            .statement("SELECT * FROM jobs WHERE job = $1")
+            .one(one!("SELECT * FROM jobs WHERE job = $1"))
             .bind(id.to_string())
             .fetch_optional()
             .await

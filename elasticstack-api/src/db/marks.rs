@@ -19,23 +19,12 @@ impl Reader {
     }
 
     /// Where the next look for changed rows begins: what this snapshot does not have of them is
-    /// going to be marked there or above. A database that crashed may give out marks again, but
+    /// going to be marked there or above, and so is what a later one has. Asked for before the rows. A database that crashed may give out marks again, but
     /// none that a committed row has.
     pub(crate) async fn next_look(&mut self) -> Result<i64> {
-        let horizon = self.horizon().await?;
-        let row = self
-            .statement(
-                "SELECT CAST(COALESCE(MAX(latest), 0) AS BIGINT) AS mark FROM \
-                 (SELECT MAX(changed) AS latest FROM servers UNION ALL \
-                  SELECT MAX(changed) FROM drives UNION ALL \
-                  SELECT MAX(changed) FROM snapshots UNION ALL \
-                  SELECT MAX(changed) FROM hosts UNION ALL \
-                  SELECT MAX(changed) FROM arrays) AS changes",
-            )
-            .fetch_one()
-            .await
-            .map_err(failed("reading the latest mark"))?;
-        let latest: i64 = column(&row, "mark")?;
+        let row = self.transaction.horizon_and_latest().fetch_one().await;
+        let row = row.map_err(failed("reading the latest mark"))?;
+        let (horizon, latest): (i64, i64) = (column(&row, "mark")?, column(&row, "latest")?);
         Ok(horizon.min(latest.saturating_add(1)))
     }
 }

@@ -3,10 +3,12 @@
 //! Owns every line of SQL in this crate; what a row means is decided in `app`. The SQL keeps to
 //! what SQLite and PostgreSQL both take; `dialect` is all that knows which of them it is.
 //!
-//! Invariants: a transaction that writes is serializable, all or nothing, and durable before
-//! anybody hears of it; a snapshot never sees half of one. The change number grows after each
-//! commit of this process that changed something, and only then; after a commit of another server
-//! its watchers are woken too, a tenth of a second later at most, and so is everybody in `news`.
+//! Invariants: a transaction that changes something is all or nothing, and durable before anybody
+//! hears of it; it is serializable, or depends on rows that it has locked and on nothing else. A
+//! snapshot never sees half of one. The change number grows after each
+//! such commit of this process, and only then; after a commit of another server its watchers are
+//! woken too, a tenth of a second later at most, and so is everybody in `news`. What is only noted
+//! is news to nobody.
 
 mod accounts;
 mod cards;
@@ -68,7 +70,7 @@ pub(crate) use snapshots::SnapshotRow;
 pub(crate) use tokens::{Reach, TokenRow};
 pub(crate) use usage::Breakpoint;
 
-use dialect::{Pools, Purpose, Statement, Transaction};
+use dialect::{Pools, Purpose, Statement, Transaction, one};
 pub(crate) use dialect::{copy_into, file_of};
 use events::Touched;
 use news::{News, Tidings};
@@ -234,13 +236,54 @@ impl Database {
     /// As [`Database::write`], with `first` done before `work` in the same transaction.
     pub(crate) async fn write_after<'env, T>(
         &self,
+        first: impl for<'tx> FnMut(&'tx mut Writer<'env>) -> BoxFuture<'tx, Result<()>>,
+        work: impl for<'tx> FnMut(&'tx mut Writer<'env>) -> BoxFuture<'tx, Result<T>>,
+    ) -> Result<T> {
+        self.transact(Purpose::Change, first, work).await
+    }
+
+    /// Runs `work` as [`Database::write`] does, where what it writes depends on nothing but the
+    /// server, drive, snapshot, job or host that it has read by its id before: their rows are locked
+    /// then, and that is all that others are kept from.
+    ///
+    /// # Errors
+    /// As [`Database::write`].
+    ///
+    /// # Cancel safety
+    /// As [`Database::write`].
+    pub(crate) async fn write_locking<'env, T>(
+        &self,
+        work: impl for<'tx> FnMut(&'tx mut Writer<'env>) -> BoxFuture<'tx, Result<T>>,
+    ) -> Result<T> {
+        self.transact(Purpose::Locked, |_| Box::pin(async { Ok(()) }), work).await
+    }
+
+    /// Runs `work` as [`Database::write`] does, where each of its statements is right by itself,
+    /// whatever others write meanwhile, and is done again if a crash loses it. It gets in nobody's
+    /// way, waits for no disk, and wakes nobody.
+    ///
+    /// # Errors
+    /// As [`Database::write`].
+    ///
+    /// # Cancel safety
+    /// As [`Database::write`].
+    pub(crate) async fn note<'env>(
+        &self,
+        work: impl for<'tx> FnMut(&'tx mut Writer<'env>) -> BoxFuture<'tx, Result<()>>,
+    ) -> Result<()> {
+        self.transact(Purpose::Note, |_| Box::pin(async { Ok(()) }), work).await
+    }
+
+    async fn transact<'env, T>(
+        &self,
+        purpose: Purpose,
         mut first: impl for<'tx> FnMut(&'tx mut Writer<'env>) -> BoxFuture<'tx, Result<()>>,
         mut work: impl for<'tx> FnMut(&'tx mut Writer<'env>) -> BoxFuture<'tx, Result<T>>,
     ) -> Result<T> {
         let begun = Instant::now();
         let (mut turns, mut pause_ms) = (1, 1);
         loop {
-            match self.attempt(turns, &mut first, &mut work).await {
+            match self.attempt(purpose, turns, &mut first, &mut work).await {
                 Err(error) if is_conflict(&error) => {
                     tracing::debug!(error = %Chain(&error), "another transaction got in the way");
                     if begun.elapsed() > PERSEVERANCE {
@@ -270,28 +313,29 @@ impl Database {
 
     async fn attempt<'env, T>(
         &self,
+        purpose: Purpose,
         turns: u32,
         first: &mut impl for<'tx> FnMut(&'tx mut Writer<'env>) -> BoxFuture<'tx, Result<()>>,
         work: &mut impl for<'tx> FnMut(&'tx mut Writer<'env>) -> BoxFuture<'tx, Result<T>>,
     ) -> Result<T> {
+        let turns = match purpose {
+            Purpose::Change => turns,
+            Purpose::Locked | Purpose::Note | Purpose::Glance | Purpose::Snapshot => 0,
+        };
         let _turns = self
             .turns
             .acquire_many(turns)
             .await
             .map_err(|error| Error::internal("waiting for a turn to write").source(error))?;
-        let transaction = self
-            .pools
-            .writers
-            .begin(Purpose::Change)
-            .await
-            .map_err(failed("beginning a transaction"))?;
+        let transaction =
+            self.pools.writers.begin(purpose).await.map_err(failed("beginning a transaction"))?;
         let mut writer = Writer {
             reader: Reader { transaction },
             changed: false,
             tidings: Tidings::default(),
             mark: None,
             touched: Touched::default(),
-            server_read: None,
+            read: Read::default(),
             borrows: PhantomData,
         };
         first(&mut writer).await?;
@@ -302,8 +346,13 @@ impl Database {
             let (changes, news) = (self.changes.clone(), Arc::clone(&self.news));
             let commit = async move {
                 let committed = transaction.commit().await;
-                changes.send_modify(|number| *number += 1);
-                news.tell(tidings);
+                match purpose {
+                    Purpose::Change | Purpose::Locked => {
+                        changes.send_modify(|number| *number += 1);
+                        news.tell(tidings);
+                    }
+                    Purpose::Note | Purpose::Glance | Purpose::Snapshot => {}
+                }
                 committed
             };
             // Where it waits for nobody, nothing can cut it off, and the next one waits the less.
@@ -355,6 +404,11 @@ impl Reader {
     fn statement(&mut self, sql: &'static str) -> Statement<'_> {
         self.transaction.statement(sql)
     }
+
+    /// A statement that reads one row by its id, as `one!` has it.
+    fn one(&mut self, sql: [&'static str; 2]) -> Statement<'_> {
+        self.transaction.one(sql)
+    }
 }
 
 /// A transaction that may change things. It reads what it has written. What is done in it may
@@ -365,9 +419,17 @@ pub(crate) struct Writer<'env> {
     tidings: Tidings,
     mark: Option<i64>,
     touched: Touched,
-    /// The server that was read last, and not saved since.
-    server_read: Option<ServerRow>,
+    read: Read,
     borrows: PhantomData<&'env ()>,
+}
+
+/// What a transaction has read last, of a kind, and not saved since; and what it has marked.
+#[derive(Default)]
+struct Read {
+    account: Option<AccountRow>,
+    server: Option<ServerRow>,
+    drive: Option<DriveRow>,
+    marked: BTreeSet<DriveId>,
 }
 
 impl Writer<'_> {

@@ -12,7 +12,7 @@ use super::row::{
     column, failed, from_record, instant, number, parsed, parsed_if_any, record, small, stored,
     word,
 };
-use super::{Reader, Writer};
+use super::{Reader, Writer, one};
 
 /// A server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,7 +89,7 @@ impl Reader {
     /// The server of this id, in whatever state.
     pub(crate) async fn server(&mut self, id: ServerId) -> Result<Option<ServerRow>> {
         let row = self
-            .statement("SELECT * FROM servers WHERE server = $1")
+            .one(one!("SELECT * FROM servers WHERE server = $1"))
             .bind(id.to_string())
             .fetch_optional()
             .await
@@ -140,7 +140,7 @@ impl Writer<'_> {
     /// As [`Reader::server`].
     pub(crate) async fn server(&mut self, id: ServerId) -> Result<Option<ServerRow>> {
         let row = self.reader.server(id).await?;
-        self.server_read.clone_from(&row);
+        self.read.server.clone_from(&row);
         Ok(row)
     }
 
@@ -171,7 +171,7 @@ impl Writer<'_> {
             failed_run,
             failed: failure,
         } = row;
-        let before = match self.server_read.take_if(|row| row.server == *server) {
+        let before = match self.read.server.take_if(|row| row.server == *server) {
             Some(before) => Some(before),
             None => self.reader.server(*server).await?,
         };

@@ -8,7 +8,7 @@ use super::dialect::{Row, Statement};
 use super::row::{
     bytes, column, failed, from_record, instant, number, parsed, record, stored, word,
 };
-use super::{Reader, Writer};
+use super::{Reader, Writer, one};
 
 /// What a drive held at one instant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,7 +73,7 @@ impl Reader {
     /// The snapshot of this id, in whatever state.
     pub(crate) async fn snapshot(&mut self, id: SnapshotId) -> Result<Option<SnapshotRow>> {
         let row = self
-            .statement("SELECT * FROM snapshots WHERE snapshot = $1")
+            .one(one!("SELECT * FROM snapshots WHERE snapshot = $1"))
             .bind(id.to_string())
             .fetch_optional()
             .await

@@ -81,8 +81,9 @@ impl Connections {
         }))
     }
 
-    /// Begins a transaction: one that changes if these connections write, or else a snapshot.
-    pub(super) async fn begin(&self) -> Result<Transaction> {
+    /// Begins a transaction: one that changes if these connections write, or else a snapshot. A
+    /// commit waits for the disk if `is_lasting`.
+    pub(super) async fn begin(&self, is_lasting: bool) -> Result<Transaction> {
         let shared = Arc::clone(&self.0);
         let closed = |_| Error::InvalidPath(shared.file.clone());
         let place = Arc::clone(&shared.places).acquire_owned().await.map_err(closed)?;
@@ -93,6 +94,12 @@ impl Connections {
         };
         let begin = if shared.writes { "BEGIN IMMEDIATE" } else { "BEGIN" };
         let transaction = Transaction { lent: Some(lent), shared, _place: place };
+        if transaction.shared.writes {
+            transaction.run(match is_lasting {
+                true => "PRAGMA synchronous = full",
+                false => "PRAGMA synchronous = normal",
+            })?;
+        }
         let began = Instant::now();
         loop {
             match transaction.run(begin) {
@@ -207,7 +214,7 @@ pub(super) struct Transaction {
 }
 
 impl Transaction {
-    /// Returns once it is on the disk.
+    /// Returns once it is on the disk, if it is lasting.
     pub(super) fn commit(self) -> Result<()> {
         self.run("COMMIT")?;
         self.shared.note_commit(&self.lent()?.connection);
@@ -435,7 +442,7 @@ mod tests {
     async fn what_is_not_committed_was_never_there_and_its_connection_is_good_again() {
         let (_directory, connections) = connections(true).await;
         for (commits, rows) in [(false, 0), (true, 1), (false, 1)] {
-            let mut change = connections.begin().await.unwrap();
+            let mut change = connections.begin(true).await.unwrap();
             let mut insert = change.statement("INSERT INTO t VALUES ($2, $1)");
             insert.bind("one".value());
             insert.bind(1.value());
@@ -445,7 +452,7 @@ mod tests {
             } else {
                 drop(change);
             }
-            let mut look = connections.begin().await.unwrap();
+            let mut look = connections.begin(true).await.unwrap();
             let found = look.statement("SELECT * FROM t").fetch_all().unwrap();
             assert_eq!(found.len(), rows);
             for row in found {
@@ -463,7 +470,7 @@ mod tests {
         let log = directory.path().join("test.db-wal");
         let mut most = 0;
         for _ in 0..LOGGED * 8 {
-            let mut change = connections.begin().await.unwrap();
+            let mut change = connections.begin(true).await.unwrap();
             change.statement("INSERT INTO t VALUES (1, 'one')").execute().unwrap();
             change.commit().unwrap();
             most = most.max(std::fs::metadata(&log).unwrap().len());
@@ -477,7 +484,7 @@ mod tests {
     #[tokio::test]
     async fn a_snapshot_changes_nothing() {
         let (_directory, connections) = connections(false).await;
-        let mut snapshot = connections.begin().await.unwrap();
+        let mut snapshot = connections.begin(true).await.unwrap();
         snapshot.statement("DELETE FROM t").execute().unwrap_err();
     }
 
@@ -490,7 +497,7 @@ mod tests {
             tokio::time::sleep(BUSY_LOOK * 3).await;
             other.execute_batch("ROLLBACK").unwrap();
         };
-        let (begun, ()) = tokio::join!(connections.begin(), release);
+        let (begun, ()) = tokio::join!(connections.begin(true), release);
         begun.unwrap().commit().unwrap();
     }
 }

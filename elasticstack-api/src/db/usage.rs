@@ -16,6 +16,14 @@ pub(crate) struct Breakpoint {
     pub(crate) stamped: Option<Timestamp>,
 }
 
+/// What intervals there are of a resource and meter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SoFar {
+    pub(crate) goes_on: bool,
+    /// When the last one that ended did.
+    pub(crate) last_end: Option<Timestamp>,
+}
+
 fn meter_from_word(word: &str) -> Option<Meter> {
     [Meter::Cpu, Meter::Memory, Meter::Drive, Meter::Snapshot, Meter::Ip, Meter::Vlan]
         .into_iter()
@@ -37,43 +45,25 @@ fn usage(row: &Row) -> Result<Usage> {
 }
 
 impl Reader {
-    /// The interval of a resource and meter that goes on.
-    pub(crate) async fn open_usage(
-        &mut self,
-        resource: &str,
-        meter: Meter,
-    ) -> Result<Option<Usage>> {
+    /// What there is of a resource and meter.
+    pub(crate) async fn usage_so_far(&mut self, resource: &str, meter: Meter) -> Result<SoFar> {
         let row = self
             .statement(
-                "SELECT * FROM usage_intervals \
-             WHERE resource = $1 AND meter = $2 AND to_us IS NULL",
-            )
-            .bind(resource)
-            .bind(meter.as_str())
-            .fetch_optional()
-            .await
-            .map_err(failed("reading the open usage of a resource"))?;
-        row.as_ref().map(usage).transpose()
-    }
-
-    /// When the last ended interval of a resource and meter ended.
-    pub(crate) async fn last_usage_end(
-        &mut self,
-        resource: &str,
-        meter: Meter,
-    ) -> Result<Option<Timestamp>> {
-        let row = self
-            .statement(
-                "SELECT CAST(MAX(to_us) AS BIGINT) AS to_us FROM usage_intervals \
-             WHERE resource = $1 AND meter = $2",
+                "SELECT (SELECT COUNT(*) FROM usage_intervals \
+                 WHERE resource = $1 AND meter = $2 AND to_us IS NULL) AS open, \
+                 (SELECT CAST(MAX(to_us) AS BIGINT) FROM usage_intervals \
+                 WHERE resource = $1 AND meter = $2) AS ended_us",
             )
             .bind(resource)
             .bind(meter.as_str())
             .fetch_one()
             .await
-            .map_err(failed("reading the last usage of a resource"))?;
-        let end: Option<i64> = column(&row, "to_us")?;
-        Ok(end.map(Timestamp::from_micros))
+            .map_err(failed("reading the usage of a resource"))?;
+        let ended: Option<i64> = column(&row, "ended_us")?;
+        Ok(SoFar {
+            goes_on: number(&row, "open")? > 0,
+            last_end: ended.map(Timestamp::from_micros),
+        })
     }
 
     /// Usage of an account, or of all if that is empty, that touches the period [from, to), in
@@ -151,13 +141,19 @@ impl Writer<'_> {
         }
     }
 
-    /// Ends an interval that goes on.
-    pub(crate) async fn end_usage(&mut self, id: UsageId, to: Breakpoint) -> Result<()> {
+    /// Ends the interval of a resource and meter that goes on, if there is one: not before it began.
+    pub(crate) async fn end_usage(
+        &mut self,
+        resource: &str,
+        meter: Meter,
+        to: Breakpoint,
+    ) -> Result<()> {
         self.change(
-            "UPDATE usage_intervals SET to_us = $2, stamped_to_us = $3 \
-             WHERE id = $1 AND to_us IS NULL",
+            "UPDATE usage_intervals SET to_us = CASE WHEN from_us > $3 THEN from_us ELSE $3 END, \
+             stamped_to_us = $4 WHERE resource = $1 AND meter = $2 AND to_us IS NULL",
         )
-        .bind(id.0)
+        .bind(resource)
+        .bind(meter.as_str())
         .bind(to.at.as_micros())
         .bind(to.stamped.map(Timestamp::as_micros))
         .execute()

@@ -21,6 +21,10 @@ const BATCH: u32 = 64;
 /// How often a host that answers is noted as such.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 
+/// How often it is noted how far a host's reports are taken in. What it said since then is asked
+/// for again by whoever follows it next, and that is how the objects that changed are now.
+const NOTE: Duration = Duration::from_secs(60);
+
 /// The least time from one report without news to the next question, should a host not wait.
 const NO_NEWS: Duration = Duration::from_millis(100);
 
@@ -77,7 +81,7 @@ async fn follow_while_it_answers(
     outages: &mut Outages,
 ) -> Result<std::convert::Infallible> {
     let mut cursor = Box::pin(greet(app, client)).await?;
-    let mut noted = Instant::now();
+    let (mut heard, mut noted, mut noted_at) = (Instant::now(), cursor.clone(), Instant::now());
     loop {
         let asked = Instant::now();
         let reports = client.reports(cursor.clone()).await?;
@@ -87,11 +91,15 @@ async fn follow_while_it_answers(
             Box::pin(app.ingest(client.id(), &reports)).await?;
         }
         outages.over();
-        cursor = Some(reports.next);
-        if noted.elapsed() >= SIGN_OF_LIFE {
+        if heard.elapsed() >= SIGN_OF_LIFE {
             Box::pin(still_answers(app, client)).await?;
-            noted = Instant::now();
+            heard = Instant::now();
         }
+        if noted_at.elapsed() >= NOTE && noted.as_ref() != Some(&reports.next) {
+            Box::pin(app.taken_in(client.id(), &reports.next)).await?;
+            (noted, noted_at) = (Some(reports.next.clone()), Instant::now());
+        }
+        cursor = Some(reports.next);
     }
 }
 

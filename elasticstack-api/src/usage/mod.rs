@@ -30,7 +30,8 @@ pub(crate) enum Edge {
 
 impl Edge {
     /// Clamps into [floor, receipt]. Where that is empty because our clock was set back, the
-    /// floor counts: time that is metered is metered once.
+    /// floor counts: time that is metered is metered once. An end has its floor, the beginning of
+    /// its interval, in the database.
     fn breakpoint(self, floor: Option<Timestamp>) -> Breakpoint {
         let (at, stamped) = match self {
             Self::Ours(now) => (now, None),
@@ -49,20 +50,18 @@ pub(crate) async fn begin(
     change: Option<ChangeId>,
 ) -> Result<()> {
     let Metered { account, resource, meter } = metered;
-    if tx.open_usage(resource, *meter).await?.is_some() {
+    let so_far = tx.usage_so_far(resource, *meter).await?;
+    if so_far.goes_on {
         return Ok(());
     }
-    let from = edge.breakpoint(tx.last_usage_end(resource, *meter).await?);
+    let from = edge.breakpoint(so_far.last_end);
     tx.insert_usage(*account, (resource, *meter), quantity, from, change).await
 }
 
 /// Ends the open interval; without one nothing happens.
 pub(crate) async fn end(tx: &mut Writer<'_>, metered: &Metered, edge: Edge) -> Result<()> {
     let Metered { account: _, resource, meter } = metered;
-    if let Some(open) = tx.open_usage(resource, *meter).await? {
-        tx.end_usage(open.id, edge.breakpoint(Some(open.from))).await?;
-    }
-    Ok(())
+    tx.end_usage(resource, *meter, edge.breakpoint(None)).await
 }
 
 /// Ends the open interval and opens one of another quantity at the same instant.

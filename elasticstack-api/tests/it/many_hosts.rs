@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use elasticstack_api::app::App;
 use elasticstack_core::prelude::*;
-use elasticstack_core::wire::internal::{Cursor, Reports};
+use elasticstack_core::wire::internal::{Cursor, HostReport};
 use futures_util::future::join_all;
 use uuid::Uuid;
 
@@ -17,8 +17,15 @@ fn host(number: u128) -> HostId {
     HostId::from_uuid(Uuid::from_u128(0xF00 + number))
 }
 
-fn reports(sequence: u64) -> Reports {
-    Reports { next: Cursor { life: "one".to_owned(), sequence }, objects: Vec::new() }
+/// What a host with so much memory, in MiB, and no array says of itself.
+fn report(world: &World, memory_mib: u32) -> HostReport {
+    HostReport { memory_mib, arrays: Vec::new(), ..world.host.report() }
+}
+
+/// How much memory a host is known to have, in MiB.
+async fn memory(app: &App, host: HostId) -> u32 {
+    let host = app.host_info(host).await.unwrap();
+    host.value("mem:total").unwrap().parse().unwrap()
 }
 
 async fn make_known(app: &App, hosts: u128) {
@@ -36,16 +43,32 @@ async fn what_came_while_another_was_taken_in_is_taken_in_together() {
     let app = &plane.app;
     make_known(app, HOSTS).await;
     let before = *app.changes().borrow();
-    let (one, news) = (reports(7), reports(8));
-    let all = (0..HOSTS).map(|number| app.ingest(host(number), &one));
+    let (one, news) = (report(&world, 1_007), report(&world, 1_008));
+    let all = (0..HOSTS).map(|number| app.host_answered(host(number), &one));
     join_all(all).await.into_iter().collect::<Result<Vec<_>>>().unwrap();
     let transactions = *app.changes().borrow() - before;
     assert!(transactions <= 3, "{transactions} transactions for what {HOSTS} hosts said at once");
     for number in 0..HOSTS {
-        assert_eq!(app.cursor(host(number)).await.unwrap(), Some(one.next.clone()));
+        assert_eq!(memory(app, host(number)).await, 1_007);
     }
-    app.ingest(host(0), &news).await.unwrap();
-    assert_eq!(app.cursor(host(0)).await.unwrap(), Some(news.next));
+    app.host_answered(host(0), &news).await.unwrap();
+    assert_eq!(memory(app, host(0)).await, 1_008);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn how_far_reports_are_taken_in_is_noted_and_news_to_nobody() {
+    let world = World::new();
+    let plane = world.still().await;
+    let app = &plane.app;
+    make_known(app, 2).await;
+    let before = *app.changes().borrow();
+    for sequence in [7, 8] {
+        let cursor = Cursor { life: "one".to_owned(), sequence };
+        app.taken_in(host(0), &cursor).await.unwrap();
+        assert_eq!(app.cursor(host(0)).await.unwrap(), Some(cursor));
+    }
+    assert_eq!(app.cursor(host(1)).await.unwrap(), None);
+    assert_eq!(*app.changes().borrow(), before);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -55,15 +78,15 @@ async fn what_is_wrong_with_one_hosts_word_is_not_held_against_others() {
     let plane = world.still().await;
     let app = &plane.app;
     make_known(app, HOSTS).await;
-    let said = reports(7);
+    let said = report(&world, 1_007);
     // The last one is not known.
-    let all = (0..=HOSTS).map(|number| app.ingest(host(number), &said));
+    let all = (0..=HOSTS).map(|number| app.host_answered(host(number), &said));
     let mut outcomes = join_all(all).await;
     let refused = outcomes.pop().unwrap().unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::NotFound);
     outcomes.into_iter().collect::<Result<Vec<_>>>().unwrap();
     for number in 0..HOSTS {
-        assert_eq!(app.cursor(host(number)).await.unwrap(), Some(said.next.clone()));
+        assert_eq!(memory(app, host(number)).await, 1_007);
     }
 }
 
@@ -74,11 +97,11 @@ async fn who_is_cut_off_while_taking_in_holds_up_nobody() {
     let plane = world.still().await;
     make_known(&plane.app, HOSTS).await;
     for round in 1..=20 {
-        let said = reports(round);
+        let said = report(&world, 1_000 + round);
         let mut all: Vec<_> = (0..HOSTS)
             .map(|number| {
                 let (app, said) = (plane.app.clone(), said.clone());
-                tokio::spawn(async move { app.ingest(host(number), &said).await })
+                tokio::spawn(async move { app.host_answered(host(number), &said).await })
             })
             .collect();
         tokio::task::yield_now().await;
@@ -87,8 +110,7 @@ async fn who_is_cut_off_while_taking_in_holds_up_nobody() {
             other.unwrap().unwrap();
         }
         for number in 1..HOSTS {
-            let cursor = plane.app.cursor(host(number)).await.unwrap();
-            assert_eq!(cursor, Some(said.next.clone()));
+            assert_eq!(memory(&plane.app, host(number)).await, said.memory_mib);
         }
     }
 }

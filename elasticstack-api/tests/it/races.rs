@@ -5,7 +5,8 @@ use std::sync::Arc;
 use elasticstack_api::app::{App, OnCreate, Page};
 use elasticstack_core::prelude::*;
 use elasticstack_core::resource::ResourceKind;
-use elasticstack_core::wire::internal::{ArrayStatus, HostReport};
+use elasticstack_core::state::RunPhase;
+use elasticstack_core::wire::internal::{ArrayStatus, HostReport, ObjectStatus, ServerStatus};
 use elasticstack_core::wire::record::Record;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -110,6 +111,42 @@ async fn room_is_never_promised_twice() {
     plane.app.server_stop(&caller, server).await.unwrap();
     let record = small_server(&[]).with("mem", 1_000);
     plane.app.server_create(&caller, &record, OnCreate::Start).await.expect("its room is free");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_host_says_and_what_a_customer_wants_of_a_server_never_undo_each_other() {
+    const TIMES: usize = 40;
+    let world = World::new();
+    let plane = world.plane().await;
+    let caller = &customer(&plane.app, 1).await;
+    let server = plane.server(caller, &[], OnCreate::Start).await;
+    let status = world.host.statuses().into_iter().find_map(|status| match status {
+        ObjectStatus::Server(status) => Some(status),
+        _ => None,
+    });
+    let status = &status.expect("the server runs");
+    drop(plane);
+    let plane = &world.still().await;
+    let wants = async {
+        for number in 1..=TIMES {
+            let name = format!("name {number}");
+            let change = Record::new().with("name", &name);
+            plane.app.server_set(caller, server, &change).await.unwrap();
+            assert_eq!(plane.value(caller, server, "name").await, Some(name));
+        }
+    };
+    let says = async {
+        for (phase, shown) in [(RunPhase::Paused, "paused"), (RunPhase::Running, "active")]
+            .into_iter()
+            .cycle()
+            .take(TIMES)
+        {
+            let status = ServerStatus { phase, ..status.clone() };
+            world.host.tell(&plane.app, ObjectStatus::Server(status)).await;
+            assert_eq!(plane.value(caller, server, "status").await.as_deref(), Some(shown));
+        }
+    };
+    tokio::join!(wants, says);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -274,11 +274,10 @@ impl Record {
     #[must_use]
     pub fn survives_json(&self, object: Object) -> bool {
         self.iter().all(|(key, value)| match shape(object, key) {
-            Shape::Text => true,
+            Shape::Text | Shape::Devices => true,
             Shape::Number => {
                 value.parse::<u64>().map_or(true, |number| number.to_string() == value)
             }
-            Shape::Devices => value.split(' ').all(|device| !device.is_empty()),
         })
     }
 }

@@ -9,9 +9,14 @@ pub(super) fn shape_json(shape: Shape, value: &str) -> Value {
     match shape {
         Shape::Number => value.parse::<u64>().map_or_else(|_| value.into(), Value::from),
         Shape::Text => value.into(),
-        Shape::Devices if value.contains(' ') => value.split(' ').map(Value::from).collect(),
+        Shape::Devices if is_list(value) => value.split(' ').map(Value::from).collect(),
         Shape::Devices => value.into(),
     }
+}
+
+/// Whether these are devices with one space between any two: only then a list says all of it.
+fn is_list(value: &str) -> bool {
+    value.contains(' ') && value.split(' ').all(|device| !device.is_empty())
 }
 
 /// What [`shape_json`] gives, written.
@@ -21,7 +26,7 @@ pub(super) fn shape_into(text: &mut String, shape: Shape, value: &str) {
             Ok(number) => text.push_str(&number.to_string()),
             Err(_) => quote_into(text, value),
         },
-        Shape::Devices if value.contains(' ') => {
+        Shape::Devices if is_list(value) => {
             for (index, device) in value.split(' ').enumerate() {
                 text.push(if index == 0 { '[' } else { ',' });
                 quote_into(text, device);

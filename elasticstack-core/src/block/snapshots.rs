@@ -32,7 +32,7 @@ pub trait Snapshots: Send + Sync {
     /// Takes a snapshot of `drive`.
     ///
     /// # Errors
-    /// `NotFound` for the drive; `NoCapacity`; `ChangedMeanwhile`; `NotOffered` if this can't be
+    /// `NotFound` for the drive; `NoCapacity`; `ChangedMeanwhile`; `DriveInUse` if this can't be
     /// done beside these `writers`; `Unavailable` while I/O does not drain, or if the array has
     /// failed.
     async fn take_snapshot(

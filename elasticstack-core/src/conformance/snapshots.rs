@@ -133,7 +133,7 @@ pub(super) async fn sn_1_a_snapshot_of_a_drive_that_is_written_is_of_one_instant
         None => rounds.await?,
     }
     match taken {
-        Err(error) if error.kind() == ErrorKind::NotOffered => {
+        Err(error) if error.kind() == ErrorKind::DriveInUse => {
             let missing = Cow::Borrowed("array on which drives in use can be taken");
             return Ok(Outcome::Skipped { missing });
         }

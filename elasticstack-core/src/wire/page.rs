@@ -129,7 +129,7 @@ and containers (`/folders/…`, `type container`) are not offered: such a call i
 
 **Snapshots.** A snapshot is what a power cut at one instant would have left of its drive: what the guest had flushed is in
 it. It lies on its drive's array and takes room as large as the drive was, whatever it shares with it. Of a drive that a
-server uses it is taken where the array's file system shares blocks (XFS, Btrfs); elsewhere it is a copy, and `not_offered`
+server uses it is taken where the array's file system shares blocks (XFS, Btrfs); elsewhere it is a copy, and `drive_in_use`
 until the server is stopped. A restore needs a drive that nothing uses and that is as large as the snapshot at least; it
 overwrites what is there, and what the drive has beyond the snapshot's size is zeros. A drive that has snapshots is not
 destroyed.

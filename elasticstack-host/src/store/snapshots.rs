@@ -133,7 +133,7 @@ fn must_be_still(array: &str) -> Error {
         "array {array} cannot share blocks, so that a snapshot is a copy, which takes its time: stop \
          what uses the drive first"
     );
-    Error::new(ErrorKind::NotOffered, public)
+    Error::new(ErrorKind::DriveInUse, public)
 }
 
 fn too_small(drive: Bytes, snapshot: Bytes) -> Error {
@@ -344,7 +344,7 @@ mod tests {
         let beside = store.take_snapshot(snapshot_id(9), drive_id(1), Writers::Attached).await;
         match beside {
             Ok(()) => store.destroy_snapshot(snapshot_id(9)).await.unwrap(),
-            refusal => drop(refused(refusal, ErrorKind::NotOffered)),
+            refusal => drop(refused(refusal, ErrorKind::DriveInUse)),
         }
         assert_eq!(store.list_snapshots().await.unwrap(), []);
         take(&store, 1, 1).await.unwrap();

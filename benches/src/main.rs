@@ -42,9 +42,12 @@ enum Bench {
     Load(scale::load::Args),
 }
 
+fn main() -> anyhow::Result<()> {
+    elasticstack_api::runtime()?.block_on(run())
+}
+
 /// On worker threads, so that what blocks here does not hold up the client's connection.
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn run() -> anyhow::Result<()> {
     match Cli::parse().bench {
         Bench::Start(args) => start::run(&args).await,
         Bench::Place(args) => place::run(&args).await,

@@ -31,7 +31,9 @@ mod db;
 pub mod hosts;
 pub mod http;
 mod openapi;
+mod runtime;
 mod server;
 mod usage;
 
+pub use runtime::runtime;
 pub use server::{Server, ServerBuilder};

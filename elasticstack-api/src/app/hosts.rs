@@ -45,11 +45,12 @@ impl App {
         let hosts = wanted.of(hosts, |row| [row.state.as_str(), row.name.as_str(), ""]);
         let record = |(id, row): (Uuid, HostRow)| {
             let arrays = arrays.remove(&row.host).unwrap_or_default();
-            let promised =
-                |array: &ArrayRow| promised.get(&array.array).copied().unwrap_or_default();
-            let arrays = arrays.into_iter().map(|array| (promised(&array), array));
+            let arrays = arrays.into_iter().map(|array| {
+                let promised = promised.get(&array.array).copied().unwrap_or_default();
+                (array, promised)
+            });
             let held = held.get(&row.host).copied().unwrap_or_default();
-            (id, record(row, held, arrays.map(|(promised, array)| (array, promised))))
+            (id, record(row, held, arrays))
         };
         Ok(hosts.into_iter().map(record).collect())
     }

@@ -5,10 +5,9 @@
 //!
 //! Invariants: a transaction that changes something is all or nothing, and durable before anybody
 //! hears of it; it is serializable, or depends on rows that it has locked and on nothing else. A
-//! snapshot never sees half of one. The change number grows after each
-//! such commit of this process, and only then; after a commit of another server its watchers are
-//! woken too, a tenth of a second later at most, and so is everybody in `news`. What is only noted
-//! is news to nobody.
+//! snapshot never sees half of one. The change number grows after each such commit of this process,
+//! and only then; after a commit of another server its watchers are woken too, a tenth of a second
+//! later at most, and so is everybody in `news`. What is only noted is news to nobody.
 
 mod accounts;
 mod cards;

@@ -20,9 +20,9 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, Error, ErrorCode, OpenFlags, Result};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
-/// How long a change waits for another process's lock.
+/// How long a change waits for another process's lock, and anybody for a connection.
 pub(super) const BUSY_WAIT: Duration = Duration::from_secs(5);
 
 /// How often it looks whether the lock is free.
@@ -83,10 +83,14 @@ impl Connections {
 
     /// Begins a transaction: one that changes if these connections write, or else a snapshot. A
     /// commit waits for the disk if `is_lasting`.
+    ///
+    /// # Errors
+    /// Busy, as [`is_busy`] knows it, if others keep it waiting for longer than [`BUSY_WAIT`].
     pub(super) async fn begin(&self, is_lasting: bool) -> Result<Transaction> {
         let shared = Arc::clone(&self.0);
         let closed = |_| Error::InvalidPath(shared.file.clone());
-        let place = Arc::clone(&shared.places).acquire_owned().await.map_err(closed)?;
+        let place = Arc::clone(&shared.places).acquire_owned();
+        let place = timeout(BUSY_WAIT, place).await.map_err(|_| busy())?.map_err(closed)?;
         let lent = shared.free().pop();
         let lent = match lent {
             Some(lent) => lent,
@@ -416,6 +420,11 @@ pub(super) fn is_busy(error: &Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
 }
 
+fn busy() -> Error {
+    let sentence = format!("every connection was in use for {BUSY_WAIT:?}");
+    Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY), Some(sentence))
+}
+
 /// Does what may take long, with the other tasks of this thread left to other threads if there
 /// are any.
 fn at_leisure<T>(work: impl FnOnce() -> T) -> T {
@@ -486,6 +495,15 @@ mod tests {
         let (_directory, connections) = connections(false).await;
         let mut snapshot = connections.begin(true).await.unwrap();
         snapshot.statement("DELETE FROM t").execute().unwrap_err();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_finds_every_connection_in_use_is_told_so_in_the_end() {
+        let (_directory, connections) = connections(false).await;
+        let held = connections.begin(true).await.unwrap();
+        assert!(is_busy(&connections.begin(true).await.unwrap_err()));
+        drop(held);
+        connections.begin(true).await.unwrap();
     }
 
     #[tokio::test]

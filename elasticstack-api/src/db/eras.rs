@@ -31,10 +31,10 @@ impl Reader {
         Ok(until.map(Timestamp::from_micros))
     }
 
-    /// Whose lease of a host is good at `now`: the name of a process, if one works here.
+    /// Whose leases are good at `now`: the name of a process, if one works here.
     pub(crate) async fn owner_of_any_host(&mut self, now: Timestamp) -> Result<Option<String>> {
         let row = self
-            .statement("SELECT owner FROM host_leases WHERE until_us > $1 LIMIT 1")
+            .statement("SELECT owner FROM lease_owners WHERE until_us > $1 LIMIT 1")
             .bind(now.as_micros())
             .fetch_optional()
             .await
@@ -85,7 +85,7 @@ impl Writer<'_> {
         // A lease is renewed all the while that anything is written, and what is metered is known
         // to the end of what was.
         let known_until = "UPDATE control SET known_until_us = (SELECT MAX(at) FROM \
-             (SELECT MAX(until_us) - $1 AS at FROM host_leases \
+             (SELECT MAX(until_us) - $1 AS at FROM lease_owners \
              UNION ALL SELECT MAX(from_us) FROM usage_intervals \
              UNION ALL SELECT MAX(to_us) FROM usage_intervals) AS instants)";
         let lease = i64::try_from(crate::app::LEASE.as_micros()).unwrap_or(i64::MAX);
@@ -110,6 +110,7 @@ impl Writer<'_> {
         done.map_err(failed("forgetting what hosts said"))?;
         for nothing_was_made_true in [
             "DELETE FROM host_leases",
+            "DELETE FROM lease_owners",
             "DELETE FROM outbox",
             "UPDATE drives SET seen_generation = 0, fault_generation = 0",
             "UPDATE servers SET seen_generation = 0",

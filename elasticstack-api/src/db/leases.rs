@@ -29,31 +29,50 @@ impl Writer<'_> {
         now: Timestamp,
         until: Timestamp,
     ) -> Result<BTreeSet<HostId>> {
-        let rows = self
-            .change(
-                "INSERT INTO host_leases (host, owner, until_us) \
-                 SELECT host, $1, $2 FROM hosts WHERE TRUE \
-                 ON CONFLICT (host) DO UPDATE SET owner = excluded.owner, \
-                 until_us = excluded.until_us \
-                 WHERE host_leases.owner = excluded.owner OR host_leases.until_us <= $3 \
-                 RETURNING host",
-            )
+        self.change(
+            "INSERT INTO lease_owners (owner, until_us) VALUES ($1, $2) \
+             ON CONFLICT (owner) DO UPDATE SET until_us = excluded.until_us",
+        )
+        .bind(owner)
+        .bind(until.as_micros())
+        .execute()
+        .await
+        .map_err(failed("renewing leases"))?;
+        self.change(
+            "INSERT INTO host_leases (host, owner) SELECT host, $1 FROM hosts \
+             WHERE NOT EXISTS (SELECT 1 FROM host_leases JOIN lease_owners USING (owner) \
+             WHERE host_leases.host = hosts.host AND (owner = $1 OR until_us > $2)) \
+             ON CONFLICT (host) DO UPDATE SET owner = excluded.owner",
+        )
+        .bind(owner)
+        .bind(now.as_micros())
+        .execute()
+        .await
+        .map_err(failed("leasing hosts"))?;
+        self.change("DELETE FROM lease_owners WHERE owner <> $1 AND until_us <= $2")
             .bind(owner)
-            .bind(until.as_micros())
             .bind(now.as_micros())
+            .execute()
+            .await
+            .map_err(failed("forgetting leases that have ended"))?;
+        let rows = self
+            .statement("SELECT host FROM host_leases WHERE owner = $1")
+            .bind(owner)
             .fetch_all()
             .await
-            .map_err(failed("leasing hosts"))?;
+            .map_err(failed("reading our leases"))?;
         rows.iter().map(|row| parsed(row, "host")).collect()
     }
 
     /// Gives every host of `owner` free.
     pub(crate) async fn release_hosts(&mut self, owner: &str) -> Result<()> {
-        self.change("DELETE FROM host_leases WHERE owner = $1")
-            .bind(owner)
-            .execute()
-            .await
-            .map_err(failed("releasing hosts"))?;
+        for all_of_it in [
+            "DELETE FROM host_leases WHERE owner = $1",
+            "DELETE FROM lease_owners WHERE owner = $1",
+        ] {
+            let done = self.change(all_of_it).bind(owner).execute().await;
+            done.map_err(failed("releasing hosts"))?;
+        }
         Ok(())
     }
 }

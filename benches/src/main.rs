@@ -43,12 +43,17 @@ enum Bench {
 }
 
 fn main() -> anyhow::Result<()> {
-    elasticstack_api::runtime()?.block_on(run())
+    let bench = Cli::parse().bench;
+    let runtime = match &bench {
+        Bench::Control(args) => elasticstack_api::runtime(args.database())?,
+        _ => tokio::runtime::Runtime::new()?,
+    };
+    runtime.block_on(run(bench))
 }
 
 /// On worker threads, so that what blocks here does not hold up the client's connection.
-async fn run() -> anyhow::Result<()> {
-    match Cli::parse().bench {
+async fn run(bench: Bench) -> anyhow::Result<()> {
+    match bench {
         Bench::Start(args) => start::run(&args).await,
         Bench::Place(args) => place::run(&args).await,
         Bench::Scale(args) => scale::run(&args).await,

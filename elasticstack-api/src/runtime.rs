@@ -3,14 +3,17 @@
 use std::io;
 use std::thread::available_parallelism;
 
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{self, Runtime};
 
-/// A runtime with twice as many threads as there are cores: on SQLite a commit waits for the disk on
-/// the thread that made it, and with one thread for each core that core would wait too.
+/// A runtime with a thread for each core, or with twice as many where `database`, as
+/// [`Builder::database`](crate::ServerBuilder::database) takes it, is SQLite's: there a commit waits for
+/// the disk on the thread that made it, and its core would wait too.
 ///
 /// # Errors
 /// Those of starting threads.
-pub fn runtime() -> io::Result<Runtime> {
+pub fn runtime(database: &str) -> io::Result<Runtime> {
     let cores = available_parallelism()?.get();
-    Builder::new_multi_thread().worker_threads(cores.saturating_mul(2)).enable_all().build()
+    let a_core = if database.starts_with("sqlite:") { 2 } else { 1 };
+    let threads = cores.saturating_mul(a_core);
+    runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()
 }

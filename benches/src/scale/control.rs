@@ -35,6 +35,12 @@ pub(crate) struct Args {
     customer: Credentials,
 }
 
+impl Args {
+    pub(crate) fn database(&self) -> &str {
+        &self.database
+    }
+}
+
 /// Serves until standard input ends.
 pub(crate) async fn run(args: &Args) -> Result<()> {
     tracing_subscriber::fmt()

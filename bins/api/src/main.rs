@@ -45,18 +45,18 @@ enum Command {
 }
 
 fn main() -> anyhow::Result<()> {
-    elasticstack_api::runtime()?.block_on(run())
-}
-
-async fn run() -> anyhow::Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let arguments = Arguments::parse();
-    let config = Config::read(&arguments.config)?;
-    match arguments.command {
-        Some(Command::Init) => service::init(&config).await,
-        Some(Command::Run) | None => service::run(&config).await,
-        Some(Command::Backup { file }) => service::backup(&config, &file).await,
-        Some(Command::Restore { file }) => service::restore(&config, file.as_deref()).await,
+    let Arguments { config, command } = Arguments::parse();
+    let config = Config::read(&config)?;
+    elasticstack_api::runtime(&config.database())?.block_on(run(&config, command))
+}
+
+async fn run(config: &Config, command: Option<Command>) -> anyhow::Result<()> {
+    match command {
+        Some(Command::Init) => service::init(config).await,
+        Some(Command::Run) | None => service::run(config).await,
+        Some(Command::Backup { file }) => service::backup(config, &file).await,
+        Some(Command::Restore { file }) => service::restore(config, file.as_deref()).await,
     }
 }

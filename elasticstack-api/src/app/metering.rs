@@ -34,16 +34,8 @@ impl App {
         }
         let ack = self.biller.ingest(items).await?;
         let taken: &BTreeSet<_> = &ack.taken.into_iter().collect();
-        self.db
-            .note(|tx| {
-                Box::pin(async move {
-                    for item in items.iter().filter(|item| taken.contains(&item.id)) {
-                        tx.mark_usage_delivered(item).await?;
-                    }
-                    Ok(())
-                })
-            })
-            .await?;
+        let delivered: &Vec<_> = &items.iter().filter(|item| taken.contains(&item.id)).collect();
+        self.db.note(|tx| Box::pin(tx.mark_usage_delivered(delivered))).await?;
         let is_full = items.len() >= usize::try_from(BATCH).unwrap_or(usize::MAX);
         let all_taken = items.iter().all(|item| taken.contains(&item.id));
         Ok(if is_full && all_taken { Left::Some } else { Left::Nothing })

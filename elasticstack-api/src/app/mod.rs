@@ -355,30 +355,44 @@ impl App {
     }
 
     fn patience_with<T>(&self, changes: watch::Receiver<T>) -> Patience<'_, T> {
-        let deadline = Instant::now() + self.config.answer_within;
-        Patience { db: &self.db, changes, deadline, has_looked: false }
+        let now = Instant::now();
+        let deadline = now + self.config.answer_within;
+        Patience { db: &self.db, changes, deadline, first: Some(now) }
+    }
+
+    /// What a call waits with for a report on what it has just written: how that stands it knows.
+    fn patience_after_writing<K>(&self, object: TypedId<K>) -> Patience<'_, ()> {
+        let patience = self.patience_for(object);
+        let first = Instant::now() + UNHEARD;
+        Patience { first: Some(first.min(patience.deadline)), ..patience }
     }
 }
 
-/// Looks at the database now and after each change that is waited for, until the time to answer
+/// How long who has just written something waits for news of it without a look. A report that came
+/// before it began to wait, and was no news then, is found by that look.
+const UNHEARD: Duration = Duration::from_millis(50);
+
+/// Looks at the database once and after each change that is waited for, until the time to answer
 /// is up.
 struct Patience<'a, T> {
     db: &'a Database,
     changes: watch::Receiver<T>,
     deadline: Instant,
-    has_looked: bool,
+    /// When the first look is due if there is no news before; `None` after it.
+    first: Option<Instant>,
 }
 
 impl<T> Patience<'_, T> {
     /// What reads the one row to look at; `None` once the time is up.
     async fn look(&mut self) -> Result<Option<Reader>> {
-        if self.has_looked {
-            match tokio::time::timeout_at(self.deadline, self.changes.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) | Err(_) => return Ok(None),
-            }
+        let first = self.first.take();
+        let due = first.unwrap_or(self.deadline);
+        let is_news = tokio::time::timeout_at(due, self.changes.changed())
+            .await
+            .is_ok_and(|news| news.is_ok());
+        if !is_news && first.is_none() {
+            return Ok(None);
         }
-        self.has_looked = true;
         self.changes.mark_unchanged();
         self.db.glance().await.map(Some)
     }

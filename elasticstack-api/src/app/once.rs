@@ -175,6 +175,20 @@ impl App {
         self.db.write_after(|tx| Box::pin(self.begin_intent(tx, caller, subject, now)), work).await
     }
 
+    /// As [`App::intend`], where `work` depends on nothing but the one server that it reads first.
+    /// What becomes of the account meanwhile may come before this or after it.
+    pub(super) async fn intend_alone<'env, T>(
+        &'env self,
+        caller: &'env Caller,
+        server: ServerId,
+        work: impl for<'tx> FnMut(&'tx mut Writer<'env>) -> BoxFuture<'tx, Result<T>>,
+    ) -> Result<T> {
+        let (now, subject) = (self.now(), Subject::Server(server));
+        self.db
+            .write_locking_after(|tx| Box::pin(self.begin_intent(tx, caller, subject, now)), work)
+            .await
+    }
+
     async fn begin_intent(
         &self,
         tx: &mut Writer<'_>,

@@ -104,7 +104,7 @@ impl App {
         if asked.state != ServerState::Starting {
             return Ok(asked);
         }
-        let mut patience = self.patience_for(asked.server);
+        let mut patience = self.patience_after_writing(asked.server);
         while let Some(mut reader) = patience.look().await? {
             let Some(row) = reader.server(asked.server).await? else { continue };
             if row.failed_run == asked.run {
@@ -124,7 +124,7 @@ impl App {
     pub async fn server_stop(&self, caller: &Caller, server: ServerId) -> Result<()> {
         let now = self.now();
         let asked = self
-            .intend(caller, Subject::Server(server), |tx| {
+            .intend_alone(caller, server, |tx| {
                 Box::pin(async move {
                     let before = permitted(caller.account, tx.server(server).await?, Wish::Own)?;
                     let mut row = before.clone();
@@ -144,7 +144,10 @@ impl App {
 
     /// Waits until the newest run of `asked` is over, or the time to answer is up.
     async fn await_end(&self, asked: &ServerRow) -> Result<Told> {
-        let mut patience = self.patience_for(asked.server);
+        if asked.ended_run >= asked.run {
+            return Ok(Told::InTime);
+        }
+        let mut patience = self.patience_after_writing(asked.server);
         while let Some(mut reader) = patience.look().await? {
             let row = reader.server(asked.server).await?;
             if row.is_none_or(|row| row.ended_run >= asked.run) {
@@ -159,7 +162,7 @@ impl App {
     /// # Errors
     /// `NotFound`.
     pub async fn server_shutdown(&self, caller: &Caller, server: ServerId) -> Result<()> {
-        self.intend(caller, Subject::Server(server), |tx| {
+        self.intend_alone(caller, server, |tx| {
             Box::pin(async move {
                 let mut row = permitted(caller.account, tx.server(server).await?, Wish::Own)?;
                 row.state.step(ServerEvent::Shutdown)?;
@@ -183,7 +186,7 @@ impl App {
     /// in time: the wish stands.
     pub async fn server_reset(&self, caller: &Caller, server: ServerId) -> Result<()> {
         let asked = self
-            .intend(caller, Subject::Server(server), |tx| {
+            .intend_alone(caller, server, |tx| {
                 Box::pin(async move {
                     let mut row = permitted(caller.account, tx.server(server).await?, Wish::Own)?;
                     row.state.step(ServerEvent::Reset)?;
@@ -197,7 +200,10 @@ impl App {
                 })
             })
             .await?;
-        let mut patience = self.patience_for(server);
+        if asked.seen_reset >= asked.reset {
+            return Ok(());
+        }
+        let mut patience = self.patience_after_writing(server);
         while let Some(mut reader) = patience.look().await? {
             let row = permitted(caller.account, reader.server(server).await?, Wish::Own)?;
             if row.seen_reset >= asked.reset {

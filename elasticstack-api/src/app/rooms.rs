@@ -101,14 +101,24 @@ impl Placing<'_> {
                 }
                 Err(_) => return Err(outdated()),
             };
-            let room = tx.room_of(placement.host).await?.ok_or_else(outdated)?;
+            let room = match request {
+                Request::Server(_) => tx.server_room_of(placement.host).await?,
+                _ => tx.room_of(placement.host).await?,
+            };
+            let room = room.ok_or_else(outdated)?;
             if request.fits_on(&room, placement.array) {
                 return Ok(placement);
             }
             self.corrections += 1;
             let hosts = &mut Arc::make_mut(&mut self.inventory).hosts;
             let known = hosts.iter_mut().find(|known| known.host == room.host);
-            *known.ok_or_else(outdated)? = room;
+            let known = known.ok_or_else(outdated)?;
+            *known = match request {
+                Request::Server(_) => {
+                    HostRoom { arrays: std::mem::take(&mut known.arrays), ..room }
+                }
+                _ => room,
+            };
         }
         Err(outdated())
     }

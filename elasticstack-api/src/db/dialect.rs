@@ -29,11 +29,12 @@ use super::sqlite::{self, BUSY_WAIT, Connections};
 /// How many snapshots are read at a time.
 const READERS: u32 = 4;
 
-/// How many transactions change something at a time, where more than one can.
-const WRITERS: u32 = 4;
+/// How many serializable transactions change something at a time, where more than one can: with each
+/// more, more of them get in each other's way.
+const WRITERS: u32 = 2;
 
-/// How many besides take in what hosts say, and note what was done.
-const TAKERS: u32 = 3;
+/// How many besides take in what hosts say, change single objects, and note what was done.
+const TAKERS: u32 = 5;
 
 /// A connection that was unused for longer is tried before it is trusted.
 const TRUSTED: Duration = Duration::from_secs(1);
@@ -63,6 +64,21 @@ macro_rules! one {
     };
 }
 pub(super) use one;
+
+/// The two texts of a statement whose end is that a number is one of those in `$1`, an array in JSON.
+macro_rules! among {
+    ($sql:literal) => {
+        [
+            concat!(
+                $sql,
+                " IN (SELECT CAST(value AS BIGINT) \
+                 FROM json_array_elements_text(CAST($1 AS JSON)))"
+            ),
+            concat!($sql, " IN (SELECT value FROM json_each($1))"),
+        ]
+    };
+}
+pub(super) use among;
 
 macro_rules! postgres_horizon {
     () => {
@@ -361,6 +377,12 @@ impl Transaction {
         self.statement(if locks { lock } else { read })
     }
 
+    /// A statement of two texts, as `among!` has it.
+    pub(super) fn among(&mut self, [postgres, sqlite]: [&'static str; 2]) -> Statement<'_> {
+        let is_sqlite = matches!(self, Self::Sqlite(_));
+        self.statement(if is_sqlite { sqlite } else { postgres })
+    }
+
     /// A statement of one text for both databases; it is prepared once a connection.
     pub(super) fn statement(&mut self, sql: &'static str) -> Statement<'_> {
         match self {
@@ -502,7 +524,7 @@ pub(super) fn is_conflict(failure: &Failure) -> bool {
     }
 }
 
-/// Whether the database could not be reached, or went away.
+/// Whether the database could not be reached, went away, or had others to serve for too long.
 pub(super) fn is_outage(failure: &Failure) -> bool {
     match failure {
         Failure::Postgres(sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut) => true,
@@ -510,7 +532,7 @@ pub(super) fn is_outage(failure: &Failure) -> bool {
         Failure::Postgres(error) => refusal(error).is_some_and(|refusal| {
             refusal.code().starts_with("08") || refusal.code().starts_with("57P")
         }),
-        Failure::Sqlite(_) => false,
+        Failure::Sqlite(error) => sqlite::is_busy(error),
     }
 }
 

@@ -362,10 +362,16 @@ impl Reader {
     /// The free room of one host: what it has, less what intents hold of it. Nothing else
     /// reserves.
     pub(crate) async fn room_of(&mut self, host: HostId) -> Result<Option<HostRoom>> {
-        let Some((row, held)) = self.host_with_held(host).await? else { return Ok(None) };
+        let Some(room) = self.server_room_of(host).await? else { return Ok(None) };
         let arrays = self.arrays_with_promised(host).await?;
-        let arrays = arrays.values().map(|(row, promised)| row.room(promised.bytes));
-        Ok(Some(row.room(held, arrays.collect())))
+        let arrays = arrays.values().map(|(row, promised)| row.room(promised.bytes)).collect();
+        Ok(Some(HostRoom { arrays, ..room }))
+    }
+
+    /// As [`Reader::room_of`], of what servers take: as if the host had no array.
+    pub(crate) async fn server_room_of(&mut self, host: HostId) -> Result<Option<HostRoom>> {
+        let held = self.host_with_held(host).await?;
+        Ok(held.map(|(row, held)| row.room(held, Vec::new())))
     }
 
     /// The host of this id, and what servers hold of it.
@@ -389,19 +395,15 @@ impl Reader {
         host: HostId,
     ) -> Result<BTreeMap<ArrayId, (ArrayRow, Promised)>> {
         let statement = self.statement(
-            "SELECT arrays.*, COALESCE(held.promised, 0) AS promised, \
-             COALESCE(held.drives, 0) AS drives FROM arrays LEFT JOIN \
-              (SELECT array_id, CAST(SUM(bytes) AS BIGINT) AS promised, \
-               CAST(SUM(drives) AS BIGINT) AS drives FROM \
-                (SELECT drives.array_id, CASE WHEN drives.seen_size > drives.size \
-                 THEN drives.seen_size ELSE drives.size END AS bytes, 1 AS drives FROM arrays \
-                 JOIN drives ON drives.array_id = arrays.array_id \
-                 WHERE drives.state IN ($1, $2, $3) AND arrays.host = $8 UNION ALL \
-                 SELECT snapshots.array_id, snapshots.size AS bytes, 0 AS drives FROM arrays \
-                 JOIN snapshots ON snapshots.array_id = arrays.array_id \
-                 WHERE snapshots.state IN ($4, $5, $6, $7) AND arrays.host = $8) AS each_one \
-               GROUP BY array_id) AS held ON held.array_id = arrays.array_id \
-             WHERE arrays.host = $8",
+            "SELECT arrays.*, (SELECT CAST(COALESCE(SUM(CASE WHEN seen_size > size \
+               THEN seen_size ELSE size END), 0) AS BIGINT) FROM drives \
+               WHERE drives.array_id = arrays.array_id AND state IN ($1, $2, $3)) + \
+             (SELECT CAST(COALESCE(SUM(size), 0) AS BIGINT) FROM snapshots \
+               WHERE snapshots.array_id = arrays.array_id AND state IN ($4, $5, $6, $7)) \
+             AS promised, \
+             (SELECT COUNT(*) FROM drives \
+               WHERE drives.array_id = arrays.array_id AND state IN ($1, $2, $3)) AS drives \
+             FROM arrays WHERE arrays.host = $8",
         );
         let rows = holding_room(statement).bind(host.to_string()).fetch_all().await;
         let rows = rows.map_err(failed("reading arrays and what they have promised"))?;

@@ -69,7 +69,7 @@ pub(crate) use snapshots::SnapshotRow;
 pub(crate) use tokens::{Reach, TokenRow};
 pub(crate) use usage::Breakpoint;
 
-use dialect::{Pools, Purpose, Statement, Transaction, one};
+use dialect::{Pools, Purpose, Statement, Transaction, among, one};
 pub(crate) use dialect::{copy_into, file_of};
 use events::Touched;
 use news::{News, Tidings};
@@ -254,7 +254,16 @@ impl Database {
         &self,
         work: impl for<'tx> FnMut(&'tx mut Writer<'env>) -> BoxFuture<'tx, Result<T>>,
     ) -> Result<T> {
-        self.transact(Purpose::Locked, |_| Box::pin(async { Ok(()) }), work).await
+        self.write_locking_after(|_| Box::pin(async { Ok(()) }), work).await
+    }
+
+    /// As [`Database::write_locking`], with `first` done before `work` in the same transaction.
+    pub(crate) async fn write_locking_after<'env, T>(
+        &self,
+        first: impl for<'tx> FnMut(&'tx mut Writer<'env>) -> BoxFuture<'tx, Result<()>>,
+        work: impl for<'tx> FnMut(&'tx mut Writer<'env>) -> BoxFuture<'tx, Result<T>>,
+    ) -> Result<T> {
+        self.transact(Purpose::Locked, first, work).await
     }
 
     /// Runs `work` as [`Database::write`] does, where each of its statements is right by itself,
@@ -280,7 +289,7 @@ impl Database {
         mut work: impl for<'tx> FnMut(&'tx mut Writer<'env>) -> BoxFuture<'tx, Result<T>>,
     ) -> Result<T> {
         let begun = Instant::now();
-        let (mut turns, mut pause_ms) = (1, 1);
+        let (mut turns, mut next_turns, mut pause_ms) = (1, 1, 1);
         loop {
             match self.attempt(purpose, turns, &mut first, &mut work).await {
                 Err(error) if is_conflict(&error) => {
@@ -302,8 +311,9 @@ impl Database {
                     return outcome;
                 }
             }
-            // In this process nobody gets in its way again; other servers are given way to.
-            turns = self.pools.width;
+            // After a second time nobody in this process gets in its way again; other servers are
+            // given way to.
+            (turns, next_turns) = (next_turns, self.pools.width);
             let random = getrandom::u32().unwrap_or_default();
             tokio::time::sleep(Duration::from_millis((random % pause_ms).into())).await;
             pause_ms = LONGEST_PAUSE_MS.min(pause_ms * 2);
@@ -436,6 +446,12 @@ impl Writer<'_> {
     fn change(&mut self, sql: &'static str) -> Statement<'_> {
         self.changed = true;
         self.reader.statement(sql)
+    }
+
+    /// A statement that changes what has one of many numbers, as `among!` has it.
+    fn change_among(&mut self, sql: [&'static str; 2]) -> Statement<'_> {
+        self.changed = true;
+        self.reader.transaction.among(sql)
     }
 }
 

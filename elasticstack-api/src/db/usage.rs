@@ -5,7 +5,7 @@ use elasticstack_core::prelude::*;
 
 use super::dialect::Row;
 use super::row::{column, failed, instant, number, parsed, parsed_if_any, stored, word};
-use super::{Reader, Writer, numbers};
+use super::{Reader, Writer, among, numbers};
 
 /// One end of an interval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,15 +162,25 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// The biller has taken `item` as it stands there.
-    pub(crate) async fn mark_usage_delivered(&mut self, item: &Usage) -> Result<()> {
-        let delivered = if item.to.is_some() { 2_i64 } else { 1 };
-        self.change("UPDATE usage_intervals SET delivered = $2 WHERE id = $1 AND delivered < $2")
-            .bind(item.id.0)
+    /// The biller has taken these as they stand there.
+    pub(crate) async fn mark_usage_delivered(&mut self, items: &[&Usage]) -> Result<()> {
+        for (delivered, is_over) in [(1_i64, false), (2, true)] {
+            let of_that = items.iter().filter(|item| item.to.is_some() == is_over);
+            let ids: Vec<i64> = of_that.map(|item| item.id.0).collect();
+            if ids.is_empty() {
+                continue;
+            }
+            let ids = serde_json::to_string(&ids)
+                .map_err(|error| Error::internal("writing numbers as JSON").source(error))?;
+            self.change_among(among!(
+                "UPDATE usage_intervals SET delivered = $2 WHERE delivered < $2 AND id"
+            ))
+            .bind(ids)
             .bind(delivered)
             .execute()
             .await
             .map_err(failed("marking usage delivered"))?;
+        }
         Ok(())
     }
 }

@@ -8,6 +8,7 @@ mod goldens;
 mod image;
 mod judge;
 mod kit_report;
+mod lab;
 mod layers;
 mod process;
 mod product;
@@ -37,6 +38,8 @@ enum Command {
     Layers(layers::Args),
     /// Build a standard drive in the cache, if it is not there
     Image(image::Args),
+    /// Boot machines with Debian's full kernel, and run something on them
+    Lab(lab::Args),
     /// Let an outside program judge the running product
     Judge(judge::Args),
     /// Kill the product at any instant and judge what comes of it
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Command::Image(args) => tools::ensure_for_image(args.image)
             .and_then(|()| image::run(args))
             .map(|path| println!("{}", path.display())),
+        Command::Lab(args) => lab::run(&args),
         Command::Judge(args) => judge::run(&args),
         Command::Storm(args) => storm::run(&args),
         Command::KitReport => kit_report::run(),

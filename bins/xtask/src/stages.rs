@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::image::{self, Image};
+use crate::image::{self, Image, LabKit};
 use crate::layers::{self, graph};
 use crate::{browser, fuzz, judge, process, storm, tools, up};
 
@@ -48,7 +48,7 @@ const STAGES: &[Stage] = &[
     always("core", "elasticstack-core builds alone and without tokio", core),
     always("doc", "the documentation builds without a warning", doc),
     always("doctest", "the examples in the documentation run", doctest),
-    always("image", "the small standard drives are built", image),
+    always("image", "the small standard drives and the lab's kernel are there", image),
     always("smoke", "a guest boots, reads, writes and ends, through the public API", up::smoke),
     always(
         "debian-12",
@@ -161,7 +161,7 @@ fn image() -> Result<()> {
     for image in [Image::Tiny, Image::Ipxe, Image::IpxeDisk] {
         image::run(image::Args { image, cache: None })?;
     }
-    Ok(())
+    LabKit::ensure()
 }
 
 fn features() -> Result<()> {

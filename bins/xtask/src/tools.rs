@@ -31,6 +31,15 @@ const DEBIAN_12: Packages = &[
     ("uidmap", "many owners in it, without root"),
 ];
 
+const LAB: Packages = &[
+    ("cryptsetup-bin", "dm-integrity"),
+    ("dmsetup", "the device mapper"),
+    ("kmod", "the modules of its kernel"),
+    ("mdadm", "RAID"),
+    ("util-linux", "a machine that ends with its owner"),
+    ("xfsprogs", "file systems of arrays"),
+];
+
 const TESTS: Packages = &[("xfsprogs", "a file system with reflinks, to clone drives on")];
 
 const DATABASES: Packages = &[
@@ -50,6 +59,7 @@ pub(crate) fn ensure() -> Result<()> {
     ensure_packages()?;
     ensure_databases()?;
     ensure_debian(TESTS)?;
+    ensure_for_lab()?;
     ensure_nextest()
 }
 
@@ -74,6 +84,12 @@ pub(crate) fn ensure_for_image(image: Image) -> Result<()> {
         Image::Tiny | Image::Ipxe | Image::IpxeDisk => Ok(()),
         Image::Debian12 => ensure_debian(DEBIAN_12),
     }
+}
+
+/// Installs what the lab's machines are made of, and what is run on them.
+pub(crate) fn ensure_for_lab() -> Result<()> {
+    ensure_packages()?;
+    ensure_debian(LAB)
 }
 
 /// Installs a browser and npm, unless they are there.

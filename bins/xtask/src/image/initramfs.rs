@@ -1,7 +1,7 @@
 //! The guest's userland as the archive that the kernel unpacks at boot: busybox, the init script, and
 //! the kernel modules in the order in which init loads them.
 //!
-//! Owns the choice of modules and the archive's format (cpio "newc"). Every file belongs to root and
+//! Owns the modules' order and the archive's format (cpio "newc"). Every file belongs to root and
 //! has no time, so that equal content gives an equal archive.
 
 use std::fs;
@@ -11,41 +11,24 @@ use anyhow::{Context, Result};
 
 use super::workshop::{Workshop, output};
 
-/// What the virtual hardware needs, in loading order: the power button first, so that it is never
-/// missed, and the kinds of disk before the controllers that find them.
-const MODULES: [&str; 14] = [
-    "button",
-    "evdev",
-    "sd_mod",
-    "sr_mod",
-    "virtio_pci",
-    "virtio_blk",
-    "virtio_scsi",
-    "ata_piix",
-    "ahci",
-    "virtio_net",
-    "e1000",
-    "mii",
-    "8139cp",
-    "8139too",
-];
-
 const DIRECTORY: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
 const FILE: u32 = 0o100_644;
 const SYMLINK: u32 = 0o120_777;
 
-/// Makes the archive, not compressed, from an unpacked kernel package of this release.
+/// Makes the archive, not compressed, from an unpacked kernel package of this release, with these
+/// modules.
 pub(super) fn make(
     workshop: &Workshop,
     kernel_root: &Path,
     release: &str,
+    modules: &[&str],
     busybox: &Path,
     init: &str,
 ) -> Result<Vec<u8>> {
-    let modules = kernel_root.join("lib/modules").join(release);
+    let directory = kernel_root.join("lib/modules").join(release);
     output(workshop.command("depmod")?.arg("--basedir").arg(kernel_root).arg(release))?;
-    let paths = load_order(&read(&modules.join("modules.dep"))?, &MODULES)?;
+    let paths = load_order(&read(&directory.join("modules.dep"))?, modules)?;
 
     let mut archive = Archive::default();
     for directory in ["bin", "dev", "lib", "lib/modules", "proc", "sys", "tmp"] {
@@ -57,7 +40,7 @@ pub(super) fn make(
     let mut order = String::new();
     for path in paths {
         let file = path.rsplit('/').next().unwrap_or(&path);
-        archive.add(&format!("lib/modules/{file}"), FILE, &read(&modules.join(&path))?)?;
+        archive.add(&format!("lib/modules/{file}"), FILE, &read(&directory.join(&path))?)?;
         order.push_str(file);
         order.push('\n');
     }

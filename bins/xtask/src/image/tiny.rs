@@ -22,6 +22,25 @@ const MARK: &[u8; 16] = b"ES-TINY-BOOTDISK";
 const CONFIG: &str = "DEFAULT tiny\nPROMPT 0\nLABEL tiny\nKERNEL vmlinuz\nINITRD initrd.gz\n\
     APPEND console=tty0 console=ttyS0,115200 quiet\n";
 
+/// What the virtual hardware needs, in loading order: the power button first, so that it is never
+/// missed, and the kinds of disk before the controllers that find them.
+const MODULES: [&str; 14] = [
+    "button",
+    "evdev",
+    "sd_mod",
+    "sr_mod",
+    "virtio_pci",
+    "virtio_blk",
+    "virtio_scsi",
+    "ata_piix",
+    "ahci",
+    "virtio_net",
+    "e1000",
+    "mii",
+    "8139cp",
+    "8139too",
+];
+
 const BUILDER: [&str; 4] =
     [include_str!("tiny.rs"), include_str!("disk.rs"), include_str!("initramfs.rs"), INIT];
 
@@ -53,7 +72,7 @@ pub(super) fn build(workshop: &Workshop, debs: &Path) -> Result<Draft> {
     let release = kernel.kernel_release()?;
     let kernel_root = kernel.unpack(workshop, debs)?;
     let busybox = busybox.unpack(workshop, debs)?.join("bin/busybox");
-    let archive = initramfs::make(workshop, &kernel_root, release, &busybox, INIT)?;
+    let archive = initramfs::make(workshop, &kernel_root, release, &MODULES, &busybox, INIT)?;
     let initramfs = gzip(workshop, &workshop.write("initrd", &archive)?)?;
     let kernel = kernel_root.join(format!("boot/vmlinuz-{release}"));
     let content = Content {

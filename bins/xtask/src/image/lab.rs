@@ -1,0 +1,90 @@
+//! What a lab machine boots: Debian's own kernel with all its modules, and an initramfs that makes
+//! the root of this machine its root.
+//!
+//! Owns the directory `lab` of the cache. It is replaced whole, so that one which is there is whole.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::debian::{self, Candidates};
+use super::workshop::{Tools, Workshop, discard, output};
+use super::{Inputs, builder, gzip, initramfs, workshop};
+use crate::process;
+
+const INIT: &str = include_str!("lab-init");
+const BUILDER: [&str; 3] = [include_str!("lab.rs"), include_str!("initramfs.rs"), INIT];
+
+/// What the virtual hardware and the shared directories need. All others are there to be loaded.
+const MODULES: [&str; 9] = [
+    "virtio_pci",
+    "virtio_blk",
+    "virtio_scsi",
+    "virtio_net",
+    "virtio_console",
+    "sd_mod",
+    "9pnet_virtio",
+    "9p",
+    "overlay",
+];
+
+const TOOLS: Tools = &[
+    ("apt-cache", "apt"),
+    ("apt-get", "apt"),
+    ("depmod", "kmod"),
+    ("dpkg", "dpkg"),
+    ("gzip", "gzip"),
+];
+
+/// All that a machine boots.
+pub(crate) struct LabKit;
+
+impl LabKit {
+    /// Makes sure that the cache holds a current one.
+    ///
+    /// # Errors
+    /// A tool is not installed, apt does not know or cannot fetch a package, or the cache is not
+    /// writable.
+    pub(crate) fn ensure() -> Result<()> {
+        workshop::check("the lab's machines", TOOLS)?;
+        let cache = process::cache_dir()?;
+        let workshop = Workshop::open(&cache)?;
+        let directory = cache.join("lab");
+        let Candidates { kernel, busybox } = debian::candidates(&workshop)?;
+        let packages = [
+            ("kernel".to_owned(), kernel.to_string()),
+            ("busybox".to_owned(), busybox.to_string()),
+        ];
+        let inputs: Inputs = packages.into_iter().chain([builder(&BUILDER)]).collect();
+        let manifest = serde_json::to_string_pretty(&inputs)?;
+        if fs::read_to_string(directory.join("inputs.json")).ok().as_ref() != Some(&manifest) {
+            eprintln!("making lab machines of {kernel}");
+            let draft = build(&workshop, &cache.join("debs"))?;
+            fs::write(draft.join("inputs.json"), manifest).context("write the lab's manifest")?;
+            discard(&directory)?;
+            fs::rename(&draft, &directory).context("put the lab's kernel in its place")?;
+        }
+        workshop.close()
+    }
+}
+
+/// Makes all of it in a directory of the workshop, and returns that.
+fn build(workshop: &Workshop, debs: &Path) -> Result<PathBuf> {
+    let Candidates { kernel, busybox } = debian::candidates(workshop)?;
+    let release = kernel.kernel_release()?;
+    let root = kernel.unpack(workshop, debs)?;
+    let busybox = busybox.unpack(workshop, debs)?.join("bin/busybox");
+    output(workshop.command("depmod")?.arg("--basedir").arg(&root).arg(release))?;
+    let archive = initramfs::make(workshop, &root, release, &MODULES, &busybox, INIT)?;
+    let initrd = gzip(workshop, &workshop.write("initrd", &archive)?)?;
+    let draft = workshop.path("lab");
+    let placed = fs::create_dir(&draft)
+        .and_then(|()| {
+            fs::rename(root.join(format!("boot/vmlinuz-{release}")), draft.join("kernel"))
+        })
+        .and_then(|()| fs::rename(root.join("lib/modules"), draft.join("modules")))
+        .and_then(|()| fs::rename(initrd, draft.join("initrd.gz")));
+    placed.context("put the lab's kernel together")?;
+    Ok(draft)
+}

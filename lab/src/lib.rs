@@ -1,0 +1,93 @@
+//! Throw-away machines for tests of what only a kernel can do: RAID, device mapper, iSCSI, cgroups.
+//!
+//! A machine is QEMU on a software CPU with Debian's own kernel. Its root is the root of this
+//! machine, read-only, with what it writes in memory; so every program that is installed here is
+//! there too, and so is the test that started it. Its disks are files, which outlive it. From
+//! outside its disks are pulled, slowed and corrupted, and its power is cut.
+//!
+//! ```no_run
+//! # fn main() -> anyhow::Result<()> {
+//! let lab = elasticstack_lab::Lab::new()?;
+//! let mut machine = lab.boot(1)?;
+//! machine.run("modprobe raid1 && cat /proc/mdstat")?.ok()?;
+//! machine.pull(2)?;
+//! machine.cut_power()?;
+//! let again = lab.boot(1)?; // on the same disks
+//! # Ok(())
+//! # }
+//! ```
+
+mod job;
+mod machine;
+mod qmp;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use anyhow::{Context as _, Result, ensure};
+use tempfile::TempDir;
+
+pub use job::Ended;
+pub use machine::{DISK_SIZE, Machine};
+
+/// Machines that share a network, each with a directory of its own for as long as this lives.
+#[derive(Debug)]
+pub struct Lab {
+    kit: PathBuf,
+    directory: TempDir,
+    /// Of the network, on loopback.
+    port: u16,
+    console: Console,
+}
+
+/// Who is at the second serial port of machine 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Console {
+    Nobody,
+    /// Whoever started this process.
+    Terminal,
+}
+
+/// How many labs this process has made.
+static LABS: AtomicU16 = AtomicU16::new(0);
+
+impl Lab {
+    /// A lab without machines yet.
+    ///
+    /// # Errors
+    /// What machines boot is not built.
+    pub fn new() -> Result<Self> {
+        let home = std::env::var_os("HOME").context("HOME is not set")?;
+        let kit = Path::new(&home).join(".cache/elasticstack/lab");
+        ensure!(
+            kit.join("inputs.json").exists(),
+            "{} is missing: build it with `cargo xtask lab`",
+            kit.display()
+        );
+        let directory = tempfile::Builder::new().prefix("elasticstack-lab-").tempdir()?;
+        // Two labs of one process have two networks, and so have those of two processes.
+        let own = u32::from(LABS.fetch_add(1, Ordering::Relaxed) % 4);
+        let port = u16::try_from(20_000 + std::process::id() % 10_000 * 4 + own)?;
+        Ok(Self { kit, directory, port, console: Console::Nobody })
+    }
+
+    /// The same, with this process's terminal at `/dev/ttyS1` of the first machine.
+    #[must_use]
+    pub fn with_terminal(self) -> Self {
+        Self { console: Console::Terminal, ..self }
+    }
+
+    /// Boots machine `number`, 1 to 254, on the disks that it had before or on new ones.
+    ///
+    /// # Errors
+    /// QEMU can't be started, or the machine is not up in time.
+    pub fn boot(&self, number: u8) -> Result<Machine> {
+        Machine::boot(self, number)
+    }
+
+    /// What machine `number` has as `/lab`.
+    #[must_use]
+    pub fn directory(&self, number: u8) -> PathBuf {
+        self.directory.path().join(number.to_string())
+    }
+}

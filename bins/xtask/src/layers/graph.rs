@@ -13,6 +13,7 @@ use super::{GOLDEN, Violation};
 use crate::process;
 
 const CORE: &str = "elasticstack-core";
+const LAB: &str = "elasticstack-lab";
 const HOST: &str = "elasticstack-host";
 const API: &str = "elasticstack-api";
 const PANEL: &str = "elasticstack-bin-panel";
@@ -130,10 +131,10 @@ pub(crate) fn fences(members: &[Member]) -> Vec<Violation> {
 
 fn allowed(name: &str) -> &'static [&'static str] {
     match name {
-        CORE => &[],
+        CORE | LAB => &[],
         HOST | API | PANEL | BILLING | CLI => &[CORE],
         ALLINONE => &[CORE, HOST, API, PANEL, BILLING],
-        _ => &[CORE, HOST, API],
+        _ => &[CORE, HOST, API, LAB],
     }
 }
 

@@ -1,4 +1,5 @@
 //! What is promised of machines, on real ones.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use elasticstack_lab::{Lab, Machine};
 

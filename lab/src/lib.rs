@@ -28,7 +28,7 @@ use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 
 pub use job::Ended;
-pub use machine::{DISK_SIZE, Machine};
+pub use machine::Machine;
 
 /// Machines that share a network, each with a directory of its own for as long as this lives.
 #[derive(Debug)]

@@ -21,7 +21,7 @@ use super::qmp::Qmp;
 use super::{Console, Lab};
 
 /// Bytes of each disk that arrays are made of.
-pub const DISK_SIZE: u64 = 1 << 30;
+const DISK_SIZE: u64 = 1 << 30;
 
 /// Bytes of the disk with the data directory.
 const DATA_SIZE: u64 = 8 << 30;
@@ -122,15 +122,10 @@ impl Machine {
     /// # Errors
     /// Those of writing to a file.
     pub fn corrupt(&self, disk: u8, offset: u64, bytes: &[u8]) -> Result<()> {
-        let mut file = File::options().write(true).open(self.disk(disk))?;
+        let mut file =
+            File::options().write(true).open(self.directory.join(Disk(disk).to_string()))?;
         file.seek(SeekFrom::Start(offset))?;
         Ok(file.write_all(bytes)?)
-    }
-
-    /// The file with the bytes of disk `disk`.
-    #[must_use]
-    pub fn disk(&self, disk: u8) -> PathBuf {
-        self.directory.join(Disk(disk).to_string())
     }
 
     /// Cuts its power and waits until it is off.

@@ -34,6 +34,7 @@ const DEBIAN_12: Packages = &[
 const LAB: Packages = &[
     ("cryptsetup-bin", "dm-integrity"),
     ("dmsetup", "the device mapper"),
+    ("iputils-ping", "whether machines reach each other"),
     ("kmod", "the modules of its kernel"),
     ("mdadm", "RAID"),
     ("util-linux", "a machine that ends with its owner"),

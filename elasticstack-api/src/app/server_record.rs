@@ -134,8 +134,9 @@ fn plugs(record: &Record) -> Result<Vec<Plug>> {
         let Ok(device) = key.parse::<Device>() else { continue };
         let drive: DriveId = value.parse().map_err(|_| unreadable(record, key))?;
         if let Some(other) = plugs.values().find(|plug| plug.drive == drive) {
+            // What is set may be right by itself, and wrong only beside what is there.
             return Err(Error::new(
-                ErrorKind::InvalidValue,
+                ErrorKind::DriveInUse,
                 format!("{key} and {} name the same drive: plug it in once", other.device),
             )
             .field(key));
@@ -336,11 +337,11 @@ mod tests {
 
     #[test]
     fn what_contradicts_itself_is_refused_with_the_key_to_blame() {
-        use ErrorKind::{InvalidValue, MissingKey};
+        use ErrorKind::{DriveInUse, InvalidValue, MissingKey};
         for (record, kind, field) in [
             (Record::new().with("mem", 512), MissingKey, "cpu"),
             (Record::new().with("cpu", 512), MissingKey, "mem"),
-            (sized().with("ide:0:0", DRIVE).with("ide:0:1", DRIVE), InvalidValue, "ide:0:1"),
+            (sized().with("ide:0:0", DRIVE).with("ide:0:1", DRIVE), DriveInUse, "ide:0:1"),
             (sized().with("boot", "ide:0:0"), InvalidValue, "boot"),
         ] {
             let refused = ServerConfig::parse(&record).unwrap_err();

@@ -85,7 +85,9 @@ async fn what_belongs_to_others_is_missing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bad_input_names_the_key_and_makes_nothing() {
-    use ErrorKind::{InvalidValue, MissingKey, NoCapacity, NotFound, NotOffered, UnknownKey};
+    use ErrorKind::{
+        DriveInUse, InvalidValue, MissingKey, NoCapacity, NotFound, NotOffered, UnknownKey,
+    };
     let world = World::new();
     let plane = world.plane().await;
     let app = &plane.app;
@@ -113,7 +115,7 @@ async fn bad_input_names_the_key_and_makes_nothing() {
     for (record, kind, field) in [
         (Record::new().with("cpu", 1_000), MissingKey, Some("mem")),
         (Record::new().with("mem", 512), MissingKey, Some("cpu")),
-        (server().with("block:1", drive), InvalidValue, Some("block:1")),
+        (server().with("block:1", drive), DriveInUse, Some("block:1")),
         (server().with("boot", "ide:0:0"), InvalidValue, Some("boot")),
         (
             server().with("ide:0:0", DriveId::from_uuid(uuid::Uuid::nil())),

@@ -127,7 +127,7 @@ async fn a_bad_record_is_refused_with_the_key_to_blame_and_makes_nothing() {
             ("a drive that is not there", server(&format!("ide:0:0 {}", Uuid::new_v4())),
                 "404 missing code=not_found field=ide:0:0", &["could not be found"]),
             ("a drive plugged in twice", server(&format!("ide:0:0 {drive}\nide:0:1 {drive}")),
-                "400 usage code=invalid_value field=ide:0:1", &["plug it in once"]),
+                "409 busy code=drive_in_use field=ide:0:1", &["plug it in once"]),
             ("a boot device without a drive", server("boot ide:0:0"),
                 "400 usage code=invalid_value field=boot", &["has no drive"]),
             ("a flag of another language", server("persistent yes"),

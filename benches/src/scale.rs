@@ -89,7 +89,6 @@ async fn on(kind: DatabaseKind, hosts: u16, servers: u32) -> Result<Vec<Row>> {
     prepare::fill(&rig, servers / GROWTH).await?;
     let few = Costs::measure(&rig).await?;
     let all = prepare::fill(&rig, servers).await?;
-    rig.database.settle()?;
     let idle_memory = rig.memory_mib()?;
     let many = Costs::measure(&rig).await?;
     let idle = many.idle;

@@ -4,7 +4,6 @@
 //! What is in them is also read here with their own programs, which know nothing of ours.
 
 use std::fs::{self, File};
-use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -19,9 +18,6 @@ use crate::footprint::{processor_time, processor_time_of_the_ended};
 
 const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
 const USER: &str = "elasticstack";
-
-/// How operators are told to set it.
-const SETTINGS: &str = include_str!("../../../contrib/postgresql.conf");
 
 /// Longer than PostgreSQL takes to start on the slowest machine.
 const GUARD: Duration = Duration::from_secs(120);
@@ -77,14 +73,6 @@ impl Database {
         }
     }
 
-    /// Has done what the database does by itself in the days that it takes to fill a cloud.
-    pub(super) fn settle(&self) -> Result<()> {
-        match self {
-            Self::Sqlite(_) => Ok(()),
-            Self::Postgres(cluster) => cluster.psql("VACUUM ANALYZE").map(|_| ()),
-        }
-    }
-
     /// The rows that answer a question.
     pub(super) fn ask(&self, question: &str) -> Result<Vec<Value>> {
         let answer = match self {
@@ -94,9 +82,20 @@ impl Database {
                     .arg(file(directory))
                     .arg(question),
             )?,
-            Self::Postgres(cluster) => cluster.psql(&format!(
-                "SELECT COALESCE(json_agg(row_to_json(t)), '[]') FROM ({question}) t"
-            ))?,
+            Self::Postgres(cluster) => {
+                let question =
+                    format!("SELECT COALESCE(json_agg(row_to_json(t)), '[]') FROM ({question}) t");
+                let mut psql = Command::new(Path::new(PROGRAMS).join("psql"));
+                psql.args([
+                    "--no-psqlrc",
+                    "--tuples-only",
+                    "--no-align",
+                    "--username",
+                    USER,
+                    "--host",
+                ]);
+                captured(psql.arg(cluster.directory.path()).args(["--command", &question]))?
+            }
         };
         if answer.trim_ascii().is_empty() {
             return Ok(Vec::new());
@@ -133,11 +132,6 @@ impl Cluster {
                 .arg("--pgdata")
                 .arg(&data),
         )?;
-        File::options()
-            .append(true)
-            .open(data.join("postgresql.conf"))
-            .and_then(|mut file| file.write_all(SETTINGS.as_bytes()))
-            .context("setting PostgreSQL")?;
         let log = path.join("log");
         let server = unprivileged("postgres")?
             .arg("-D")
@@ -166,13 +160,6 @@ impl Cluster {
                 .arg(USER),
         )?;
         Ok(cluster)
-    }
-
-    /// What its own client prints of what `sql` answers.
-    fn psql(&self, sql: &str) -> Result<Vec<u8>> {
-        let mut psql = Command::new(Path::new(PROGRAMS).join("psql"));
-        psql.args(["--no-psqlrc", "--tuples-only", "--no-align", "--username", USER, "--host"]);
-        captured(psql.arg(self.directory.path()).args(["--command", sql]))
     }
 
     fn processor_time(&self) -> Result<Duration> {

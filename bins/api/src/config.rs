@@ -16,8 +16,7 @@
 //! Without `database` it is SQLite in `state_dir`, for one server. With PostgreSQL (15 is tested,
 //! CockroachDB is not) any number of servers may share one: the first `init` makes the authority,
 //! whose two files (`authority.key`, `authority.pem`) the others need in their own `state_dir`.
-//! The database must exist; its tables are made. Ids compare fastest under the locale `C`, and
-//! `contrib/postgresql.conf` has what a large cloud wants of its PostgreSQL.
+//! The database must exist; its tables are made. Ids compare fastest under the locale `C`.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

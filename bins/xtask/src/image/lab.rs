@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::debian::{self, Candidates};
-use super::workshop::{Tools, Workshop, discard, output};
+use super::workshop::{Tools, Workshop, discard};
 use super::{Inputs, builder, gzip, initramfs, workshop};
 use crate::process;
 
@@ -51,7 +51,8 @@ impl LabKit {
         let cache = process::cache_dir()?;
         let workshop = Workshop::open(&cache)?;
         let directory = cache.join("lab");
-        let Candidates { kernel, busybox } = debian::candidates(&workshop)?;
+        let candidates = debian::candidates(&workshop)?;
+        let Candidates { kernel, busybox } = &candidates;
         let packages = [
             ("kernel".to_owned(), kernel.to_string()),
             ("busybox".to_owned(), busybox.to_string()),
@@ -60,7 +61,7 @@ impl LabKit {
         let manifest = serde_json::to_string_pretty(&inputs)?;
         if fs::read_to_string(directory.join("inputs.json")).ok().as_ref() != Some(&manifest) {
             eprintln!("making lab machines of {kernel}");
-            let draft = build(&workshop, &cache.join("debs"))?;
+            let draft = build(&workshop, &cache.join("debs"), &candidates)?;
             fs::write(draft.join("inputs.json"), manifest).context("write the lab's manifest")?;
             discard(&directory)?;
             fs::rename(&draft, &directory).context("put the lab's kernel in its place")?;
@@ -70,12 +71,11 @@ impl LabKit {
 }
 
 /// Makes all of it in a directory of the workshop, and returns that.
-fn build(workshop: &Workshop, debs: &Path) -> Result<PathBuf> {
-    let Candidates { kernel, busybox } = debian::candidates(workshop)?;
+fn build(workshop: &Workshop, debs: &Path, candidates: &Candidates) -> Result<PathBuf> {
+    let Candidates { kernel, busybox } = candidates;
     let release = kernel.kernel_release()?;
     let root = kernel.unpack(workshop, debs)?;
     let busybox = busybox.unpack(workshop, debs)?.join("bin/busybox");
-    output(workshop.command("depmod")?.arg("--basedir").arg(&root).arg(release))?;
     let archive = initramfs::make(workshop, &root, release, &MODULES, &busybox, INIT)?;
     let initrd = gzip(workshop, &workshop.write("initrd", &archive)?)?;
     let draft = workshop.path("lab");

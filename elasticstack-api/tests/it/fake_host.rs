@@ -383,11 +383,14 @@ impl FakeHost {
                 self.put(&document.drive.to_string(), ObjectStatus::Drive(status));
             }
             Document::Job(document) => {
-                let state = if self.inner.lock().unwrap().leave_jobs {
-                    JobProgress::Queued
-                } else {
-                    JobProgress::Done
+                let inner = self.inner.lock().unwrap();
+                let state = match inner.statuses.get(&document.job.to_string()) {
+                    // Told of it twice, it does not begin anew.
+                    Some(ObjectStatus::Job(before)) => before.state.clone(),
+                    _ if inner.leave_jobs => JobProgress::Queued,
+                    _ => JobProgress::Done,
                 };
+                drop(inner);
                 let status = JobStatus {
                     job: document.job,
                     generation: document.generation,

@@ -18,6 +18,10 @@ use uuid::Uuid;
 
 use super::locked;
 
+/// How long a status that is about to change waits for what becomes of it, so that both are one
+/// report. Longer than most servers take to start.
+const PASSING: Duration = Duration::from_millis(250);
+
 /// Names one object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Key {
@@ -51,8 +55,15 @@ pub(crate) struct Acknowledged {
 pub(crate) struct Board {
     life: String,
     entries: Mutex<HashMap<Key, Entry>>,
-    /// The sequence of the newest change.
-    newest: watch::Sender<u64>,
+    marks: watch::Sender<Marks>,
+}
+
+/// The sequences of the newest changes.
+#[derive(Debug, Clone, Copy, Default)]
+struct Marks {
+    newest: u64,
+    /// Of those that are worth a report of their own.
+    settled: u64,
 }
 
 #[derive(Debug)]
@@ -64,18 +75,32 @@ struct Entry {
 impl Board {
     pub(crate) fn new() -> Self {
         let life = Uuid::new_v4().to_string();
-        Self { life, entries: Mutex::default(), newest: watch::Sender::new(0) }
+        Self { life, entries: Mutex::default(), marks: watch::Sender::default() }
     }
 
     /// Shows a status in place of the object's last. One that says nothing new is no change.
     pub(crate) fn publish(&self, status: ObjectStatus) {
+        self.show(status, |marks, sequence| *marks = Marks { newest: sequence, settled: sequence });
+    }
+
+    /// As [`Board::publish`], of a status that is about to change: readers who have nothing else to
+    /// read are given [`PASSING`] later what it is then.
+    pub(crate) fn publish_passing(&self, status: ObjectStatus) {
+        self.show(status, |marks, sequence| marks.newest = sequence);
+    }
+
+    fn show(&self, status: ObjectStatus, mark: impl FnOnce(&mut Marks, u64)) {
         let mut entries = locked(&self.entries);
         let key = Key::of(&status);
         if entries.get(&key).is_none_or(|entry| entry.status != status) {
-            let sequence = self.newest.borrow().saturating_add(1);
+            let sequence = self.newest().saturating_add(1);
             entries.insert(key, Entry { sequence, status });
-            self.newest.send_replace(sequence);
+            self.marks.send_modify(|marks| mark(marks, sequence));
         }
+    }
+
+    fn newest(&self) -> u64 {
+        self.marks.borrow().newest
     }
 
     /// What a drive looks like.
@@ -100,10 +125,14 @@ impl Board {
     /// Nothing is lost: what was not answered is newer than the caller's next cursor too.
     pub(crate) async fn reports(&self, after: Option<&Cursor>, patience: Duration) -> Reports {
         let after = after.filter(|cursor| cursor.life == self.life).map_or(0, |c| c.sequence);
-        let mut newest = self.newest.subscribe();
-        let newer = newest.wait_for(|newest| *newest > after);
+        let mut marks = self.marks.subscribe();
         // Neither running out of patience nor the end of this life is an error: the answer tells.
-        let _ = tokio::time::timeout(patience, newer).await;
+        let _ = tokio::time::timeout(patience, async {
+            let _ = marks.wait_for(|marks| marks.newest > after).await;
+            let settled = marks.wait_for(|marks| marks.settled > after);
+            let _ = tokio::time::timeout(PASSING, settled).await;
+        })
+        .await;
         self.newer_than(after)
     }
 
@@ -112,7 +141,7 @@ impl Board {
         let mut newer: Vec<_> = entries.values().filter(|e| e.sequence > after).collect();
         newer.sort_by_key(|entry| entry.sequence);
         Reports {
-            next: Cursor { life: self.life.clone(), sequence: *self.newest.borrow() },
+            next: Cursor { life: self.life.clone(), sequence: self.newest() },
             objects: newer.into_iter().map(|entry| entry.status.clone()).collect(),
         }
     }
@@ -180,6 +209,24 @@ mod tests {
         assert_eq!((third.objects.len(), &third.next), (0, &second.next));
         let foreign = Cursor { life: "another".to_owned(), sequence: u64::MAX };
         assert_eq!(board.reports(Some(&foreign), Duration::ZERO).await.objects.len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_about_to_change_is_reported_with_what_becomes_of_it_or_a_moment_later() {
+        let board = Board::new();
+        let patience = Duration::from_secs(20);
+        board.publish_passing(status(1, 1, false));
+        let (both, ()) = tokio::join!(board.reports(None, patience), async {
+            tokio::time::sleep(PASSING / 2).await;
+            board.publish(status(1, 2, false));
+        });
+        assert_eq!(both.objects, [status(1, 2, false)]);
+        board.publish_passing(status(1, 3, false));
+        let begun = tokio::time::Instant::now();
+        let alone = board.reports(Some(&both.next), patience).await;
+        assert_eq!(alone.objects, [status(1, 3, false)]);
+        assert_eq!(begun.elapsed(), PASSING);
+        assert_eq!(board.reports(Some(&alone.next), Duration::ZERO).await.objects, []);
     }
 
     #[tokio::test]

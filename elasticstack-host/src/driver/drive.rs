@@ -226,7 +226,7 @@ fn publish(
     report: Option<&DriveReport>,
     fault: Option<Fault>,
 ) {
-    host.board.publish(ObjectStatus::Drive(DriveStatus {
+    let status = DriveStatus {
         drive: document.drive,
         generation: document.generation,
         gone: document.gone && report.is_none() && fault.is_none(),
@@ -234,7 +234,16 @@ fn publish(
         epoch: report.map_or(Epoch::default(), |report| report.epoch),
         fault,
         home: report.map(home),
-    }));
+    };
+    // A new epoch is opened for a run or a job, of which more is told in a moment.
+    let is_opened = host
+        .board
+        .drive(document.drive)
+        .is_some_and(|before| status == DriveStatus { epoch: status.epoch, ..before });
+    match is_opened {
+        true => host.board.publish_passing(ObjectStatus::Drive(status)),
+        false => host.board.publish(ObjectStatus::Drive(status)),
+    }
 }
 
 fn spec_of(document: &DriveDocument) -> Result<DriveSpec> {

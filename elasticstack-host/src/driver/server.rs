@@ -78,12 +78,12 @@ impl Work for ServerWork {
                     }
                 }
                 Action::Reset(number) => {
-                    self.publish(document, past, seen, None).await;
+                    self.publish_passing(document, past, seen).await;
                     self.host.hypervisor.signal(self.server, Signal::Reset).await?;
                     self.amend(move |past| past.reset = number).await?;
                 }
                 Action::Shutdown(number) => {
-                    self.publish(document, past, seen, None).await;
+                    self.publish_passing(document, past, seen).await;
                     self.host.hypervisor.signal(self.server, Signal::PowerButton).await?;
                     self.amend(move |past| past.shutdown = number).await?;
                 }
@@ -120,7 +120,7 @@ impl ServerWork {
             self.patience = Patience::default();
         }
         let past = self.record_begin(document, facts).await?;
-        self.publish(document, &past, None, None).await;
+        self.publish_passing(document, &past, None).await;
         match self.start(document).await {
             Ok(()) => self.record_start(run).await?,
             Err(Delay::Until(rest)) => return Ok(Some(rest)),
@@ -321,6 +321,23 @@ impl ServerWork {
         seen: Option<Seen>,
         fault: Option<Fault>,
     ) {
+        let status = self.status(document, past, seen, fault).await;
+        self.host.board.publish(status);
+    }
+
+    /// As [`ServerWork::publish`], of what is about to change.
+    async fn publish_passing(&self, document: &ServerDocument, past: &Past, seen: Option<Seen>) {
+        let status = self.status(document, past, seen, None).await;
+        self.host.board.publish_passing(status);
+    }
+
+    async fn status(
+        &self,
+        document: &ServerDocument,
+        past: &Past,
+        seen: Option<Seen>,
+        fault: Option<Fault>,
+    ) -> ObjectStatus {
         let plugged = seen.map(|_| match fault {
             Some(fault) => Plugged::NotYet(fault),
             None => plugged(document, past),
@@ -336,7 +353,7 @@ impl ServerWork {
             Some(console) if seen.is_some() => console.screen(self.server).await.ok().flatten(),
             _ => None,
         };
-        self.host.board.publish(ObjectStatus::Server(ServerStatus {
+        ObjectStatus::Server(ServerStatus {
             server: self.server,
             generation: document.generation,
             gone: document.gone,
@@ -348,7 +365,7 @@ impl ServerWork {
             shutdown: past.shutdown,
             screen,
             plugged,
-        }));
+        })
     }
 }
 

@@ -370,7 +370,7 @@ impl App {
 
 /// How long who has just written something waits for news of it without a look. A report that came
 /// before it began to wait, and was no news then, is found by that look.
-const UNHEARD: Duration = Duration::from_millis(50);
+const UNHEARD: Duration = Duration::from_millis(250);
 
 /// Looks at the database once and after each change that is waited for, until the time to answer
 /// is up.

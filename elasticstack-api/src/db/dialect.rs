@@ -2,8 +2,9 @@
 //!
 //! All that differs between SQLite and PostgreSQL stands here; no other file knows which of them
 //! it is. Every statement has one text for both. Rows and arguments stay in the driver's own
-//! types: choosing between the two is all that a column costs. PostgreSQL is spoken with by sqlx,
-//! which also keeps both schemas; SQLite is asked by [`super::sqlite`].
+//! types: choosing between the two is all that a column costs. PostgreSQL is spoken with by sqlx
+//! over what [`super::postgres`] lends; sqlx also keeps both schemas. SQLite is asked by
+//! [`super::sqlite`].
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -12,19 +13,15 @@ use std::time::Duration;
 use elasticstack_core::prelude::*;
 use futures_util::TryStreamExt as _;
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::pool::PoolConnection;
-use sqlx::postgres::{
-    PgArguments, PgConnectOptions, PgDatabaseError, PgPool, PgPoolOptions, PgRow,
-};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgDatabaseError, PgRow};
 use sqlx::query::Query;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
-use sqlx::{
-    Connection as _, Decode, Encode, PgConnection, Postgres, Row as _, SqliteConnection, Type,
-};
+use sqlx::{Connection as _, Decode, Encode, Postgres, Row as _, SqliteConnection, Type};
 use tokio::task::consume_budget;
 
+use super::postgres;
 use super::row::failed;
-use super::sqlite::{self, BUSY_WAIT, Connections};
+use super::sqlite::{self, BUSY_WAIT};
 
 /// How many snapshots are read at a time.
 const READERS: u32 = 4;
@@ -35,9 +32,6 @@ const WRITERS: u32 = 2;
 
 /// How many besides take in what hosts say, change single objects, and note what was done.
 const TAKERS: u32 = 5;
-
-/// A connection that was unused for longer is tried before it is trusted.
-const TRUSTED: Duration = Duration::from_secs(1);
 
 /// How often servers that start at the same time may get into each other's way.
 const MIGRATIONS: u32 = 5;
@@ -113,8 +107,8 @@ macro_rules! told {
 /// Connections for one purpose.
 #[derive(Debug, Clone)]
 pub(super) enum Pool {
-    Postgres(PgPool),
-    Sqlite(Connections),
+    Postgres(postgres::Connections),
+    Sqlite(sqlite::Connections),
 }
 
 /// The connections to one database.
@@ -143,8 +137,8 @@ impl Pools {
         let made = connect(&file).await.map_err(failed("opening the database"))?;
         made.close().await.map_err(failed("opening the database"))?;
         Ok(Self {
-            readers: Pool::Sqlite(Connections::new(file.clone(), false, READERS)),
-            writers: Pool::Sqlite(Connections::new(file, true, 1)),
+            readers: Pool::Sqlite(sqlite::Connections::new(file.clone(), false, READERS)),
+            writers: Pool::Sqlite(sqlite::Connections::new(file, true, 1)),
             width: 1,
         })
     }
@@ -163,27 +157,11 @@ impl Pools {
                 ("plan_cache_mode", "force_generic_plan"),
                 ("jit", "off"),
             ]);
-        let pool = |size: u32| {
-            PgPoolOptions::new()
-                .max_connections(size)
-                .acquire_timeout(BUSY_WAIT)
-                .test_before_acquire(false)
-                .before_acquire(|connection, known| {
-                    Box::pin(async move {
-                        if known.idle_for > TRUSTED {
-                            connection.ping().await?;
-                        }
-                        Ok(true)
-                    })
-                })
-        };
-        let writers = pool(WRITERS + TAKERS)
-            .connect_with(options.clone())
-            .await
-            .map_err(failed("opening the database"))?;
-        let readers = pool(READERS).connect_lazy_with(options);
+        let writers = postgres::Connections::new(options.clone(), WRITERS + TAKERS);
+        // An address where nothing answers is told at once.
+        writers.begin(None).await.map_err(failed("opening the database"))?;
         Ok(Self {
-            readers: Pool::Postgres(readers),
+            readers: Pool::Postgres(postgres::Connections::new(options, READERS)),
             writers: Pool::Postgres(writers),
             width: WRITERS,
         })
@@ -193,7 +171,7 @@ impl Pools {
     pub(super) async fn close(&self) {
         for pool in [&self.readers, &self.writers] {
             match pool {
-                Pool::Postgres(pool) => pool.close().await,
+                Pool::Postgres(connections) => connections.close().await,
                 Pool::Sqlite(connections) => connections.close().await,
             }
         }
@@ -227,7 +205,7 @@ impl Pools {
 
     async fn migrate_with(&self, migrator: &Migrator) -> Result<(), MigrateError> {
         match &self.writers {
-            Pool::Postgres(pool) => migrator.run(pool).await,
+            Pool::Postgres(connections) => migrator.run(connections.pool()).await,
             Pool::Sqlite(connections) => {
                 let mut connection = connect(connections.file()).await?;
                 migrator.run(&mut connection).await?;
@@ -238,15 +216,14 @@ impl Pools {
 
     /// A mark that is another one after every commit, whoever makes it, and now and then without
     /// one; `None` where this process is the only one that writes.
-    pub(super) async fn mark(&self) -> sqlx::Result<Option<String>> {
-        match &self.readers {
-            Pool::Postgres(pool) => {
-                sqlx::query_scalar("SELECT CAST(pg_current_snapshot() AS TEXT)")
-                    .fetch_one(pool)
-                    .await
-            }
-            Pool::Sqlite(_) => Ok(None),
+    pub(super) async fn mark(&self) -> Result<Option<String>, Failure> {
+        if !self.are_shared() {
+            return Ok(None);
         }
+        let mut reader = self.readers.begin(Purpose::Glance).await?;
+        let row =
+            reader.statement("SELECT CAST(pg_current_snapshot() AS TEXT) AS mark").fetch_one();
+        row.await?.column("mark").map(Some)
     }
 }
 
@@ -291,25 +268,22 @@ pub(crate) async fn copy_into(database: &Path, file: &Path) -> Result<()> {
 
 impl Pool {
     pub(super) async fn begin(&self, purpose: Purpose) -> Result<Transaction, Failure> {
-        Ok(match (self, purpose) {
-            (Self::Postgres(pool), Purpose::Glance) => Transaction::None(pool.acquire().await?),
-            (Self::Postgres(pool), Purpose::Snapshot) => Transaction::Postgres(
-                pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?,
-            ),
-            (Self::Postgres(pool), Purpose::Change) => {
-                Transaction::Postgres(pool.begin_with("BEGIN ISOLATION LEVEL SERIALIZABLE").await?)
+        Ok(match self {
+            Self::Postgres(connections) => {
+                let begin = match purpose {
+                    Purpose::Glance => None,
+                    Purpose::Snapshot => Some("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"),
+                    Purpose::Change => Some("BEGIN ISOLATION LEVEL SERIALIZABLE"),
+                    Purpose::Locked => Some("BEGIN ISOLATION LEVEL READ COMMITTED"),
+                    Purpose::Note => Some(
+                        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = off",
+                    ),
+                };
+                let locks = matches!(purpose, Purpose::Locked);
+                Transaction::Postgres { transaction: connections.begin(begin).await?, locks }
             }
-            (Self::Postgres(pool), Purpose::Locked) => {
-                Transaction::Locking(pool.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?)
-            }
-            (Self::Postgres(pool), Purpose::Note) => Transaction::Postgres(
-                pool.begin_with(
-                    "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = off",
-                )
-                .await?,
-            ),
             // To begin one costs next to nothing here.
-            (Self::Sqlite(connections), _) => {
+            Self::Sqlite(connections) => {
                 let is_lasting = !matches!(purpose, Purpose::Note);
                 Transaction::Sqlite(connections.begin(is_lasting).await?)
             }
@@ -320,20 +294,18 @@ impl Pool {
 /// A transaction, which is rolled back unless it is committed; or a connection without one, each of
 /// whose statements is its own.
 pub(super) enum Transaction {
-    None(PoolConnection<Postgres>),
-    Postgres(sqlx::Transaction<'static, Postgres>),
-    /// It locks the rows that it reads one by one.
-    Locking(sqlx::Transaction<'static, Postgres>),
+    Postgres {
+        transaction: postgres::Transaction,
+        /// Whether the rows that it reads one by one are locked.
+        locks: bool,
+    },
     Sqlite(sqlite::Transaction),
 }
 
 impl Transaction {
     pub(super) async fn commit(self) -> Result<(), Failure> {
         match self {
-            Self::None(_) => {}
-            Self::Postgres(transaction) | Self::Locking(transaction) => {
-                transaction.commit().await?;
-            }
+            Self::Postgres { transaction, .. } => transaction.commit().await?,
             Self::Sqlite(transaction) => transaction.commit()?,
         }
         Ok(())
@@ -342,7 +314,7 @@ impl Transaction {
     /// What gives out the mark of a transaction; see `marks`.
     pub(super) fn mark(&mut self) -> Statement<'_> {
         let sql = match self {
-            Self::None(_) | Self::Postgres(_) | Self::Locking(_) => {
+            Self::Postgres { .. } => {
                 "SELECT mark + CAST(CAST(pg_current_xact_id() AS TEXT) AS BIGINT) AS mark \
                  FROM control WHERE one = 1"
             }
@@ -354,7 +326,7 @@ impl Transaction {
     /// What tells the horizon of a snapshot; see `marks`.
     pub(super) fn horizon(&mut self) -> Statement<'_> {
         let sql = match self {
-            Self::None(_) | Self::Postgres(_) | Self::Locking(_) => told!(postgres_horizon!()),
+            Self::Postgres { .. } => told!(postgres_horizon!()),
             Self::Sqlite(_) => told!(sqlite_horizon!()),
         };
         self.statement(sql)
@@ -363,7 +335,7 @@ impl Transaction {
     /// What tells the horizon of a snapshot, and the latest mark in it; see `marks`.
     pub(super) fn horizon_and_latest(&mut self) -> Statement<'_> {
         let sql = match self {
-            Self::None(_) | Self::Postgres(_) | Self::Locking(_) => {
+            Self::Postgres { .. } => {
                 told!(postgres_horizon!(), latest!())
             }
             Self::Sqlite(_) => told!(sqlite_horizon!(), latest!()),
@@ -373,7 +345,7 @@ impl Transaction {
 
     /// What reads one row by its id: the first text, or where rows are locked the second.
     pub(super) fn one(&mut self, [read, lock]: [&'static str; 2]) -> Statement<'_> {
-        let locks = matches!(self, Self::Locking(_));
+        let locks = matches!(self, Self::Postgres { locks: true, .. });
         self.statement(if locks { lock } else { read })
     }
 
@@ -386,8 +358,7 @@ impl Transaction {
     /// A statement of one text for both databases; it is prepared once a connection.
     pub(super) fn statement(&mut self, sql: &'static str) -> Statement<'_> {
         match self {
-            Self::None(connection) => Statement::Postgres(connection, sqlx::query(sql)),
-            Self::Postgres(transaction) | Self::Locking(transaction) => {
+            Self::Postgres { transaction, .. } => {
                 Statement::Postgres(transaction, sqlx::query(sql))
             }
             Self::Sqlite(transaction) => Statement::Sqlite(transaction.statement(sql)),
@@ -407,7 +378,7 @@ impl<'t, T> Argument<'t> for T where T: Encode<'t, Postgres> + Type<Postgres> + 
 /// who has many of them lets the other tasks of its thread in between.
 #[must_use]
 pub(super) enum Statement<'c> {
-    Postgres(&'c mut PgConnection, Query<'c, Postgres, PgArguments>),
+    Postgres(&'c mut postgres::Transaction, Query<'c, Postgres, PgArguments>),
     Sqlite(sqlite::Statement<'c>),
 }
 
@@ -415,7 +386,7 @@ impl Statement<'_> {
     /// Gives the next `$N` its value.
     pub(super) fn bind<'t>(self, value: impl Argument<'t>) -> Self {
         match self {
-            Self::Postgres(connection, query) => Self::Postgres(connection, query.bind(value)),
+            Self::Postgres(transaction, query) => Self::Postgres(transaction, query.bind(value)),
             Self::Sqlite(mut statement) => {
                 statement.bind(value.value());
                 Self::Sqlite(statement)
@@ -426,7 +397,11 @@ impl Statement<'_> {
     /// How many rows it changed.
     pub(super) async fn execute(self) -> Result<u64, Failure> {
         Ok(match self {
-            Self::Postgres(connection, query) => query.execute(connection).await?.rows_affected(),
+            Self::Postgres(transaction, query) => {
+                let done = query.execute(transaction.connection()?).await?;
+                transaction.settle();
+                done.rows_affected()
+            }
             Self::Sqlite(statement) => {
                 consume_budget().await;
                 statement.execute()?
@@ -436,8 +411,10 @@ impl Statement<'_> {
 
     pub(super) async fn fetch_all(self) -> Result<Vec<Row>, Failure> {
         Ok(match self {
-            Self::Postgres(connection, query) => {
-                query.fetch_all(connection).await?.into_iter().map(Row::Postgres).collect()
+            Self::Postgres(transaction, query) => {
+                let rows = query.fetch_all(transaction.connection()?).await?;
+                transaction.settle();
+                rows.into_iter().map(Row::Postgres).collect()
             }
             Self::Sqlite(statement) => {
                 consume_budget().await;
@@ -453,11 +430,14 @@ impl Statement<'_> {
         mut take: impl FnMut(&Row) -> Result<()>,
     ) -> Result<()> {
         match self {
-            Self::Postgres(connection, query) => {
+            Self::Postgres(transaction, query) => {
+                let connection = transaction.connection().map_err(failed(doing))?;
                 let mut rows = query.fetch(connection);
                 while let Some(row) = rows.try_next().await.map_err(failed(doing))? {
                     take(&Row::Postgres(row))?;
                 }
+                drop(rows);
+                transaction.settle();
                 Ok(())
             }
             Self::Sqlite(statement) => statement.each(|row| take(&Row::Sqlite(row)), failed(doing)),
@@ -470,8 +450,10 @@ impl Statement<'_> {
 
     pub(super) async fn fetch_optional(self) -> Result<Option<Row>, Failure> {
         Ok(match self {
-            Self::Postgres(connection, query) => {
-                query.fetch_optional(connection).await?.map(Row::Postgres)
+            Self::Postgres(transaction, query) => {
+                let row = query.fetch_optional(transaction.connection()?).await?;
+                transaction.settle();
+                row.map(Row::Postgres)
             }
             Self::Sqlite(statement) => {
                 consume_budget().await;

@@ -25,6 +25,7 @@ mod news;
 mod numbers;
 mod once;
 mod outbox;
+mod postgres;
 mod quarantine;
 mod quotas;
 mod resources;

@@ -24,7 +24,7 @@ const TICK: Duration = Duration::from_secs(1);
 const SURVEY: Duration = Duration::from_millis(100);
 
 /// The least time from one look for new hosts to the next, however much changes.
-const LOOK: Duration = Duration::from_millis(50);
+const LOOK: Duration = Duration::from_millis(200);
 
 /// The way to every host. It exists before the use cases, which read and write drives through it,
 /// and works for them once [`Fleet::spawn`] gives it them. Its tasks keep both alive until it is

@@ -1,0 +1,170 @@
+//! PostgreSQL's connections: lent to one transaction at a time, and ready for the next one without
+//! another word to the database.
+//!
+//! sqlx opens, counts and closes them, and tests each that comes back to it, which is a message and
+//! an answer as dear as a short statement's. So those that came back whole stay here instead.
+//! Invariants: a connection that is ready has no transaction and owes no answer; one of which that
+//! is not known goes back to sqlx, which finds out.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{Connection as _, Error, Executor as _, PgConnection, Postgres, Result};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout};
+
+use super::sqlite::BUSY_WAIT;
+
+/// A connection that was unused for longer is tried before it is trusted.
+const TRUSTED: Duration = Duration::from_secs(1);
+
+/// Connections for one purpose, opened when they are first needed.
+#[derive(Debug, Clone)]
+pub(super) struct Connections(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    pool: PgPool,
+    most: u32,
+    places: Arc<Semaphore>,
+    ready: Mutex<Vec<Ready>>,
+}
+
+#[derive(Debug)]
+struct Ready {
+    connection: PoolConnection<Postgres>,
+    since: Instant,
+}
+
+impl Connections {
+    /// At most `most` of them.
+    pub(super) fn new(options: PgConnectOptions, most: u32) -> Self {
+        let pool = PgPoolOptions::new()
+            .max_connections(most)
+            .acquire_timeout(BUSY_WAIT)
+            .connect_lazy_with(options);
+        let places = Arc::new(Semaphore::new(usize::try_from(most).unwrap_or(1)));
+        Self(Arc::new(Shared { pool, most, places, ready: Mutex::default() }))
+    }
+
+    /// Begins a transaction with `begin`, or lends a connection without one: then each statement
+    /// is its own.
+    ///
+    /// # Errors
+    /// `PoolTimedOut` if others have all connections for longer than [`BUSY_WAIT`]; what the
+    /// database says.
+    pub(super) async fn begin(&self, begin: Option<&'static str>) -> Result<Transaction> {
+        let shared = Arc::clone(&self.0);
+        let place = timeout(BUSY_WAIT, Arc::clone(&shared.places).acquire_owned()).await;
+        let place = place.map_err(|_| Error::PoolTimedOut)?.map_err(|_| Error::PoolClosed)?;
+        let connection = Some(shared.connection().await?);
+        let mut transaction = Transaction {
+            connection,
+            is_begun: begin.is_some(),
+            is_settled: begin.is_none(),
+            shared,
+            place: Some(place),
+        };
+        if let Some(begin) = begin {
+            transaction.connection()?.execute(begin).await?;
+        }
+        Ok(transaction)
+    }
+
+    /// Waits until every connection is free, closes it, and lends none any more.
+    pub(super) async fn close(&self) {
+        let all = self.0.places.acquire_many(self.0.most).await;
+        self.0.places.close();
+        self.0.ready().clear();
+        self.0.pool.close().await;
+        drop(all);
+    }
+
+    pub(super) fn pool(&self) -> &PgPool {
+        &self.0.pool
+    }
+}
+
+impl Shared {
+    async fn connection(&self) -> Result<PoolConnection<Postgres>> {
+        let ready = self.ready().pop();
+        if let Some(Ready { mut connection, since }) = ready
+            && (since.elapsed() < TRUSTED || connection.ping().await.is_ok())
+        {
+            return Ok(connection);
+        }
+        self.pool.acquire().await
+    }
+
+    fn ready(&self) -> MutexGuard<'_, Vec<Ready>> {
+        // No code that could panic runs under this lock.
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_back(&self, connection: PoolConnection<Postgres>) {
+        self.ready().push(Ready { connection, since: Instant::now() });
+    }
+}
+
+/// A transaction, which is rolled back unless it is committed; or a connection without one.
+#[derive(Debug)]
+pub(super) struct Transaction {
+    /// `None` only while it is dropped.
+    connection: Option<PoolConnection<Postgres>>,
+    is_begun: bool,
+    /// Whether the connection is known to have no transaction and to owe no answer.
+    is_settled: bool,
+    shared: Arc<Shared>,
+    /// Held until the connection is back.
+    place: Option<OwnedSemaphorePermit>,
+}
+
+impl Transaction {
+    /// The connection, for one statement. Whoever has the whole answer says so with
+    /// [`Transaction::settle`].
+    pub(super) fn connection(&mut self) -> Result<&mut PgConnection> {
+        self.is_settled = false;
+        self.connection.as_deref_mut().ok_or(Error::PoolClosed)
+    }
+
+    pub(super) fn settle(&mut self) {
+        self.is_settled = !self.is_begun;
+    }
+
+    pub(super) async fn commit(mut self) -> Result<()> {
+        if self.is_begun {
+            self.connection()?.execute("COMMIT").await?;
+            self.is_begun = false;
+            self.settle();
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        let (Some(mut connection), place) = (self.connection.take(), self.place.take()) else {
+            return;
+        };
+        let shared = Arc::clone(&self.shared);
+        if self.is_settled {
+            shared.take_back(connection);
+        } else if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move {
+                // It also waits for what is still to be answered.
+                if connection.execute("ROLLBACK").await.is_ok() {
+                    shared.take_back(connection);
+                } else {
+                    drop(connection);
+                }
+                drop(place);
+            });
+        } else {
+            // The database rolls back what its client has left.
+            drop(connection.detach());
+        }
+    }
+}

@@ -318,13 +318,7 @@ impl App {
         let wanted = [(Quota::Disk, size.saturating_sub(row.size).get())];
         self.take(tx, row.account, &wanted).await?;
         let growth = size.saturating_sub(row.size.max(row.seen_size));
-        let arrays = tx.room_of(row.host).await?.map(|room| room.arrays).unwrap_or_default();
-        let free = arrays.iter().find(|room| room.array == row.array).map(|room| room.free);
-        let free = free.unwrap_or_default();
-        if growth > free {
-            let (wanted, available) = (growth.get(), free.get());
-            return Err(no_room(Refusal { constraint: Constraint::ArrayBytes, wanted, available }));
-        }
+        check_free(tx, row, growth).await?;
         row.size = size;
         row.generation += 1;
         tx.queue(row.host, OutboxRow::Drive(row.drive), row.generation).await?;
@@ -453,6 +447,21 @@ pub(super) async fn record(
         InUse::default()
     };
     Ok(drive_record::info(row, &in_use))
+}
+
+/// Whether the drive's array has so many bytes that are promised to nobody.
+///
+/// # Errors
+/// `NoCapacity` if it has not.
+pub(super) async fn check_free(tx: &mut Writer<'_>, row: &DriveRow, wanted: Bytes) -> Result<()> {
+    let arrays = tx.array_rooms_of(row.host).await?;
+    let free = arrays.iter().find(|room| room.array == row.array).map(|room| room.free);
+    let free = free.unwrap_or_default();
+    if wanted > free {
+        let (wanted, available) = (wanted.get(), free.get());
+        return Err(no_room(Refusal { constraint: Constraint::ArrayBytes, wanted, available }));
+    }
+    Ok(())
 }
 
 fn usable_bytes(

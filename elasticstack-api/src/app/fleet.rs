@@ -15,7 +15,7 @@ use elasticstack_core::wire::internal::{
     ServerDocument, SnapshotDocument,
 };
 
-use super::intake::Word;
+use super::intake::{News, Note, Word};
 use super::{App, HostRecord};
 use crate::db::{
     ArrayHealth, ArrayRow, DriveRow, HostRow, JobRow, Known, OutboxRow, Placements, Reader,
@@ -86,7 +86,7 @@ impl App {
             ));
         }
         self.hear(host);
-        self.take_in(host, Word::Host(report.clone())).await?;
+        self.take_in(host, Word::News(News::Host(report.clone()))).await?;
         self.heard().entry(host).or_insert(Heard::at(self.now())).report = Some(report.clone());
         Ok(())
     }
@@ -249,7 +249,7 @@ impl App {
     /// # Errors
     /// `Internal`.
     pub async fn delivered(&self, host: HostId, documents: &[Document]) -> Result<()> {
-        self.take_in(host, Word::Confirmed(documents.to_vec())).await
+        self.take_in(host, Word::Note(Note::Confirmed(documents.to_vec()))).await
     }
 
     pub(super) async fn documents_are_there(
@@ -284,7 +284,7 @@ impl App {
     /// # Errors
     /// `Unavailable`; `Internal`.
     pub async fn taken_in(&self, host: HostId, cursor: &Cursor) -> Result<()> {
-        self.take_in(host, Word::TakenIn(cursor.clone())).await
+        self.take_in(host, Word::Note(Note::TakenIn(cursor.clone()))).await
     }
 
     /// Up to where the host's reports are known to be taken in; `None` for nowhere.

@@ -17,7 +17,7 @@ use elasticstack_core::wire::internal::{
 };
 
 use super::fleet::followed;
-use super::intake::Word;
+use super::intake::{News, Word};
 use super::power::{doom, metered};
 use super::quarantine::is_back;
 use super::server_record::{OnStop, ServerConfig};
@@ -32,7 +32,7 @@ impl App {
     /// `NotFound` for a host that is not known; `Internal`.
     pub async fn ingest(&self, host: HostId, reports: &Reports) -> Result<()> {
         self.hear(host);
-        self.take_in(host, Word::Objects(reports.clone())).await
+        self.take_in(host, Word::News(News::Objects(reports.clone()))).await
     }
 
     /// Answers how many of the reports were ignored.

@@ -22,24 +22,26 @@ const MOST: usize = 64;
 /// What a host said or confirmed.
 #[derive(Debug)]
 pub(super) enum Word {
+    News(News),
+    Note(Note),
+}
+
+/// What is true from now on.
+#[derive(Debug)]
+pub(super) enum News {
     /// What it is and has.
     Host(HostReport),
     /// How its objects are.
     Objects(Reports),
+}
+
+/// What changes nothing but what is asked or sent again without it.
+#[derive(Debug)]
+pub(super) enum Note {
     /// These documents are durable there.
     Confirmed(Vec<Document>),
     /// What it said up to here is taken in.
     TakenIn(Cursor),
-}
-
-impl Word {
-    /// Whether it changes nothing but what is asked or sent again without it.
-    const fn is_note(&self) -> bool {
-        match self {
-            Self::Host(_) | Self::Objects(_) => false,
-            Self::Confirmed(_) | Self::TakenIn(_) => true,
-        }
-    }
 }
 
 /// What was brought and not yet taken in.
@@ -113,7 +115,13 @@ impl App {
     }
 
     async fn commit(&self, words: &[(HostId, &Word)]) -> Result<()> {
-        let (notes, news): (Vec<_>, Vec<_>) = words.iter().partition(|(_, word)| word.is_note());
+        let (mut news, mut notes) = (Vec::new(), Vec::new());
+        for (host, word) in words {
+            match word {
+                Word::News(one) => news.push((*host, one)),
+                Word::Note(one) => notes.push((*host, one)),
+            }
+        }
         if !notes.is_empty() {
             self.db.note(|tx| Box::pin(self.take_down(tx, &notes))).await?;
         }
@@ -125,14 +133,13 @@ impl App {
         Ok(())
     }
 
-    async fn take_down(&self, tx: &mut Writer<'_>, notes: &[&(HostId, &Word)]) -> Result<()> {
-        for (host, word) in notes {
-            match word {
-                Word::Host(_) | Word::Objects(_) => {}
-                Word::Confirmed(documents) => {
+    async fn take_down(&self, tx: &mut Writer<'_>, notes: &[(HostId, &Note)]) -> Result<()> {
+        for (host, note) in notes {
+            match note {
+                Note::Confirmed(documents) => {
                     self.documents_are_there(tx, *host, documents).await?
                 }
-                Word::TakenIn(cursor) => tx.move_cursor(*host, cursor).await?,
+                Note::TakenIn(cursor) => tx.move_cursor(*host, cursor).await?,
             }
         }
         Ok(())
@@ -142,17 +149,16 @@ impl App {
     async fn heed(
         &self,
         tx: &mut Writer<'_>,
-        news: &[&(HostId, &Word)],
+        news: &[(HostId, &News)],
         now: Timestamp,
     ) -> Result<u64> {
         let mut stale = 0;
-        for (host, word) in news {
-            match word {
-                Word::Host(report) => fleet::host_is(tx, *host, report, now).await?,
-                Word::Objects(reports) => {
+        for (host, one) in news {
+            match one {
+                News::Host(report) => fleet::host_is(tx, *host, report, now).await?,
+                News::Objects(reports) => {
                     stale += self.objects_are(tx, *host, reports, now).await?
                 }
-                Word::Confirmed(_) | Word::TakenIn(_) => {}
             }
         }
         Ok(stale)

@@ -29,7 +29,7 @@ use uuid::Uuid;
 use super::access::{Wish, permitted};
 use super::seal::Seal;
 use super::{App, Caller, drives, server_record, snapshots, version};
-use crate::db::{OnceRow, ServerRow, Subject, Writer};
+use crate::db::{Isolation, OnceRow, ServerRow, Subject, Writer};
 
 /// How long a key is remembered.
 pub const REMEMBERED: Duration = Duration::from_secs(24 * 60 * 60);
@@ -171,8 +171,7 @@ impl App {
         subject: Subject,
         work: impl for<'tx> FnMut(&'tx mut Writer<'env>) -> BoxFuture<'tx, Result<T>>,
     ) -> Result<T> {
-        let now = self.now();
-        self.db.write_after(|tx| Box::pin(self.begin_intent(tx, caller, subject, now)), work).await
+        self.intend_as(Isolation::Serializable, caller, subject, work).await
     }
 
     /// As [`App::intend`], where `work` depends on nothing but the one server that it reads first.
@@ -183,9 +182,23 @@ impl App {
         server: ServerId,
         work: impl for<'tx> FnMut(&'tx mut Writer<'env>) -> BoxFuture<'tx, Result<T>>,
     ) -> Result<T> {
-        let (now, subject) = (self.now(), Subject::Server(server));
+        self.intend_as(Isolation::RowLocks, caller, Subject::Server(server), work).await
+    }
+
+    async fn intend_as<'env, T>(
+        &'env self,
+        isolation: Isolation,
+        caller: &'env Caller,
+        subject: Subject,
+        work: impl for<'tx> FnMut(&'tx mut Writer<'env>) -> BoxFuture<'tx, Result<T>>,
+    ) -> Result<T> {
+        let now = self.now();
         self.db
-            .write_locking_after(|tx| Box::pin(self.begin_intent(tx, caller, subject, now)), work)
+            .write_after(
+                isolation,
+                |tx| Box::pin(self.begin_intent(tx, caller, subject, now)),
+                work,
+            )
             .await
     }
 

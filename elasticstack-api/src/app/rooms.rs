@@ -101,11 +101,10 @@ impl Placing<'_> {
                 }
                 Err(_) => return Err(outdated()),
             };
-            let room = match request {
-                Request::Server(_) => tx.server_room_of(placement.host).await?,
-                _ => tx.room_of(placement.host).await?,
-            };
-            let room = room.ok_or_else(outdated)?;
+            let mut room = tx.room_of(placement.host).await?.ok_or_else(outdated)?;
+            if placement.array.is_some() {
+                room.arrays = tx.array_rooms_of(placement.host).await?;
+            }
             if request.fits_on(&room, placement.array) {
                 return Ok(placement);
             }
@@ -113,12 +112,10 @@ impl Placing<'_> {
             let hosts = &mut Arc::make_mut(&mut self.inventory).hosts;
             let known = hosts.iter_mut().find(|known| known.host == room.host);
             let known = known.ok_or_else(outdated)?;
-            *known = match request {
-                Request::Server(_) => {
-                    HostRoom { arrays: std::mem::take(&mut known.arrays), ..room }
-                }
-                _ => room,
-            };
+            if placement.array.is_none() {
+                room.arrays = std::mem::take(&mut known.arrays);
+            }
+            *known = room;
         }
         Err(outdated())
     }

@@ -215,7 +215,7 @@ impl App {
         let host = row.host.ok_or_else(|| Error::internal("a server runs on no host"))?;
         let growth = parsed.cpu.0.saturating_sub(row.cpu.0);
         self.take(tx, row.account, &[(Quota::Cpu, growth.into())]).await?;
-        let free = tx.server_room_of(host).await?.map_or(0, |room| room.cpu.0);
+        let free = tx.room_of(host).await?.map_or(0, |room| room.cpu.0);
         if growth > free {
             let (wanted, available) = (growth.into(), free.into());
             return Err(no_room(Refusal { constraint: Constraint::Cpu, wanted, available }));

@@ -10,7 +10,6 @@
 
 use elasticstack_core::biller::{ChangeKind, Meter};
 use elasticstack_core::prelude::*;
-use elasticstack_core::scheduler::{Constraint, Refusal};
 use elasticstack_core::state::{DriveEvent, SnapshotEvent, SnapshotState, Step};
 use elasticstack_core::wire::internal::{Access, Fault, SnapshotStatus};
 use elasticstack_core::wire::keys::{self, Moment, Object};
@@ -18,9 +17,9 @@ use elasticstack_core::wire::record::Record;
 
 use super::access::{Wish, permitted};
 use super::drive_record::apply;
-use super::drives::in_use;
+use super::drives::{check_free, in_use};
 use super::page::snapshot_status;
-use super::{App, Caller, Page, Quota, changed_meanwhile, new_id, no_room, version};
+use super::{App, Caller, Page, Quota, changed_meanwhile, new_id, version};
 use crate::db::{ClaimRow, DriveRow, Holder, OutboxRow, SnapshotRow, Subject, Writer};
 use crate::usage::{self, Edge, Metered};
 
@@ -313,15 +312,7 @@ async fn takable(tx: &mut Writer<'_>, of: &DriveRow) -> Result<()> {
             "the drive is just being resized: take the snapshot when that has ended",
         ));
     }
-    let room = tx.room_of(of.host).await?;
-    let arrays = room.iter().flat_map(|host| &host.arrays);
-    let free = arrays.filter(|room| room.array == of.array).map(|room| room.free).next();
-    let free = free.unwrap_or_default();
-    if of.size > free {
-        let (wanted, available) = (of.size.get(), free.get());
-        return Err(no_room(Refusal { constraint: Constraint::ArrayBytes, wanted, available }));
-    }
-    Ok(())
+    check_free(tx, of, of.size).await
 }
 
 /// Claims a snapshot's drive for a restore.

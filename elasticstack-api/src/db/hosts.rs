@@ -359,19 +359,17 @@ impl Reader {
         rows.iter().map(array).collect()
     }
 
-    /// The free room of one host: what it has, less what intents hold of it. Nothing else
-    /// reserves.
+    /// The free room of one host, as if it had no array: what it has, less what intents hold of
+    /// it. Nothing else reserves.
     pub(crate) async fn room_of(&mut self, host: HostId) -> Result<Option<HostRoom>> {
-        let Some(room) = self.server_room_of(host).await? else { return Ok(None) };
-        let arrays = self.arrays_with_promised(host).await?;
-        let arrays = arrays.values().map(|(row, promised)| row.room(promised.bytes)).collect();
-        Ok(Some(HostRoom { arrays, ..room }))
-    }
-
-    /// As [`Reader::room_of`], of what servers take: as if the host had no array.
-    pub(crate) async fn server_room_of(&mut self, host: HostId) -> Result<Option<HostRoom>> {
         let held = self.host_with_held(host).await?;
         Ok(held.map(|(row, held)| row.room(held, Vec::new())))
+    }
+
+    /// The free room of one host's arrays, by the same rule.
+    pub(crate) async fn array_rooms_of(&mut self, host: HostId) -> Result<Vec<ArrayRoom>> {
+        let arrays = self.arrays_with_promised(host).await?;
+        Ok(arrays.values().map(|(row, promised)| row.room(promised.bytes)).collect())
     }
 
     /// The host of this id, and what servers hold of it.

@@ -85,6 +85,16 @@ const LONGEST_PAUSE_MS: u32 = 64;
 /// How often commits of other servers are looked for while anybody watches.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// What a transaction that changes something is kept apart from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Isolation {
+    /// Everything: it is as if it were alone.
+    Serializable,
+    /// Others that change what it has read by its id: a server, drive, snapshot, job or host, whose
+    /// row is locked then. What it writes depends on nothing else.
+    RowLocks,
+}
+
 /// An open database at the program's schema.
 pub(crate) struct Database {
     pools: Arc<Pools>,
@@ -230,21 +240,10 @@ impl Database {
         &self,
         work: impl for<'tx> FnMut(&'tx mut Writer<'env>) -> BoxFuture<'tx, Result<T>>,
     ) -> Result<T> {
-        self.write_after(|_| Box::pin(async { Ok(()) }), work).await
+        self.write_after(Isolation::Serializable, nothing, work).await
     }
 
-    /// As [`Database::write`], with `first` done before `work` in the same transaction.
-    pub(crate) async fn write_after<'env, T>(
-        &self,
-        first: impl for<'tx> FnMut(&'tx mut Writer<'env>) -> BoxFuture<'tx, Result<()>>,
-        work: impl for<'tx> FnMut(&'tx mut Writer<'env>) -> BoxFuture<'tx, Result<T>>,
-    ) -> Result<T> {
-        self.transact(Purpose::Change, first, work).await
-    }
-
-    /// Runs `work` as [`Database::write`] does, where what it writes depends on nothing but the
-    /// server, drive, snapshot, job or host that it has read by its id before: their rows are locked
-    /// then, and that is all that others are kept from.
+    /// Runs `work` as [`Database::write`] does, but as [`Isolation::RowLocks`] allows.
     ///
     /// # Errors
     /// As [`Database::write`].
@@ -255,16 +254,22 @@ impl Database {
         &self,
         work: impl for<'tx> FnMut(&'tx mut Writer<'env>) -> BoxFuture<'tx, Result<T>>,
     ) -> Result<T> {
-        self.write_locking_after(|_| Box::pin(async { Ok(()) }), work).await
+        self.write_after(Isolation::RowLocks, nothing, work).await
     }
 
-    /// As [`Database::write_locking`], with `first` done before `work` in the same transaction.
-    pub(crate) async fn write_locking_after<'env, T>(
+    /// As [`Database::write`], isolated as told, with `first` done before `work` in the same
+    /// transaction.
+    pub(crate) async fn write_after<'env, T>(
         &self,
+        isolation: Isolation,
         first: impl for<'tx> FnMut(&'tx mut Writer<'env>) -> BoxFuture<'tx, Result<()>>,
         work: impl for<'tx> FnMut(&'tx mut Writer<'env>) -> BoxFuture<'tx, Result<T>>,
     ) -> Result<T> {
-        self.transact(Purpose::Locked, first, work).await
+        let purpose = match isolation {
+            Isolation::Serializable => Purpose::Change,
+            Isolation::RowLocks => Purpose::Locked,
+        };
+        self.transact(purpose, first, work).await
     }
 
     /// Runs `work` as [`Database::write`] does, where each of its statements is right by itself,
@@ -280,7 +285,7 @@ impl Database {
         &self,
         work: impl for<'tx> FnMut(&'tx mut Writer<'env>) -> BoxFuture<'tx, Result<()>>,
     ) -> Result<()> {
-        self.transact(Purpose::Note, |_| Box::pin(async { Ok(()) }), work).await
+        self.transact(Purpose::Note, nothing, work).await
     }
 
     async fn transact<'env, T>(
@@ -376,6 +381,11 @@ impl Database {
         }
         Ok(outcome)
     }
+}
+
+/// What is done first where nothing is.
+fn nothing<'tx>(_: &'tx mut Writer<'_>) -> BoxFuture<'tx, Result<()>> {
+    Box::pin(async { Ok(()) })
 }
 
 fn is_conflict(error: &Error) -> bool {

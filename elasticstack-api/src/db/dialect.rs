@@ -30,8 +30,11 @@ const READERS: u32 = 4;
 /// more, more of them get in each other's way.
 const WRITERS: u32 = 2;
 
-/// How many besides take in what hosts say, change single objects, and note what was done.
-const TAKERS: u32 = 5;
+/// How many besides take in what hosts say and change single objects.
+const TAKERS: u32 = 4;
+
+/// How many notes are taken at a time.
+const NOTERS: u32 = 2;
 
 /// How often servers that start at the same time may get into each other's way.
 const MIGRATIONS: u32 = 5;
@@ -47,7 +50,8 @@ pub(super) enum Purpose {
     Change,
     /// Changing single objects, whose rows are locked when they are read.
     Locked,
-    /// Writing down what is right whatever else is written, and what a crash may lose.
+    /// Writing down what is right whatever else is written, statement by statement, and what a crash
+    /// may lose.
     Note,
 }
 
@@ -73,6 +77,25 @@ macro_rules! among {
     };
 }
 pub(super) use among;
+
+/// The two texts of a statement that ends with columns of the rows in `$1`, an array of objects in
+/// JSON; the types are PostgreSQL's.
+macro_rules! from_json {
+    ($sql:literal, $first:literal $first_type:literal $(, $column:literal $type:literal)*) => {
+        [
+            concat!(
+                $sql, ", ", $first, $(", ", $column,)*
+                " FROM json_to_recordset(CAST($1 AS JSON)) AS given (",
+                $first, " ", $first_type, $(", ", $column, " ", $type,)* ")"
+            ),
+            concat!(
+                $sql, ", value ->> '", $first, "'", $(", value ->> '", $column, "'",)*
+                " FROM json_each($1)"
+            ),
+        ]
+    };
+}
+pub(super) use from_json;
 
 macro_rules! postgres_horizon {
     () => {
@@ -116,7 +139,9 @@ pub(super) enum Pool {
 pub(super) struct Pools {
     pub(super) readers: Pool,
     pub(super) writers: Pool,
-    /// How many of `writers` there are.
+    /// For what is only noted.
+    pub(super) notes: Pool,
+    /// How many of `writers` change anything at a time.
     pub(super) width: u32,
 }
 
@@ -136,9 +161,11 @@ impl Pools {
         let file = PathBuf::from(path.strip_prefix("//").unwrap_or(path));
         let made = connect(&file).await.map_err(failed("opening the database"))?;
         made.close().await.map_err(failed("opening the database"))?;
+        let writers = Pool::Sqlite(sqlite::Connections::new(file.clone(), true, 1));
         Ok(Self {
-            readers: Pool::Sqlite(sqlite::Connections::new(file.clone(), false, READERS)),
-            writers: Pool::Sqlite(sqlite::Connections::new(file, true, 1)),
+            readers: Pool::Sqlite(sqlite::Connections::new(file, false, READERS)),
+            notes: writers.clone(),
+            writers,
             width: 1,
         })
     }
@@ -160,16 +187,18 @@ impl Pools {
         let writers = postgres::Connections::new(options.clone(), WRITERS + TAKERS);
         // An address where nothing answers is told at once.
         writers.begin(None).await.map_err(failed("opening the database"))?;
+        let forgetful = options.clone().options([("synchronous_commit", "off")]);
         Ok(Self {
             readers: Pool::Postgres(postgres::Connections::new(options, READERS)),
             writers: Pool::Postgres(writers),
+            notes: Pool::Postgres(postgres::Connections::new(forgetful, NOTERS)),
             width: WRITERS,
         })
     }
 
     /// Closes every connection. SQLite's last one leaves the file whole, without a journal.
     pub(super) async fn close(&self) {
-        for pool in [&self.readers, &self.writers] {
+        for pool in [&self.readers, &self.writers, &self.notes] {
             match pool {
                 Pool::Postgres(connections) => connections.close().await,
                 Pool::Sqlite(connections) => connections.close().await,
@@ -271,13 +300,10 @@ impl Pool {
         Ok(match self {
             Self::Postgres(connections) => {
                 let begin = match purpose {
-                    Purpose::Glance => None,
+                    Purpose::Glance | Purpose::Note => None,
                     Purpose::Snapshot => Some("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"),
                     Purpose::Change => Some("BEGIN ISOLATION LEVEL SERIALIZABLE"),
                     Purpose::Locked => Some("BEGIN ISOLATION LEVEL READ COMMITTED"),
-                    Purpose::Note => Some(
-                        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = off",
-                    ),
                 };
                 let locks = matches!(purpose, Purpose::Locked);
                 Transaction::Postgres { transaction: connections.begin(begin).await?, locks }
@@ -349,8 +375,8 @@ impl Transaction {
         self.statement(if locks { lock } else { read })
     }
 
-    /// A statement of two texts, as `among!` has it.
-    pub(super) fn among(&mut self, [postgres, sqlite]: [&'static str; 2]) -> Statement<'_> {
+    /// A statement of two texts, as `among!` and `from_json!` have it.
+    pub(super) fn either(&mut self, [postgres, sqlite]: [&'static str; 2]) -> Statement<'_> {
         let is_sqlite = matches!(self, Self::Sqlite(_));
         self.statement(if is_sqlite { sqlite } else { postgres })
     }

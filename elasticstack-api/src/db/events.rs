@@ -15,10 +15,11 @@ use std::collections::BTreeMap;
 
 use elasticstack_core::prelude::*;
 use elasticstack_core::wire::record::Record;
+use serde_json::{Value, json};
 
 use super::dialect::Row;
 use super::row::{column, failed, instant, parsed, word};
-use super::{Holder, JobRow, Reader, Subject, Writer};
+use super::{Holder, JobRow, Reader, Subject, Writer, from_json};
 
 /// A row of something that has an owner, who is told what happens to it.
 pub(crate) trait Told {
@@ -297,7 +298,7 @@ impl Writer<'_> {
     /// Writes down what the transaction has done, at `now`.
     pub(super) async fn tell(&mut self, era: Era, now: Timestamp) -> Result<()> {
         let touched = std::mem::take(&mut self.touched);
-        let mut position = 0;
+        let mut told = Vec::new();
         for (subject, touch) in touched.0 {
             let used_otherwise = touch.uses.values().any(|used| used.before != used.now);
             let row = match touch.row {
@@ -317,40 +318,29 @@ impl Writer<'_> {
                 (None, None) | (Some(_), Some(_)) => continue,
             };
             let status = row.now.as_ref().and_then(|sight| sight.record.value("status"));
-            let place = Place { mark: self.mark().await?, position };
-            self.insert_event(
-                era,
-                &EventRow {
-                    place,
-                    at: now,
-                    account: sight.owner,
-                    kind: subject.kind().to_owned(),
-                    object: subject.object(),
-                    happened,
-                    status: status.map(str::to_owned),
-                },
-            )
-            .await?;
-            position += 1;
+            told.push(json!({
+                "position": told.len(),
+                "account": sight.owner.to_string(),
+                "kind": subject.kind(),
+                "object": subject.object(),
+                "happened": happened.as_str(),
+                "status": status,
+            }));
         }
-        Ok(())
-    }
-
-    async fn insert_event(&mut self, era: Era, row: &EventRow) -> Result<()> {
-        let EventRow { place, at, account, kind, object, happened, status } = row;
-        self.change(
-            "INSERT INTO events (era, mark, position, at_us, account, kind, object, happened, \
-             status) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-        )
+        if told.is_empty() {
+            return Ok(());
+        }
+        let mark = self.mark().await?;
+        self.change_either(from_json!(
+            "INSERT INTO events (era, mark, at_us, position, account, kind, object, happened, \
+             status) SELECT $2, $3, $4",
+            "position" "BIGINT", "account" "TEXT", "kind" "TEXT", "object" "TEXT",
+            "happened" "TEXT", "status" "TEXT"
+        ))
+        .bind(Value::Array(told).to_string())
         .bind(i64::from(era.0))
-        .bind(place.mark)
-        .bind(place.position)
-        .bind(at.as_micros())
-        .bind(account.to_string())
-        .bind(kind)
-        .bind(object)
-        .bind(happened.as_str())
-        .bind(status)
+        .bind(mark)
+        .bind(now.as_micros())
         .execute()
         .await
         .map_err(failed("writing down what happened"))?;

@@ -70,7 +70,7 @@ pub(crate) use snapshots::SnapshotRow;
 pub(crate) use tokens::{Reach, TokenRow};
 pub(crate) use usage::Breakpoint;
 
-use dialect::{Pools, Purpose, Statement, Transaction, among, one};
+use dialect::{Pools, Purpose, Statement, Transaction, among, from_json, one};
 pub(crate) use dialect::{copy_into, file_of};
 use events::Touched;
 use news::{News, Tidings};
@@ -273,8 +273,8 @@ impl Database {
     }
 
     /// Runs `work` as [`Database::write`] does, where each of its statements is right by itself,
-    /// whatever others write meanwhile, and is done again if a crash loses it. It gets in nobody's
-    /// way, waits for no disk, and wakes nobody.
+    /// whatever others write meanwhile and whether the next is done, and is done again if a crash
+    /// loses it. It gets in nobody's way, waits for no disk, and wakes nobody.
     ///
     /// # Errors
     /// As [`Database::write`].
@@ -342,8 +342,11 @@ impl Database {
             .acquire_many(turns)
             .await
             .map_err(|error| Error::internal("waiting for a turn to write").source(error))?;
-        let transaction =
-            self.pools.writers.begin(purpose).await.map_err(failed("beginning a transaction"))?;
+        let pool = match purpose {
+            Purpose::Note => &self.pools.notes,
+            _ => &self.pools.writers,
+        };
+        let transaction = pool.begin(purpose).await.map_err(failed("beginning a transaction"))?;
         let mut writer = Writer {
             reader: Reader { transaction },
             changed: false,
@@ -459,10 +462,10 @@ impl Writer<'_> {
         self.reader.statement(sql)
     }
 
-    /// A statement that changes what has one of many numbers, as `among!` has it.
-    fn change_among(&mut self, sql: [&'static str; 2]) -> Statement<'_> {
+    /// A statement of two texts that changes something, as `among!` and `from_json!` have it.
+    fn change_either(&mut self, sql: [&'static str; 2]) -> Statement<'_> {
         self.changed = true;
-        self.reader.transaction.among(sql)
+        self.reader.transaction.either(sql)
     }
 }
 

@@ -172,7 +172,7 @@ impl Writer<'_> {
             }
             let ids = serde_json::to_string(&ids)
                 .map_err(|error| Error::internal("writing numbers as JSON").source(error))?;
-            self.change_among(among!(
+            self.change_either(among!(
                 "UPDATE usage_intervals SET delivered = $2 WHERE delivered < $2 AND id"
             ))
             .bind(ids)

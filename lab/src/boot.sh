@@ -19,8 +19,6 @@ done
 exec 3<>/dev/vport*p1
 echo up >&3
 while read -r job <&3; do
-    {
-        bash "/lab/jobs/$job" >"/lab/jobs/$job.out" 2>&1 </dev/null
-        echo "$job $?" >&3
-    } &
+    bash "/lab/jobs/$job" >"/lab/jobs/$job.out" 2>&1 </dev/null
+    echo "$job $?" >&3
 done

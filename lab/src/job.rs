@@ -88,8 +88,8 @@ impl Jobs {
             match heard {
                 Ok(0) => bail!("the machine is gone"),
                 Ok(_) => {
-                    let told = line.trim_end().split_once(' ');
-                    let (ended, status) = told.with_context(|| format!("it says {line:?}"))?;
+                    let end = line.trim_end().split_once(' ');
+                    let (ended, status) = end.with_context(|| format!("it says {line:?}"))?;
                     ensure!(ended == job, "job {ended} ended where job {job} was waited for");
                     let output = String::from_utf8_lossy(&output).into_owned();
                     return Ok(Ended { status: status.parse()?, output });

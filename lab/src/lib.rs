@@ -65,7 +65,8 @@ impl Lab {
             kit.display()
         );
         let directory = tempfile::Builder::new().prefix("elasticstack-lab-").tempdir()?;
-        // Two labs of one process have two networks, and so have those of two processes.
+        // Four labs of one process have a network each, and so have those of processes whose ids
+        // differ modulo 10,000.
         let own = u32::from(LABS.fetch_add(1, Ordering::Relaxed) % 4);
         let port = u16::try_from(20_000 + std::process::id() % 10_000 * 4 + own)?;
         Ok(Self { kit, directory, port, console: Console::Nobody })

@@ -1,7 +1,7 @@
 //! One machine: its disks, its boot, and what befalls its hardware.
 //!
-//! Its disks are files in its directory, which outlive it; all else is gone when it is. A machine
-//! whose owner ends, however that ends, is killed.
+//! Its disks are files in its directory, which outlive it; all else is gone when it is. A machine is
+//! killed when the thread that booted it ends, however that ends.
 
 use std::fmt;
 use std::fs::File;
@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::job::{Ended, Jobs};
 use super::qmp::Qmp;
@@ -36,7 +36,7 @@ const BOOT: Duration = Duration::from_secs(180);
 pub struct Machine {
     number: u8,
     directory: PathBuf,
-    qemu: Child,
+    qemu: Qemu,
     jobs: Jobs,
     qmp: Qmp,
 }
@@ -50,12 +50,10 @@ impl Machine {
             make_disk(&directory.join(Disk(disk).to_string()), DISK_SIZE)?;
         }
         let qemu = command(lab, number, &directory)?.spawn();
-        let qemu = qemu.context("start qemu-system-x86_64 by setpriv")?;
-        // From here on it is killed if anything fails.
-        let mut qemu = Guarded(Some(qemu));
+        let mut qemu = Qemu(qemu.context("start qemu-system-x86_64 by setpriv")?);
         let (port, qmp) = qemu.connect(&directory)?;
         let jobs = Jobs::open(directory.clone(), port, BOOT)?;
-        Ok(Self { number, directory, qemu: qemu.release()?, jobs, qmp })
+        Ok(Self { number, directory, qemu, jobs, qmp })
     }
 
     /// Its address in the lab's network.
@@ -96,13 +94,7 @@ impl Machine {
     /// # Errors
     /// It is in already, or the machine is gone.
     pub fn plug(&mut self, disk: u8) -> Result<()> {
-        let mut arguments = json!({ "driver": "scsi-hd", "bus": "disks.0", "lun": 0 });
-        let name = Disk(disk).to_string();
-        arguments["drive"] = json!(format!("{name}-file"));
-        arguments["serial"] = json!(Disk(disk).serial());
-        arguments["scsi-id"] = json!(disk);
-        arguments["id"] = json!(name);
-        self.qmp.execute("device_add", &arguments)
+        self.qmp.execute("device_add", &Disk(disk).device())
     }
 
     /// Lets disk `disk` do so many operations a second, or as many as it can if that is 0.
@@ -133,8 +125,8 @@ impl Machine {
     /// # Errors
     /// Those of killing a process.
     pub fn cut_power(mut self) -> Result<()> {
-        self.qemu.kill().context("kill the machine")?;
-        self.qemu.wait().context("wait for the machine's end").map(|_| ())
+        self.qemu.0.kill().context("kill the machine")?;
+        self.qemu.0.wait().context("wait for the machine's end").map(|_| ())
     }
 
     /// Ends it in order, so that a terminal at it is left as it was.
@@ -143,13 +135,7 @@ impl Machine {
     /// The machine is gone.
     pub fn quit(mut self) -> Result<()> {
         self.qmp.execute("quit", &json!({}))?;
-        self.qemu.wait().context("wait for the machine's end").map(|_| ())
-    }
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        kill(&mut self.qemu);
+        self.qemu.0.wait().context("wait for the machine's end").map(|_| ())
     }
 }
 
@@ -159,16 +145,15 @@ impl fmt::Debug for Machine {
     }
 }
 
-/// A QEMU that nobody has yet.
-struct Guarded(Option<Child>);
+/// A QEMU, which is killed when this is dropped.
+struct Qemu(Child);
 
-impl Guarded {
+impl Qemu {
     /// Connects to its port and its monitor as soon as it has made them.
     fn connect(&mut self, directory: &Path) -> Result<(UnixStream, Qmp)> {
         let began = Instant::now();
         loop {
-            let qemu = self.0.as_mut().context("no QEMU")?;
-            if let Some(status) = qemu.try_wait()? {
+            if let Some(status) = self.0.try_wait()? {
                 bail!("qemu-system-x86_64 ended with {status}");
             }
             if let Ok(monitor) = UnixStream::connect(directory.join("monitor")) {
@@ -180,22 +165,14 @@ impl Guarded {
             thread::sleep(Duration::from_millis(20));
         }
     }
-
-    fn release(mut self) -> Result<Child> {
-        self.0.take().context("no QEMU")
-    }
 }
 
-impl Drop for Guarded {
+impl Drop for Qemu {
     fn drop(&mut self) {
-        self.0.iter_mut().for_each(kill);
+        // That it has ended by itself is as good.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
-}
-
-/// Ends it if it has not ended; that it has is as good.
-fn kill(qemu: &mut Child) {
-    let _ = qemu.kill();
-    let _ = qemu.wait();
 }
 
 /// A disk for arrays, by its number; shown, its device's id.
@@ -203,8 +180,17 @@ fn kill(qemu: &mut Child) {
 struct Disk(u8);
 
 impl Disk {
-    fn serial(self) -> String {
-        format!("LAB-DISK-{}", self.0)
+    /// What QEMU is told of it.
+    fn device(self) -> Value {
+        json!({
+            "driver": "scsi-hd",
+            "bus": "disks.0",
+            "scsi-id": self.0,
+            "lun": 0,
+            "drive": format!("{self}-file"),
+            "id": self.to_string(),
+            "serial": format!("LAB-DISK-{}", self.0),
+        })
     }
 }
 
@@ -216,11 +202,7 @@ impl fmt::Display for Disk {
 
 fn command(lab: &Lab, number: u8, directory: &Path) -> Result<Command> {
     let at = |name: &str| -> Result<String> {
-        // What a killed one left would be in the way of a socket.
         let path = directory.join(name);
-        if matches!(name, "port" | "monitor") && path.exists() {
-            std::fs::remove_file(&path)?;
-        }
         // QEMU takes a comma for the end of a value.
         let path = path.to_str().context("the lab's directory has a name that is no text")?;
         Ok(path.replace(',', ",,"))
@@ -262,10 +244,8 @@ fn command(lab: &Lab, number: u8, directory: &Path) -> Result<Command> {
     option("-device", "virtio-blk,drive=data-file,serial=data");
     option("-device", "virtio-scsi,id=disks");
     for disk in (1..=DISKS).map(Disk) {
-        let (number, serial) = (disk.0, disk.serial());
         option("-blockdev", &file(&disk.to_string())?);
-        let device = format!("scsi-hd,bus=disks.0,drive={disk}-file,id={disk},serial={serial}");
-        option("-device", &format!("{device},scsi-id={number},lun=0"));
+        option("-device", &disk.device().to_string());
     }
     option("-device", "virtio-serial");
     option("-device", "virtserialport,chardev=port,name=lab");

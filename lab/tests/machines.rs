@@ -38,7 +38,7 @@ fn a_lab_machine_loses_a_disk_and_gets_it_back_and_its_mirror_goes_on() {
     let lab = Lab::new().unwrap();
     let mut machine = lab.boot(1).unwrap();
     let create = "modprobe raid1; mdadm --create /dev/md0 --run --level 1 --raid-devices 2 \
-         --bitmap internal --metadata 1.2 $1 $2 && mdadm --wait /dev/md0 || true";
+         --bitmap internal --metadata 1.2 $1 $2; mdadm --wait /dev/md0 || true";
     run(&mut machine, &[1, 2], create);
     machine.pull(2).unwrap();
     let fails = "echo noticed | dd of=/dev/md0 oflag=direct bs=4096 conv=sync; \

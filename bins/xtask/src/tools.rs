@@ -1,6 +1,6 @@
 //! What the checks need besides Rust: Debian packages, and cargo tools at pinned versions. Owns the
 //! lists and how a missing one is installed; on a machine that has all of them it costs one
-//! `dpkg-query`.
+//! `dpkg-query` a list.
 //!
 //! Packages are the only thing installed as root (through sudo if we are not); cargo tools go to
 //! `~/.cache/elasticstack/tools`, and one that is on `PATH` already is used as it is.
@@ -32,13 +32,9 @@ const DEBIAN_12: Packages = &[
 ];
 
 const LAB: Packages = &[
-    ("cryptsetup-bin", "dm-integrity"),
-    ("dmsetup", "the device mapper"),
     ("iputils-ping", "whether machines reach each other"),
-    ("kmod", "the modules of its kernel"),
     ("mdadm", "RAID"),
-    ("util-linux", "a machine that ends with its owner"),
-    ("xfsprogs", "file systems of arrays"),
+    ("xfsprogs", "a machine's data directory"),
 ];
 
 const TESTS: Packages = &[("xfsprogs", "a file system with reflinks, to clone drives on")];
@@ -57,7 +53,6 @@ const DENY: &str = "0.20.2";
 
 /// Installs every package and tool that the daily stages need and this machine lacks.
 pub(crate) fn ensure() -> Result<()> {
-    ensure_packages()?;
     ensure_databases()?;
     ensure_debian(TESTS)?;
     ensure_for_lab()?;

@@ -1,10 +1,10 @@
-//! What hosts say and confirm, taken in together: one transaction for what they said, and one for
-//! what only ends our own waiting, for all that came while the last were under way.
+//! What hosts say and confirm, taken in together, all that came while the last was under way: one
+//! transaction for what they said; what only ends our own waiting is noted.
 //!
 //! A commit costs the same however much is in it, and thousands of hosts talk at once. Invariants:
-//! whoever brings something is answered once it is durable, or with what is wrong with it; what is
-//! wrong with one host's word is not held against others. Nobody works for the rest in the
-//! background: of those who wait, one takes in what all of them brought.
+//! whoever brings news is answered once it is durable, whoever brings a note once it is written, or
+//! with what is wrong with it; what is wrong with one host's word is not held against others. Nobody
+//! works for the rest in the background: of those who wait, one takes in what all of them brought.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,10 +1,10 @@
 //! The two databases behind one face: pools, transactions, statements and rows of either.
 //!
 //! All that differs between SQLite and PostgreSQL stands here; no other file knows which of them
-//! it is. Every statement has one text for both. Rows and arguments stay in the driver's own
-//! types: choosing between the two is all that a column costs. PostgreSQL is spoken with by sqlx
-//! over what [`super::postgres`] lends; sqlx also keeps both schemas. SQLite is asked by
-//! [`super::sqlite`].
+//! it is. A statement has one text for both, or two that are made here of one (`one!`, `among!`,
+//! `from_json!`). Rows and arguments stay in the driver's own types: choosing between the two is all
+//! that a column costs. PostgreSQL is spoken with by sqlx over what [`super::postgres`] lends; sqlx
+//! also keeps both schemas. SQLite is asked by [`super::sqlite`].
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -26,8 +26,8 @@ use super::sqlite::{self, BUSY_WAIT};
 /// How many snapshots are read at a time.
 const READERS: u32 = 4;
 
-/// How many serializable transactions change something at a time, where more than one can: with each
-/// more, more of them get in each other's way.
+/// How many serializable transactions change something at a time: with each more, more of them get
+/// in each other's way.
 const WRITERS: u32 = 2;
 
 /// How many besides take in what hosts say and change single objects.
@@ -187,7 +187,10 @@ impl Pools {
         let writers = postgres::Connections::new(options.clone(), WRITERS + TAKERS);
         // An address where nothing answers is told at once.
         writers.begin(None).await.map_err(failed("opening the database"))?;
-        let forgetful = options.clone().options([("synchronous_commit", "off")]);
+        let forgetful = options.clone().options([
+            ("synchronous_commit", "off"),
+            ("default_transaction_isolation", "read committed"),
+        ]);
         Ok(Self {
             readers: Pool::Postgres(postgres::Connections::new(options, READERS)),
             writers: Pool::Postgres(writers),
@@ -250,9 +253,8 @@ impl Pools {
             return Ok(None);
         }
         let mut reader = self.readers.begin(Purpose::Glance).await?;
-        let row =
-            reader.statement("SELECT CAST(pg_current_snapshot() AS TEXT) AS mark").fetch_one();
-        row.await?.column("mark").map(Some)
+        let sql = "SELECT CAST(pg_current_snapshot() AS TEXT) AS mark";
+        reader.statement(sql).fetch_one().await?.column("mark").map(Some)
     }
 }
 
@@ -361,9 +363,7 @@ impl Transaction {
     /// What tells the horizon of a snapshot, and the latest mark in it; see `marks`.
     pub(super) fn horizon_and_latest(&mut self) -> Statement<'_> {
         let sql = match self {
-            Self::Postgres { .. } => {
-                told!(postgres_horizon!(), latest!())
-            }
+            Self::Postgres { .. } => told!(postgres_horizon!(), latest!()),
             Self::Sqlite(_) => told!(sqlite_horizon!(), latest!()),
         };
         self.statement(sql)

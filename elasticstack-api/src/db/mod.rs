@@ -1,7 +1,8 @@
 //! The database: opening it, reading a snapshot of it, and changing it in one transaction.
 //!
 //! Owns every line of SQL in this crate; what a row means is decided in `app`. The SQL keeps to
-//! what SQLite and PostgreSQL both take; `dialect` is all that knows which of them it is.
+//! what SQLite and PostgreSQL both take, but where `dialect`, which is all that knows which of them
+//! it is, makes two texts of one.
 //!
 //! Invariants: a transaction that changes something is all or nothing, and durable before anybody
 //! hears of it; it is serializable, or depends on rows that it has locked and on nothing else. A
@@ -98,7 +99,7 @@ pub(crate) enum Isolation {
 /// An open database at the program's schema.
 pub(crate) struct Database {
     pools: Arc<Pools>,
-    /// One for each transaction that writes; who was disturbed takes all of them.
+    /// One for each serializable transaction; who was disturbed twice takes all of them.
     turns: Semaphore,
     era: Era,
     owner: String,
@@ -280,7 +281,7 @@ impl Database {
     /// As [`Database::write`].
     ///
     /// # Cancel safety
-    /// As [`Database::write`].
+    /// Some of its statements may have been done. Repeating it is harmless.
     pub(crate) async fn note<'env>(
         &self,
         work: impl for<'tx> FnMut(&'tx mut Writer<'env>) -> BoxFuture<'tx, Result<()>>,
@@ -317,8 +318,8 @@ impl Database {
                     return outcome;
                 }
             }
-            // After a second time nobody in this process gets in its way again; other servers are
-            // given way to.
+            // After a second time no other serializable transaction of this process is under way;
+            // other servers are given way to.
             (turns, next_turns) = (next_turns, self.pools.width);
             let random = getrandom::u32().unwrap_or_default();
             tokio::time::sleep(Duration::from_millis((random % pause_ms).into())).await;

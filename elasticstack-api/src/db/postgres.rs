@@ -1,10 +1,10 @@
 //! PostgreSQL's connections: lent to one transaction at a time, and ready for the next one without
 //! another word to the database.
 //!
-//! sqlx opens, counts and closes them, and tests each that comes back to it, which is a message and
-//! an answer as dear as a short statement's. So those that came back whole stay here instead.
-//! Invariants: a connection that is ready has no transaction and owes no answer; one of which that
-//! is not known goes back to sqlx, which finds out.
+//! sqlx opens and counts them. It would also test each that comes back to it, which is a message and
+//! an answer as dear as a short statement's, so none does. Invariants: a connection that is ready has
+//! no transaction and owes no answer; one of which that is not known is rolled back first, and closed
+//! if that fails.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -21,6 +21,12 @@ use super::sqlite::BUSY_WAIT;
 /// A connection that was unused for longer is tried before it is trusted.
 const TRUSTED: Duration = Duration::from_secs(1);
 
+/// One that was unused for longer is closed: what lies between may have forgotten it.
+const UNUSED: Duration = Duration::from_secs(10 * 60);
+
+/// One that is older is closed when it comes back: what a server process gathers, it keeps.
+const LIFETIME: Duration = Duration::from_secs(30 * 60);
+
 /// Connections for one purpose, opened when they are first needed.
 #[derive(Debug, Clone)]
 pub(super) struct Connections(Arc<Shared>);
@@ -35,7 +41,16 @@ struct Shared {
 
 #[derive(Debug)]
 struct Ready {
-    connection: PoolConnection<Postgres>,
+    connection: Open,
+    since: Instant,
+}
+
+/// A connection, which is closed when it is dropped, wherever that is: it never goes back to sqlx,
+/// which would wait for its answers without a limit.
+#[derive(Debug)]
+struct Open {
+    /// `None` only while it is dropped.
+    connection: Option<PoolConnection<Postgres>>,
     since: Instant,
 }
 
@@ -60,9 +75,9 @@ impl Connections {
         let shared = Arc::clone(&self.0);
         let place = timeout(BUSY_WAIT, Arc::clone(&shared.places).acquire_owned()).await;
         let place = place.map_err(|_| Error::PoolTimedOut)?.map_err(|_| Error::PoolClosed)?;
-        let connection = Some(shared.connection().await?);
+        let connection = shared.connection().await?;
         let mut transaction = Transaction {
-            connection,
+            connection: Some(connection),
             is_begun: begin.is_some(),
             is_settled: begin.is_none(),
             shared,
@@ -89,14 +104,15 @@ impl Connections {
 }
 
 impl Shared {
-    async fn connection(&self) -> Result<PoolConnection<Postgres>> {
+    async fn connection(&self) -> Result<Open> {
         let ready = self.ready().pop();
-        if let Some(Ready { mut connection, since }) = ready
-            && (since.elapsed() < TRUSTED || connection.ping().await.is_ok())
-        {
-            return Ok(connection);
+        if let Some(Ready { mut connection, since }) = ready {
+            let unused = since.elapsed();
+            if unused < TRUSTED || (unused < UNUSED && connection.answers().await) {
+                return Ok(connection);
+            }
         }
-        self.pool.acquire().await
+        Ok(Open { connection: Some(self.pool.acquire().await?), since: Instant::now() })
     }
 
     fn ready(&self) -> MutexGuard<'_, Vec<Ready>> {
@@ -104,8 +120,40 @@ impl Shared {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take_back(&self, connection: PoolConnection<Postgres>) {
-        self.ready().push(Ready { connection, since: Instant::now() });
+    fn take_back(&self, connection: Open) {
+        if connection.since.elapsed() < LIFETIME {
+            self.ready().push(Ready { connection, since: Instant::now() });
+        }
+    }
+}
+
+impl Open {
+    fn connection(&mut self) -> Result<&mut PgConnection> {
+        self.connection.as_deref_mut().ok_or(Error::PoolClosed)
+    }
+
+    async fn answers(&mut self) -> bool {
+        let Ok(connection) = self.connection() else { return false };
+        timeout(BUSY_WAIT, connection.ping()).await.is_ok_and(|answer| answer.is_ok())
+    }
+
+    /// Ends what it was doing. Answers whether it is as one that has done nothing.
+    async fn rolls_back(&mut self) -> bool {
+        let Ok(connection) = self.connection() else { return false };
+        let rolled_back = async {
+            match connection.execute("ROLLBACK").await {
+                // That was the answer to what was cut off: it comes first.
+                Err(Error::Database(_)) => connection.execute("ROLLBACK").await,
+                outcome => outcome,
+            }
+        };
+        timeout(BUSY_WAIT, rolled_back).await.is_ok_and(|outcome| outcome.is_ok())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        drop(self.connection.take().map(PoolConnection::detach));
     }
 }
 
@@ -113,7 +161,7 @@ impl Shared {
 #[derive(Debug)]
 pub(super) struct Transaction {
     /// `None` only while it is dropped.
-    connection: Option<PoolConnection<Postgres>>,
+    connection: Option<Open>,
     is_begun: bool,
     /// Whether the connection is known to have no transaction and to owe no answer.
     is_settled: bool,
@@ -127,7 +175,7 @@ impl Transaction {
     /// [`Transaction::settle`].
     pub(super) fn connection(&mut self) -> Result<&mut PgConnection> {
         self.is_settled = false;
-        self.connection.as_deref_mut().ok_or(Error::PoolClosed)
+        self.connection.as_mut().ok_or(Error::PoolClosed)?.connection()
     }
 
     pub(super) fn settle(&mut self) {
@@ -154,17 +202,11 @@ impl Drop for Transaction {
             shared.take_back(connection);
         } else if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(async move {
-                // It also waits for what is still to be answered.
-                if connection.execute("ROLLBACK").await.is_ok() {
+                if connection.rolls_back().await {
                     shared.take_back(connection);
-                } else {
-                    drop(connection);
                 }
                 drop(place);
             });
-        } else {
-            // The database rolls back what its client has left.
-            drop(connection.detach());
         }
     }
 }

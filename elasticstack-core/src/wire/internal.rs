@@ -5,7 +5,7 @@
 //! GET  /v1/host                                → HostReport
 //! GET  /v1/stock                               → Stock
 //! POST /v1/documents        Documents          → Accepted, once the documents are durable there
-//! POST /v1/reports          ReportsAfter       → Reports, as soon as there is something newer
+//! POST /v1/reports          ReportsAfter       → Reports, soon after there is something newer
 //! GET  /v1/drives/ID/data?offset=N&length=N    → the bytes
 //! POST /v1/drives/ID/data?offset=N   bytes     → nothing, once they are durable
 //! GET  /v1/servers/ID/serial                   → the bytes

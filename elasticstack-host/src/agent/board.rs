@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::locked;
 
 /// How long a status that is about to change waits for what becomes of it, so that both are one
-/// report. Longer than most servers take to start.
+/// report.
 const PASSING: Duration = Duration::from_millis(250);
 
 /// Names one object.
@@ -59,7 +59,7 @@ pub(crate) struct Board {
 }
 
 /// The sequences of the newest changes.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Marks {
     newest: u64,
     /// Of those that are worth a report of their own.
@@ -80,23 +80,34 @@ impl Board {
 
     /// Shows a status in place of the object's last. One that says nothing new is no change.
     pub(crate) fn publish(&self, status: ObjectStatus) {
-        self.show(status, |marks, sequence| *marks = Marks { newest: sequence, settled: sequence });
+        self.show(status, true);
     }
 
     /// As [`Board::publish`], of a status that is about to change: readers who have nothing else to
     /// read are given [`PASSING`] later what it is then.
     pub(crate) fn publish_passing(&self, status: ObjectStatus) {
-        self.show(status, |marks, sequence| marks.newest = sequence);
+        self.show(status, false);
     }
 
-    fn show(&self, status: ObjectStatus, mark: impl FnOnce(&mut Marks, u64)) {
+    fn show(&self, status: ObjectStatus, is_settled: bool) {
         let mut entries = locked(&self.entries);
         let key = Key::of(&status);
-        if entries.get(&key).is_none_or(|entry| entry.status != status) {
-            let sequence = self.newest().saturating_add(1);
-            entries.insert(key, Entry { sequence, status });
-            self.marks.send_modify(|marks| mark(marks, sequence));
-        }
+        let sequence = match entries.get(&key) {
+            Some(entry) if entry.status == status => entry.sequence,
+            _ => {
+                let sequence = self.newest().saturating_add(1);
+                entries.insert(key, Entry { sequence, status });
+                sequence
+            }
+        };
+        self.marks.send_if_modified(|marks| {
+            let before = *marks;
+            marks.newest = marks.newest.max(sequence);
+            if is_settled {
+                marks.settled = marks.settled.max(sequence);
+            }
+            *marks != before
+        });
     }
 
     fn newest(&self) -> u64 {
@@ -119,7 +130,8 @@ impl Board {
         }
     }
 
-    /// What changed after `cursor`, as soon as that is anything, else nothing after `patience`.
+    /// What changed after `cursor`: at once if any of it is settled, [`PASSING`] after the first of
+    /// what is about to change, and nothing after `patience`.
     ///
     /// # Cancel safety
     /// Nothing is lost: what was not answered is newer than the caller's next cursor too.
@@ -226,6 +238,12 @@ mod tests {
         let alone = board.reports(Some(&both.next), patience).await;
         assert_eq!(alone.objects, [status(1, 3, false)]);
         assert_eq!(begun.elapsed(), PASSING);
+        board.publish_passing(status(1, 4, false));
+        board.publish(status(1, 4, false));
+        let begun = tokio::time::Instant::now();
+        let alone = board.reports(Some(&alone.next), patience).await;
+        assert_eq!(alone.objects, [status(1, 4, false)]);
+        assert_eq!(begun.elapsed(), Duration::ZERO, "it stays as it is");
         assert_eq!(board.reports(Some(&alone.next), Duration::ZERO).await.objects, []);
     }
 

@@ -240,9 +240,10 @@ fn publish(
         .board
         .drive(document.drive)
         .is_some_and(|before| status == DriveStatus { epoch: status.epoch, ..before });
-    match is_opened {
-        true => host.board.publish_passing(ObjectStatus::Drive(status)),
-        false => host.board.publish(ObjectStatus::Drive(status)),
+    if is_opened {
+        host.board.publish_passing(ObjectStatus::Drive(status));
+    } else {
+        host.board.publish(ObjectStatus::Drive(status));
     }
 }
 

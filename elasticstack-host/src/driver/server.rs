@@ -123,7 +123,10 @@ impl ServerWork {
         self.publish_passing(document, &past, None).await;
         match self.start(document).await {
             Ok(()) => self.record_start(run).await?,
-            Err(Delay::Until(rest)) => return Ok(Some(rest)),
+            Err(Delay::Until(rest)) => {
+                self.publish(document, &past, None, None).await;
+                return Ok(Some(rest));
+            }
             Err(Delay::Failed(error)) => {
                 let server = self.server;
                 tracing::error!(%server, %run, error = %Chain(&error), "a server did not start");

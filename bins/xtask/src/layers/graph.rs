@@ -14,6 +14,7 @@ use crate::process;
 
 const CORE: &str = "elasticstack-core";
 const LAB: &str = "elasticstack-lab";
+const XTASK: &str = "elasticstack-bin-xtask";
 const HOST: &str = "elasticstack-host";
 const API: &str = "elasticstack-api";
 const PANEL: &str = "elasticstack-bin-panel";
@@ -134,7 +135,8 @@ fn allowed(name: &str) -> &'static [&'static str] {
         CORE | LAB => &[],
         HOST | API | PANEL | BILLING | CLI => &[CORE],
         ALLINONE => &[CORE, HOST, API, PANEL, BILLING],
-        _ => &[CORE, HOST, API, LAB],
+        XTASK => &[CORE, LAB],
+        _ => &[CORE, HOST, API],
     }
 }
 

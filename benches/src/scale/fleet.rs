@@ -117,6 +117,8 @@ async fn serve_plainly(listener: TcpListener, router: Router) {
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         while connections.try_join_next().is_some() {}
+        // As the agent's own server; one that is gone is found so.
+        let _ = stream.set_nodelay(true);
         connections.spawn(serve(stream, router.clone()));
     }
 }

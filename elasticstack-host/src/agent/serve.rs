@@ -37,6 +37,11 @@ pub(super) async fn serve(
                 continue;
             }
         };
+        // An answer is a few small frames: none waits until the other end has acknowledged the last.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::warn!(%error, "a connection was gone at once");
+            continue;
+        }
         let connection = connection(acceptor.clone(), stream, router.clone());
         let stop = stop.clone();
         connections.spawn(async move {

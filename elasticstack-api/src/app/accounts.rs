@@ -13,7 +13,7 @@ use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
 use super::{App, Caller};
-use crate::db::{AccountRow, Standing};
+use crate::db::{AccountRow, Standing, Writer};
 
 /// The account that owns standard drives. It has no key: nobody logs in as it.
 pub const OPERATOR: AccountId =
@@ -88,26 +88,24 @@ impl App {
         }
     }
 
-    /// The operator's account, made when it is first needed.
+    /// As [`ensure_operator`], in a transaction of its own.
     pub(super) async fn ensure_operator(&self) -> Result<()> {
         if self.db.glance().await?.account(OPERATOR).await?.is_some() {
             return Ok(());
         }
-        let name = "operator".parse().map_err(|error: InvalidName| {
-            Error::internal("naming the operator's account").source(error)
-        })?;
-        let row = &new_account(OPERATOR, &name, "", Scope::Operator, String::new());
-        self.db
-            .write(|tx| {
-                Box::pin(async move {
-                    match tx.account(OPERATOR).await? {
-                        None => tx.save_account(row).await,
-                        Some(_) => Ok(()),
-                    }
-                })
-            })
-            .await
+        self.db.write(|tx| Box::pin(ensure_operator(tx))).await
     }
+}
+
+/// The operator's account, made when it is first needed.
+pub(super) async fn ensure_operator(tx: &mut Writer<'_>) -> Result<()> {
+    if tx.account(OPERATOR).await?.is_some() {
+        return Ok(());
+    }
+    let name = "operator".parse().map_err(|error: InvalidName| {
+        Error::internal("naming the operator's account").source(error)
+    })?;
+    tx.save_account(&new_account(OPERATOR, &name, "", Scope::Operator, String::new())).await
 }
 
 impl AccountRow {

@@ -12,7 +12,7 @@ use elasticstack_core::state::{DriveState, ServerState};
 use elasticstack_core::wire::internal::{Access, DriveStatus, ServerStatus};
 use elasticstack_core::wire::record::Record;
 
-use super::accounts::OPERATOR;
+use super::accounts::{OPERATOR, ensure_operator};
 use super::drive_record::{self, InUse};
 use super::power::queue;
 use super::{App, Caller, Page, changed_meanwhile, drives, new_id};
@@ -117,8 +117,6 @@ impl App {
     /// # Errors
     /// `NotFound`; for a drive those of [`App::stray_adopt`].
     pub async fn stray_destroy(&self, caller: &Caller, stray: StrayId) -> Result<()> {
-        // What is nobody's is the operator's until it is gone.
-        self.ensure_operator().await?;
         let seen = self.db.glance().await?.stray(stray).await?.ok_or_else(missing)?;
         let subject = match &seen.seen {
             Stray::Drive(status) => Subject::Drive(status.drive),
@@ -126,6 +124,8 @@ impl App {
         };
         self.intend(caller, subject, |tx| {
             Box::pin(async move {
+                // What is nobody's is the operator's until it is gone.
+                ensure_operator(tx).await?;
                 let stray = tx.stray(stray).await?.ok_or_else(missing)?;
                 match &stray.seen {
                     Stray::Drive(status) => {

@@ -70,6 +70,12 @@ impl ResourceId {
         }
     }
 
+    /// The resource of this name, whose spelling tells its kind.
+    #[must_use]
+    pub fn find(name: &str) -> Option<Self> {
+        [ResourceKind::Ip, ResourceKind::Vlan].into_iter().find_map(|kind| Self::parse(kind, name))
+    }
+
     /// What it is.
     #[must_use]
     pub const fn kind(self) -> ResourceKind {

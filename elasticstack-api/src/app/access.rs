@@ -10,12 +10,10 @@ use crate::db::{DriveRow, ResourceRow, ServerRow, SnapshotRow, TokenRow};
 /// What the caller wants with an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wish {
-    /// Read what is said about it.
+    /// Read what is said about it, or image another drive from it.
     See,
     /// Change it, use it as a disk, read or write its bytes.
     Own,
-    /// Image another drive from it.
-    ImageFrom,
     /// Put it into a server as a CD-ROM.
     Insert,
 }
@@ -72,11 +70,10 @@ impl Guarded for DriveRow {
     fn is_open_to(&self, account: AccountId, wish: Wish) -> bool {
         match wish {
             Wish::Own => false,
-            Wish::See => self.standard.is_some(),
             Wish::Insert => {
                 self.standard.as_ref().is_some_and(|standard| standard.media == "cdrom")
             }
-            Wish::ImageFrom => {
+            Wish::See => {
                 let account = account.to_string();
                 let mut readers = self.config.value("readers").unwrap_or_default().split(' ');
                 self.standard.is_some()
@@ -165,10 +162,10 @@ mod tests {
         ("nics.rs", 1, "whose cards are noted, of all servers, when the database is opened"),
         ("once.rs", 1, "what its owner waits for, and is asked about afterwards"),
         ("power.rs", 2, "what its owner waits for"),
-        ("quarantine.rs", 2, "what a host has and an operator decides about"),
+        ("quarantine.rs", 4, "what a host has and an operator decides about"),
         ("snapshots.rs", 2, "what its owner waits for, and what a host reports"),
         ("standard.rs", 3, "standard drives, by the operator who publishes them"),
-        ("stock.rs", 5, "what a host tells that it has after a restore"),
+        ("stock.rs", 6, "what a host tells that it has after a restore"),
         ("tokens.rs", 1, "the token that is presented, to whoever has its secret"),
     ];
 

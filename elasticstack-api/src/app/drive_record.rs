@@ -41,6 +41,14 @@ pub(super) fn wanted_access(record: &Record) -> Option<Access> {
     })
 }
 
+/// The word for whom a drive's claims tolerate.
+pub(super) const fn claim_type(access: Access) -> &'static str {
+    match access {
+        Access::Exclusive => "exclusive",
+        Access::Shared => "shared",
+    }
+}
+
 /// Lays the kept keys of `change` over `config`.
 ///
 /// # Errors
@@ -92,11 +100,7 @@ pub(super) fn info(row: &DriveRow, in_use: &InUse) -> Record {
     if record.value("tier").is_none() {
         record.set("tier", "disk");
     }
-    let claim_type = match row.access {
-        Access::Exclusive => "exclusive",
-        Access::Shared => "shared",
-    };
-    record.set("claim:type", claim_type);
+    record.set("claim:type", claim_type(row.access));
     if !in_use.claims.is_empty() {
         let holders: Vec<String> =
             in_use.claims.iter().map(|claim| claim.holder.to_string()).collect();
@@ -118,6 +122,20 @@ pub(super) fn info(row: &DriveRow, in_use: &InUse) -> Record {
         }
     }
     record
+}
+
+/// The public record of a drive of somebody else's, which is readable for the caller.
+pub(super) fn info_for_readers(row: &DriveRow) -> Record {
+    let record = info(row, &InUse::default());
+    if row.standard.is_some() {
+        return record;
+    }
+    let is_owners = |key: &str| matches!(key, "readers" | "tags") || key.starts_with("user:");
+    let mut shown = Record::new();
+    for (key, value) in record.iter().filter(|(key, _)| !is_owners(key)) {
+        shown.set(key, value);
+    }
+    shown
 }
 
 #[cfg(test)]

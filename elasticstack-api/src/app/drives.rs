@@ -21,7 +21,7 @@ use super::rooms::{Look, Placing, Within};
 use super::snapshots::has_snapshots;
 use super::stock::heard;
 use super::view::{Kind, Listed};
-use super::{App, Caller, Page, Quota, changed_meanwhile, new_id, no_room, version};
+use super::{App, Caller, Page, Quota, changed_meanwhile, new_id, no_room};
 use crate::db::{ClaimRow, DriveRow, OutboxRow, Reader, Subject, Writer};
 use crate::usage::{self, Edge, Metered};
 
@@ -240,7 +240,7 @@ impl App {
         let mut reader = self.db.read().await?;
         let row = permitted(caller.account, reader.drive(drive).await?, Wish::See)?;
         let record = record(&mut reader, caller.account, &row).await?;
-        Ok((record, version::tag(row.generation, &row.config)))
+        Ok((record, row.version()))
     }
 
     /// Changes a drive. A new size is waited for; size 0 leaves it.
@@ -432,21 +432,19 @@ pub(super) fn in_use(claims: &[ClaimRow], wish: &str) -> Error {
     )
 }
 
-/// The public record of a drive as `account` may see it.
+/// The public record of a drive as `account` may see it: who else may read the drive sees what it
+/// is, not what its owner has noted of it and does with it.
 pub(super) async fn record(
     reader: &mut Reader,
     account: AccountId,
     row: &DriveRow,
 ) -> Result<Record> {
-    let in_use = if row.account == account {
-        InUse {
-            claims: reader.claims_on(row.drive).await?,
-            job: reader.running_job_on(row.drive).await?,
-        }
-    } else {
-        InUse::default()
-    };
-    Ok(drive_record::info(row, &in_use))
+    if row.account != account {
+        return Ok(drive_record::info_for_readers(row));
+    }
+    let claims = reader.claims_on(row.drive).await?;
+    let job = reader.running_job_on(row.drive).await?;
+    Ok(drive_record::info(row, &InUse { claims, job }))
 }
 
 /// Whether the drive's array has so many bytes that are promised to nobody.

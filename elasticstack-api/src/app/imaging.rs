@@ -40,7 +40,7 @@ impl App {
         self.intend(caller, Subject::Drive(target), |tx| {
             Box::pin(async move {
                 let mut into = permitted(account, tx.drive(target).await?, Wish::Own)?;
-                let mut from = permitted(account, tx.drive(source).await?, Wish::ImageFrom)
+                let mut from = permitted(account, tx.drive(source).await?, Wish::See)
                     .map_err(|error| error.field("source"))?;
                 fitting(&from, &into, conversion)?;
                 let source_epoch = claim(tx, &mut from, job, Access::Shared).await?;
@@ -71,7 +71,7 @@ impl App {
         conversion: Conversion,
     ) -> Result<Record> {
         let account = caller.account;
-        permitted(account, self.db.glance().await?.drive(source).await?, Wish::ImageFrom)?;
+        permitted(account, self.db.glance().await?.drive(source).await?, Wish::See)?;
         keys::check(Object::Drive, Moment::Create, wish)?;
         let new = &NewDrive::asked_for(account, wish)?;
         let change = new.authorize(self).await?;
@@ -79,7 +79,7 @@ impl App {
         let made = self
             .intend_placing(caller, Subject::Drive(new.drive), Look::Now, |tx, mut placing| {
                 Box::pin(async move {
-                    let mut from = permitted(account, tx.drive(source).await?, Wish::ImageFrom)?;
+                    let mut from = permitted(account, tx.drive(source).await?, Wish::See)?;
                     let nearest = (&mut placing, &beside(&from)[..]);
                     let mut into = self.begin_drive(tx, new, nearest, now, change).await?;
                     fitting(&from, &into, conversion)?;
@@ -144,7 +144,7 @@ fn fitting(from: &DriveRow, into: &DriveRow, conversion: Conversion) -> Result<(
         return Err(Error::new(
             ErrorKind::NotOffered,
             "the drives lie on different hosts, and imaging from one host to another is not \
-             offered by this installation: make the target anew",
+             offered: clone the source instead, as a clone is made beside it",
         ));
     }
     let rawsize = from.standard.as_ref().and_then(|standard| standard.rawsize);

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use elasticstack_core::prelude::*;
+use elasticstack_core::resource::ResourceId;
 use elasticstack_core::state::{HostState, SnapshotState};
 use uuid::Uuid;
 
@@ -32,10 +33,10 @@ pub struct Page {
     pub wait: Option<Duration>,
 }
 
-/// What a page asks of objects that have ids of their own.
+/// What a page asks of objects that are known by a `K`.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Wanted<'a> {
-    pub(super) after: Option<Uuid>,
+pub(super) struct Wanted<'a, K = Uuid> {
+    pub(super) after: Option<K>,
     pub(super) limit: usize,
     pub(super) status: Option<&'a str>,
     pub(super) name: Option<&'a str>,
@@ -65,8 +66,25 @@ impl Page {
         self.wanted(&["active", "inactive", "restoring"])
     }
 
-    /// What is wanted of objects that have one of these statuses.
+    /// What is wanted of objects that have no status.
+    pub(super) fn of_others(&self) -> Result<Wanted<'_>> {
+        self.wanted(&[])
+    }
+
+    pub(super) fn of_resources(&self) -> Result<Wanted<'_, ResourceId>> {
+        self.wanted_by(&[], ResourceId::find)
+    }
+
     fn wanted(&self, statuses: &[&str]) -> Result<Wanted<'_>> {
+        self.wanted_by(statuses, |id| Uuid::try_parse(id).ok())
+    }
+
+    /// What is wanted of objects that have one of these statuses.
+    fn wanted_by<K>(
+        &self,
+        statuses: &[&str],
+        parse: impl Fn(&str) -> Option<K>,
+    ) -> Result<Wanted<'_, K>> {
         if let Some(asked) = self.status.as_deref().filter(|asked| !statuses.contains(asked)) {
             return Err(Error::new(
                 ErrorKind::InvalidValue,
@@ -74,10 +92,13 @@ impl Page {
             )
             .field("status"));
         }
-        let after = self.after.as_deref().map(Uuid::try_parse).transpose().map_err(|_| {
-            Error::new(ErrorKind::InvalidValue, "after takes the id of the last one you have")
-                .field("after")
-        })?;
+        let after = self.after.as_deref().map(|after| {
+            parse(after).ok_or_else(|| {
+                Error::new(ErrorKind::InvalidValue, "after takes the id of the last one you have")
+                    .field("after")
+            })
+        });
+        let after = after.transpose()?;
         let limit = self.limit.and_then(|limit| usize::try_from(limit).ok());
         Ok(Wanted {
             after,
@@ -89,7 +110,7 @@ impl Page {
     }
 }
 
-impl Wanted<'_> {
+impl<K: Ord> Wanted<'_, K> {
     /// Whether an object is what is wanted, but for its place in the order of ids.
     pub(super) fn fits(&self, status: &str, name: &str, tags: &str) -> bool {
         self.status.is_none_or(|wanted| wanted == status)
@@ -101,12 +122,12 @@ impl Wanted<'_> {
     /// `shown` tells the status, the name and the tags.
     pub(super) fn of<T>(
         &self,
-        all: impl IntoIterator<Item = (Uuid, T)>,
+        all: impl IntoIterator<Item = (K, T)>,
         shown: impl Fn(&T) -> [&str; 3],
-    ) -> Vec<(Uuid, T)> {
+    ) -> Vec<(K, T)> {
         let wanted = all.into_iter().filter(|(id, object)| {
             let [status, name, tags] = shown(object);
-            self.after.is_none_or(|after| *id > after) && self.fits(status, name, tags)
+            self.after.as_ref().is_none_or(|after| id > after) && self.fits(status, name, tags)
         });
         wanted.take(self.limit).collect()
     }

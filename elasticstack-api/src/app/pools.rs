@@ -2,32 +2,36 @@
 //!
 //! Invariant: no two pools share an address, so that an address names one resource.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use elasticstack_core::prelude::*;
 use elasticstack_core::wire::keys::{self, Moment, Object};
 use elasticstack_core::wire::record::Record;
+use uuid::Uuid;
 
+use super::page::Page;
 use super::{App, Caller};
 use crate::db::{PoolRow, Reader, Subject};
 
 impl App {
-    /// The ids of all pools.
+    /// The ids of pools.
     ///
     /// # Errors
-    /// `Internal`.
-    pub async fn pool_ids(&self) -> Result<Vec<PoolId>> {
-        Ok(self.db.glance().await?.pools().await?.into_iter().map(|row| row.pool).collect())
+    /// `InvalidValue` for a page that can't be; `Internal`.
+    pub async fn pool_ids(&self, page: &Page) -> Result<Vec<PoolId>> {
+        let rows = pools_page(&mut self.db.read().await?, page).await?;
+        Ok(rows.into_iter().map(|row| row.pool).collect())
     }
 
-    /// All pools, lowest address first.
+    /// What operators see of pools.
     ///
     /// # Errors
-    /// `Internal`.
-    pub async fn pools_info(&self) -> Result<Vec<Record>> {
+    /// `InvalidValue` for a page that can't be; `Internal`.
+    pub async fn pools_info(&self, page: &Page) -> Result<Vec<Record>> {
         let mut reader = self.db.read().await?;
         let mut records = Vec::new();
-        for row in reader.pools().await? {
+        for row in pools_page(&mut reader, page).await? {
             records.push(info(&mut reader, &row).await?);
         }
         Ok(records)
@@ -69,6 +73,15 @@ impl App {
         .await?;
         self.pool_info(row.pool).await
     }
+}
+
+/// In the order of their ids; addresses are taken in another one, the lowest first.
+async fn pools_page(reader: &mut Reader, page: &Page) -> Result<Vec<PoolRow>> {
+    let wanted = page.of_others()?;
+    let rows = reader.pools().await?.into_iter();
+    let in_order: BTreeMap<Uuid, PoolRow> = rows.map(|row| (*row.pool.as_uuid(), row)).collect();
+    let page = wanted.of(in_order, |row| ["", row.name.as_str(), ""]);
+    Ok(page.into_iter().map(|(_, row)| row).collect())
 }
 
 /// The pool that a record asks for.

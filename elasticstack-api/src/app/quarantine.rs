@@ -1,5 +1,5 @@
-//! Strays: drives and servers that a host has and no intent knows, as after a restore from a backup
-//! that is older than they are, or of disks that come back.
+//! Strays: drives, servers and snapshots that a host has and no intent knows, as after a restore
+//! from a backup that is older than they are, or of disks that come back.
 //!
 //! Invariants: absence of intent destroys nothing: a stray is kept as it is, and told, until an
 //! operator gives it to an account or has it destroyed by a tombstone; both begin above every
@@ -8,15 +8,17 @@
 use std::time::Duration;
 
 use elasticstack_core::prelude::*;
-use elasticstack_core::state::{DriveState, ServerState};
-use elasticstack_core::wire::internal::{Access, DriveStatus, ServerStatus};
+use elasticstack_core::state::{DriveState, ServerState, SnapshotState};
+use elasticstack_core::wire::internal::{Access, DriveStatus, ServerStatus, SnapshotStatus};
 use elasticstack_core::wire::record::Record;
 
 use super::accounts::{OPERATOR, ensure_operator};
 use super::drive_record::{self, InUse};
 use super::power::queue;
-use super::{App, Caller, Page, changed_meanwhile, drives, new_id};
-use crate::db::{DriveRow, OutboxRow, ServerRow, Stray, StrayRow, Subject, Why, Writer};
+use super::{App, Caller, Page, changed_meanwhile, drives, new_id, snapshots};
+use crate::db::{
+    DriveRow, OutboxRow, ServerRow, SnapshotRow, Stray, StrayRow, Subject, Why, Writer,
+};
 use crate::usage::{self, Edge};
 
 /// For how long word of what is gone may still be under way from another server that follows the
@@ -54,11 +56,13 @@ impl App {
         self.db.glance().await?.stray(stray).await?.map(|row| record(&row)).ok_or_else(missing)
     }
 
-    /// Gives a stray drive to an account. Its quotas are not asked: the drive is there.
+    /// Gives a stray drive to an account, or a stray snapshot back to its drive's owner, and tells
+    /// of the drive. The account's quotas are not asked: the bytes are there.
     ///
     /// # Errors
-    /// `NotFound` for either; `InvalidValue` for a server; `Unavailable` while its host can't say
-    /// where it lies; `Stale` if it is of a later era than this database.
+    /// `NotFound` for either; `InvalidValue` for a server, and for a snapshot whose drive is not
+    /// that account's; `Unavailable` while its host can't say where it lies; `Stale` if it is of a
+    /// later era than this database.
     pub async fn stray_adopt(
         &self,
         caller: &Caller,
@@ -66,22 +70,27 @@ impl App {
         account: AccountId,
     ) -> Result<Record> {
         let seen = self.db.glance().await?.stray(stray).await?.ok_or_else(missing)?;
-        let Stray::Drive(status) = &seen.seen else {
+        if matches!(seen.seen, Stray::Server(_)) {
             return Err(Error::new(
                 ErrorKind::InvalidValue,
                 "a stray server is not adopted, as what it should be is not known: adopt its \
                  drives and make it anew, or destroy it",
             )
             .field("stray"));
-        };
-        self.intend(caller, Subject::Drive(status.drive), |tx| {
+        }
+        self.intend(caller, subject(&seen.seen), |tx| {
             Box::pin(async move {
                 let stray = tx.stray(stray).await?.ok_or_else(missing)?;
                 if tx.account(account).await?.is_none() {
                     let sentence = "the account could not be found: see the list of accounts";
                     return Err(Error::new(ErrorKind::NotFound, sentence).field("account"));
                 }
-                let row = self.adopt(tx, &stray, account).await?;
+                let row = match &stray.seen {
+                    Stray::Snapshot(status) => {
+                        self.adopt_snapshot(tx, &stray, status, account).await?
+                    }
+                    Stray::Drive(_) | Stray::Server(_) => self.adopt(tx, &stray, account).await?,
+                };
                 let answer = drive_record::info(&row, &InUse::default());
                 self.answer_at_once(tx, caller, &answer).await?;
                 Ok(answer)
@@ -112,17 +121,45 @@ impl App {
         Ok(row)
     }
 
-    /// Has a stray's host destroy a drive, or end a server and forget it, by a tombstone.
+    /// Makes a stray snapshot one of its drive, which is the account's.
+    async fn adopt_snapshot(
+        &self,
+        tx: &mut Writer<'_>,
+        stray: &StrayRow,
+        status: &SnapshotStatus,
+        account: AccountId,
+    ) -> Result<DriveRow> {
+        let mut row = self.snapshot_of(tx, stray.host, status).await?;
+        let drive = tx.drive(row.drive).await?.filter(|drive| {
+            let is_there = drive.state == DriveState::Ready && drive.array == row.array;
+            is_there && drive.account == account
+        });
+        let drive = drive.ok_or_else(|| {
+            let sentence = format!(
+                "a snapshot goes to its drive's owner, and that account has no drive {}: adopt \
+                 the drive first",
+                row.drive
+            );
+            Error::new(ErrorKind::InvalidValue, sentence).field("account")
+        })?;
+        row.account = account;
+        row.state = SnapshotState::Ready;
+        tx.save_snapshot(&row).await?;
+        snapshots::queue(tx, &row).await?;
+        let edge = Edge::Ours(self.now());
+        usage::begin(tx, &snapshots::metered(&row), row.size.get(), edge, None).await?;
+        tx.delete_stray(stray.stray).await?;
+        Ok(drive)
+    }
+
+    /// Has a stray's host destroy a drive or a snapshot, or end a server and forget it, by a
+    /// tombstone.
     ///
     /// # Errors
-    /// `NotFound`; for a drive those of [`App::stray_adopt`].
+    /// `NotFound`; but for a server those of [`App::stray_adopt`].
     pub async fn stray_destroy(&self, caller: &Caller, stray: StrayId) -> Result<()> {
         let seen = self.db.glance().await?.stray(stray).await?.ok_or_else(missing)?;
-        let subject = match &seen.seen {
-            Stray::Drive(status) => Subject::Drive(status.drive),
-            Stray::Server(status) => Subject::Server(status.server),
-        };
-        self.intend(caller, subject, |tx| {
+        self.intend(caller, subject(&seen.seen), |tx| {
             Box::pin(async move {
                 // What is nobody's is the operator's until it is gone.
                 ensure_operator(tx).await?;
@@ -138,6 +175,11 @@ impl App {
                         let row = self.server_of(tx, stray.host, status).await?;
                         tx.save_server(&row).await?;
                         queue(tx, &row).await?;
+                    }
+                    Stray::Snapshot(status) => {
+                        let row = self.snapshot_of(tx, stray.host, status).await?;
+                        tx.save_snapshot(&row).await?;
+                        snapshots::queue(tx, &row).await?;
                     }
                 }
                 tx.delete_stray(stray.stray).await
@@ -157,16 +199,11 @@ impl App {
         if known.as_ref().is_some_and(|row| row.state != DriveState::Gone) {
             return Err(changed_meanwhile("drive"));
         }
-        let arrays = tx.arrays_of(host).await?;
-        let home = status.home.filter(|home| arrays.contains_key(&home.array));
-        let home = home.filter(|_| status.fault.is_none()).ok_or_else(|| {
-            Error::new(
-                ErrorKind::Unavailable,
-                "the drive's host does not have its bytes now: attach its array, and repeat the call",
-            )
-        })?;
-        let size = Bytes::try_from(status.size)
-            .map_err(|error| Error::internal("reading a stray's size").source(error))?;
+        let home = status.home.filter(|_| status.fault.is_none()).ok_or_else(not_there)?;
+        if !tx.arrays_of(host).await?.contains_key(&home.array) {
+            return Err(not_there());
+        }
+        let size = size_of(status.size)?;
         let newest = known.as_ref().map_or(0, |row| row.generation);
         Ok(DriveRow {
             drive: status.drive,
@@ -227,6 +264,45 @@ impl App {
         })
     }
 
+    /// A row for the snapshot, on its way out, at the generation after the newest that anybody
+    /// knows.
+    async fn snapshot_of(
+        &self,
+        tx: &mut Writer<'_>,
+        host: HostId,
+        status: &SnapshotStatus,
+    ) -> Result<SnapshotRow> {
+        let known = tx.snapshot(status.snapshot).await?;
+        if known.as_ref().is_some_and(|row| row.state != SnapshotState::Gone) {
+            return Err(changed_meanwhile("snapshot"));
+        }
+        let home = status.home.filter(|_| status.fault.is_none()).ok_or_else(not_there)?;
+        if !tx.arrays_of(host).await?.contains_key(&home.array) {
+            return Err(not_there());
+        }
+        let newest = known.as_ref().map_or(0, |row| row.generation);
+        Ok(SnapshotRow {
+            snapshot: status.snapshot,
+            account: OPERATOR,
+            drive: home.drive,
+            host,
+            array: home.array,
+            size: size_of(status.size)?,
+            state: SnapshotState::Destroying,
+            since: self.now(),
+            created: self.now(),
+            generation: newest.max(self.of_this_era(status.generation)?) + 1,
+            restore: status.restored,
+            epoch: Epoch::default(),
+            config: Record::new(),
+            seen_restore: status.restored,
+            failed_restore: 0,
+            fault_generation: 0,
+            fault_code: String::new(),
+            failed: None,
+        })
+    }
+
     /// The number of a generation as far as it orders among ours.
     fn of_this_era(&self, generation: Generation) -> Result<u64> {
         if generation.era > self.db.era() {
@@ -248,10 +324,7 @@ pub(super) async fn seen(
     why: Why,
     now: Timestamp,
 ) -> Result<()> {
-    let gone = match &seen {
-        Stray::Drive(status) => status.gone,
-        Stray::Server(status) => status.gone,
-    };
+    let gone = seen.is_gone();
     match tx.stray_of(host, &seen).await? {
         Some(known) if gone => tx.delete_stray(known.stray).await,
         Some(known) if known.seen == seen => Ok(()),
@@ -270,6 +343,25 @@ pub(super) fn is_back(since: Timestamp, now: Timestamp) -> bool {
     now.since(since) > LATE
 }
 
+fn subject(seen: &Stray) -> Subject {
+    match seen {
+        Stray::Drive(status) => Subject::Drive(status.drive),
+        Stray::Server(status) => Subject::Server(status.server),
+        Stray::Snapshot(status) => Subject::Snapshot(status.snapshot),
+    }
+}
+
+fn size_of(bytes: u64) -> Result<Bytes> {
+    Bytes::try_from(bytes).map_err(|error| Error::internal("reading a stray's size").source(error))
+}
+
+fn not_there() -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        "its host does not have its bytes now: attach its array, and repeat the call",
+    )
+}
+
 fn missing() -> Error {
     Error::new(ErrorKind::NotFound, "the stray could not be found: see the list of the quarantine")
 }
@@ -283,12 +375,22 @@ fn record(row: &StrayRow) -> Record {
         .with("object", seen.object())
         .with("since", since.as_seconds())
         .with("why", why.as_str());
-    if let Stray::Drive(status) = seen {
-        record.set("size", status.size);
-        if let Some(home) = status.home {
-            record.set("array", home.array);
-            record.set("account", home.account);
+    let (size, home) = match seen {
+        Stray::Drive(DriveStatus { size, home, .. }) => {
+            (*size, home.map(|home| (home.array, home.account)))
         }
+        Stray::Snapshot(SnapshotStatus { size, home, .. }) => {
+            if let Some(home) = home {
+                record.set("drive", home.drive);
+            }
+            (*size, home.map(|home| (home.array, home.account)))
+        }
+        Stray::Server(_) => return record,
+    };
+    record.set("size", size);
+    if let Some((array, account)) = home {
+        record.set("array", array);
+        record.set("account", account);
     }
     record
 }

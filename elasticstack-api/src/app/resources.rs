@@ -14,36 +14,40 @@ use elasticstack_core::wire::record::Record;
 
 use super::access::{Wish, permitted};
 use super::drive_record::bounded;
+use super::page::Page;
 use super::server_record::Wire;
 use super::{App, Caller, Quota, new_id};
 use crate::db::{PoolRow, Reader, ResourceRow, ServerRow, Subject, Writer};
 use crate::usage::{self, Edge, Metered};
 
 impl App {
-    /// The caller's resources, of one kind or of all.
+    /// The caller's resources, of one kind or of all, in the order of their kinds and names.
     ///
     /// # Errors
-    /// `Internal`.
+    /// `InvalidValue` for a page that can't be; `Internal`.
     pub async fn resource_ids(
         &self,
         caller: &Caller,
         kind: Option<ResourceKind>,
+        page: &Page,
     ) -> Result<Vec<ResourceId>> {
-        let rows = of_kind(&mut self.db.read().await?, caller.account, kind).await?;
+        let mut reader = self.db.read().await?;
+        let rows = resources_page(&mut reader, caller.account, kind, page).await?;
         Ok(rows.into_iter().map(|row| row.resource).collect())
     }
 
     /// All that is to be said of the caller's resources, of one kind or of all.
     ///
     /// # Errors
-    /// `Internal`.
+    /// `InvalidValue` for a page that can't be; `Internal`.
     pub async fn resources_info(
         &self,
         caller: &Caller,
         kind: Option<ResourceKind>,
+        page: &Page,
     ) -> Result<Vec<Record>> {
         let mut reader = self.db.read().await?;
-        let rows = of_kind(&mut reader, caller.account, kind).await?;
+        let rows = resources_page(&mut reader, caller.account, kind, page).await?;
         let pools = pools_by_id(&mut reader).await?;
         let mut records = Vec::new();
         for row in rows {
@@ -167,14 +171,21 @@ pub(super) async fn connect(tx: &mut Writer<'_>, row: &ServerRow, wire: &Wire) -
     tx.claim_resource(id, row.server).await
 }
 
-async fn of_kind(
+async fn resources_page(
     reader: &mut Reader,
     account: AccountId,
     kind: Option<ResourceKind>,
+    page: &Page,
 ) -> Result<Vec<ResourceRow>> {
-    let mut rows = reader.resources_of(account).await?;
-    rows.retain(|row| kind.is_none_or(|kind| kind == row.resource.kind()));
-    Ok(rows)
+    let wanted = page.of_resources()?;
+    let rows = reader.resources_of(account).await?.into_iter();
+    let of_kind = rows.filter(|row| kind.is_none_or(|kind| kind == row.resource.kind()));
+    // An address comes before the next one, however they are spelled.
+    let in_order: BTreeMap<ResourceId, (String, ResourceRow)> =
+        of_kind.map(|row| (row.resource, (name(&row), row))).collect();
+    let page =
+        wanted.of(in_order, |(name, row)| ["", name, row.config.value("tags").unwrap_or_default()]);
+    Ok(page.into_iter().map(|(_, (_, row))| row).collect())
 }
 
 async fn lowest_free(tx: &mut Writer<'_>) -> Result<(ResourceId, Option<PoolId>)> {
@@ -196,13 +207,15 @@ async fn pools_by_id(reader: &mut Reader) -> Result<BTreeMap<PoolId, PoolRow>> {
 /// What the row of a resource says of it.
 pub(super) fn record(row: &ResourceRow) -> Record {
     let mut record = row.config.clone();
-    if record.value("name").is_none() {
-        record.set("name", row.resource);
-    }
+    record.set("name", name(row));
     record.set("resource", row.resource);
     record.set("type", row.resource.kind().as_str());
     record.set("user", row.account);
     record
+}
+
+fn name(row: &ResourceRow) -> String {
+    row.config.value("name").map_or_else(|| row.resource.to_string(), str::to_owned)
 }
 
 async fn info(

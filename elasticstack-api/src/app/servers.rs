@@ -15,7 +15,7 @@ use super::power::{metered, power_on, queue};
 use super::rooms::Look;
 use super::server_record::{ServerConfig, info, is_active, normalised};
 use super::view::{Kind, Listed};
-use super::{App, Caller, OnCreate, Page, Quota, changed_meanwhile, new_id, no_room, version};
+use super::{App, Caller, OnCreate, Page, Quota, changed_meanwhile, new_id, no_room};
 use crate::db::{OutboxRow, Reader, ServerRow, Subject, Writer};
 use crate::usage::{self, Edge};
 
@@ -124,7 +124,7 @@ impl App {
     ) -> Result<(Record, String)> {
         let row = self.db.glance().await?.server(server).await?;
         let row = permitted(caller.account, row, Wish::See)?;
-        Ok((info(&row), version::tag(row.generation, &row.config)))
+        Ok((info(&row), row.version()))
     }
 
     /// Changes a server: any key while it is stopped, some while it runs. A password or a screen

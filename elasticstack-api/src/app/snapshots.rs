@@ -19,8 +19,9 @@ use super::access::{Wish, permitted};
 use super::drive_record::apply;
 use super::drives::{check_free, in_use};
 use super::page::snapshot_status;
+use super::quarantine::{self, is_back};
 use super::{App, Caller, Page, Quota, changed_meanwhile, new_id, version};
-use crate::db::{ClaimRow, DriveRow, Holder, OutboxRow, SnapshotRow, Subject, Writer};
+use crate::db::{ClaimRow, DriveRow, Holder, OutboxRow, SnapshotRow, Stray, Subject, Why, Writer};
 use crate::usage::{self, Edge, Metered};
 
 impl App {
@@ -74,7 +75,7 @@ impl App {
     ) -> Result<(Record, String)> {
         let row = self.db.glance().await?.snapshot(snapshot).await?;
         let row = permitted(caller.account, row, Wish::See)?;
-        Ok((info(&row), version::tag(row.generation, &row.config)))
+        Ok((info(&row), row.version()))
     }
 
     /// Takes a snapshot of a drive and waits until its host has it.
@@ -100,6 +101,7 @@ impl App {
         let made = self
             .intend(caller, Subject::Snapshot(snapshot), |tx| {
                 Box::pin(async move {
+                    version::expect(tx, caller, Subject::Drive(drive)).await?;
                     let of = permitted(account, tx.drive(drive).await?, Wish::Own)?;
                     if of.size != seen.size {
                         return Err(changed_meanwhile("drive"));
@@ -239,8 +241,22 @@ impl App {
         status: &SnapshotStatus,
         now: Timestamp,
     ) -> Result<bool> {
-        let known = tx.snapshot(status.snapshot).await?;
-        let Some(before) = known.filter(|row| row.host == host) else { return Ok(false) };
+        let before = match tx.snapshot(status.snapshot).await? {
+            Some(row) if row.host == host => row,
+            Some(_) => return Ok(false),
+            None => {
+                let stray = Stray::Snapshot(status.clone());
+                quarantine::seen(tx, host, stray, Why::Unknown, now).await?;
+                return Ok(false);
+            }
+        };
+        if before.state == SnapshotState::Gone && (status.gone || is_back(before.since, now)) {
+            let stray = Stray::Snapshot(status.clone());
+            quarantine::seen(tx, host, stray, Why::Destroyed, now).await?;
+            if !status.gone {
+                return Ok(false);
+            }
+        }
         let mut row = before.clone();
         let current = self.number(status.generation) >= row.generation;
         if row.state == SnapshotState::Restoring && status.restored >= row.restore {
@@ -368,7 +384,8 @@ pub(super) fn has_snapshots(snapshots: &[SnapshotRow]) -> Error {
     )
 }
 
-fn metered(row: &SnapshotRow) -> Metered {
+/// What is metered of a snapshot.
+pub(super) fn metered(row: &SnapshotRow) -> Metered {
     Metered { account: row.account, resource: row.snapshot.to_string(), meter: Meter::Snapshot }
 }
 

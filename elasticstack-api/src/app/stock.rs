@@ -18,19 +18,20 @@ use elasticstack_core::block::ArrayState;
 use elasticstack_core::hypervisor::Access;
 use elasticstack_core::prelude::*;
 use elasticstack_core::state::{
-    DriveEvent, DriveState, HostEvent, JobState, RunPhase, ServerEvent, ServerState,
+    DriveEvent, DriveState, HostEvent, JobState, RunPhase, ServerEvent, ServerState, SnapshotState,
 };
 use elasticstack_core::wire::internal::{
     Document, DriveDocument, DriveStatus, HostReport, ObjectStatus, ServerDocument, ServerStatus,
-    Stock,
+    SnapshotDocument, SnapshotStatus, Stock,
 };
 
 use super::power::{doom, metered};
 use super::resources::connect;
 use super::server_record::{OnStop, ServerConfig};
-use super::{App, drives, quarantine};
+use super::{App, drives, quarantine, snapshots};
 use crate::db::{
-    ClaimRow, DriveRow, Holder, JobRow, OutboxRow, Reader, ServerRow, Stray, Why, Writer,
+    ClaimRow, DriveRow, Holder, JobRow, OutboxRow, Reader, ServerRow, SnapshotRow, Stray, Why,
+    Writer,
 };
 use crate::usage::{self, Edge};
 
@@ -38,6 +39,11 @@ use crate::usage::{self, Edge};
 const MAYBE_IMAGED: &str = "the control plane was restored from a backup made while the drive was \
                             imaged, and its host knows nothing of that: check the drive, or image \
                             it again";
+
+/// What is told a customer whose drive was to be restored.
+const NOT_RESTORED: &str = "the control plane was restored from a backup made while the snapshot's \
+                            drive was restored, and its host knows nothing of that: check the \
+                            drive, or restore it again";
 
 /// What is told a customer whose server is not where it ran.
 const NOT_THERE: &str = "the control plane was restored from a backup, and the server's host knows \
@@ -52,6 +58,8 @@ struct Found<'a> {
     drive_documents: BTreeMap<DriveId, &'a DriveDocument>,
     server_documents: BTreeMap<ServerId, &'a ServerDocument>,
     jobs: BTreeSet<JobId>,
+    snapshots: BTreeMap<SnapshotId, &'a SnapshotStatus>,
+    snapshot_documents: BTreeMap<SnapshotId, &'a SnapshotDocument>,
     /// The highest epoch that any document gives access to a drive under.
     epochs: BTreeMap<DriveId, Epoch>,
 }
@@ -67,13 +75,18 @@ impl<'a> Found<'a> {
             drive_documents: BTreeMap::new(),
             server_documents: BTreeMap::new(),
             jobs: BTreeSet::new(),
+            snapshots: BTreeMap::new(),
+            snapshot_documents: BTreeMap::new(),
             epochs: BTreeMap::new(),
         };
         for object in &stock.objects {
             match object {
                 ObjectStatus::Drive(status) => drop(found.drives.insert(status.drive, status)),
                 ObjectStatus::Server(status) => drop(found.servers.insert(status.server, status)),
-                ObjectStatus::Job(_) | ObjectStatus::Snapshot(_) => {}
+                ObjectStatus::Snapshot(status) => {
+                    found.snapshots.insert(status.snapshot, status);
+                }
+                ObjectStatus::Job(_) => {}
             }
         }
         for document in &stock.documents {
@@ -86,8 +99,10 @@ impl<'a> Found<'a> {
                     found.has_given(document.source, document.source_epoch);
                     found.has_given(document.target, document.target_epoch);
                 }
-                // Nobody is told of it before its owner wants something of it.
-                Document::Snapshot(_) => {}
+                Document::Snapshot(document) => {
+                    found.has_given(document.drive, document.epoch);
+                    found.snapshot_documents.insert(document.snapshot, document);
+                }
                 Document::Server(document) => {
                     for claim in &document.hardware.drives {
                         found.has_given(claim.drive, claim.epoch);
@@ -135,6 +150,9 @@ impl App {
                     for row in tx.drives_on(host).await? {
                         count_drive(tx, found, row, (then, now)).await?;
                     }
+                    for row in tx.snapshots_from(host).await? {
+                        count_snapshot(tx, found, row, (then, now)).await?;
+                    }
                     let mut servers = tx.servers_on(host).await?;
                     for id in found.servers.keys() {
                         let elsewhere = |row: &ServerRow| row.host != Some(host);
@@ -169,6 +187,12 @@ async fn keep_strays(tx: &mut Writer<'_>, found: &Found<'_>, now: Timestamp) -> 
     for (server, status) in &found.servers {
         if tx.server(*server).await?.is_none() {
             let stray = Stray::Server((*status).clone());
+            quarantine::seen(tx, found.host, stray, Why::Unknown, now).await?;
+        }
+    }
+    for (snapshot, status) in &found.snapshots {
+        if tx.snapshot(*snapshot).await?.is_none() {
+            let stray = Stray::Snapshot((*status).clone());
             quarantine::seen(tx, found.host, stray, Why::Unknown, now).await?;
         }
     }
@@ -253,6 +277,54 @@ async fn count_drive(
     }
     tx.queue(host, OutboxRow::Drive(drive), row.generation).await?;
     tx.save_drive(&row).await
+}
+
+/// Restores are counted by the host: one that it was told of goes on or is over, and one that it
+/// was not told of is given up, as its drive may hold something newer by now.
+async fn count_snapshot(
+    tx: &mut Writer<'_>,
+    found: &Found<'_>,
+    mut row: SnapshotRow,
+    (then, now): (Timestamp, Timestamp),
+) -> Result<()> {
+    let (snapshot, host) = (row.snapshot, found.host);
+    row.generation += 1;
+    match found.snapshots.get(&snapshot) {
+        _ if row.state == SnapshotState::Destroying => {}
+        Some(status) => {
+            let told = found.snapshot_documents.get(&snapshot).filter(|document| !document.gone);
+            let goes_on = told.filter(|document| document.restore > status.restored);
+            tx.delete_claims_of(Holder::Snapshot(snapshot)).await?;
+            if row.restore > status.restored && goes_on.is_none() {
+                tracing::warn!(%snapshot, %host, "a host knows nothing of a restore");
+                row.failed = Some(NOT_RESTORED.to_owned());
+            }
+            row.seen_restore = status.restored;
+            row.restore = goes_on.map_or(status.restored, |document| document.restore);
+            row.state = SnapshotState::Ready;
+            if let Some(document) = goes_on {
+                row.state = SnapshotState::Restoring;
+                row.epoch = document.epoch;
+                tx.delete_claims_on(row.drive).await?;
+                let (holder, access) = (Holder::Snapshot(snapshot), Access::Exclusive);
+                let claim = ClaimRow { drive: row.drive, holder, epoch: row.epoch, access };
+                tx.insert_claim(&claim).await?;
+            }
+        }
+        None if found.online.contains(&row.array) && row.state != SnapshotState::Creating => {
+            tracing::warn!(%snapshot, %host, "a snapshot was destroyed after the backup and is gone");
+            row.state = SnapshotState::Gone;
+            row.since = now;
+            usage::end(tx, &snapshots::metered(&row), Edge::Ours(then)).await?;
+            tx.delete_claims_of(Holder::Snapshot(snapshot)).await?;
+            return tx.save_snapshot(&row).await;
+        }
+        // One that was never taken is taken, and what can't be looked at is missing until it is
+        // there again.
+        None => {}
+    }
+    snapshots::queue(tx, &row).await?;
+    tx.save_snapshot(&row).await
 }
 
 impl<'a> Found<'a> {

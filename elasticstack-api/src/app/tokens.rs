@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::access::{Wish, permitted};
 use super::accounts::{hash, secret_key};
-use super::{App, Caller, new_id};
+use super::{App, Caller, Page, new_id};
 use crate::db::{Reach, Subject, TokenRow};
 
 /// What every token begins with.
@@ -77,19 +77,26 @@ impl App {
     /// The ids of the caller's tokens.
     ///
     /// # Errors
-    /// `Internal`.
-    pub async fn token_ids(&self, caller: &Caller) -> Result<Vec<TokenId>> {
-        let rows = self.db.glance().await?.tokens_of(caller.account).await?;
+    /// `InvalidValue` for a page that can't be; `Internal`.
+    pub async fn token_ids(&self, caller: &Caller, page: &Page) -> Result<Vec<TokenId>> {
+        let rows = self.tokens_page(caller, page).await?;
         Ok(rows.into_iter().map(|row| row.token).collect())
     }
 
     /// The caller's tokens, without what they open with.
     ///
     /// # Errors
-    /// `Internal`.
-    pub async fn tokens_info(&self, caller: &Caller) -> Result<Vec<Record>> {
+    /// `InvalidValue` for a page that can't be; `Internal`.
+    pub async fn tokens_info(&self, caller: &Caller, page: &Page) -> Result<Vec<Record>> {
+        Ok(self.tokens_page(caller, page).await?.iter().map(record).collect())
+    }
+
+    async fn tokens_page(&self, caller: &Caller, page: &Page) -> Result<Vec<TokenRow>> {
+        let wanted = page.of_others()?;
         let rows = self.db.glance().await?.tokens_of(caller.account).await?;
-        Ok(rows.iter().map(record).collect())
+        let rows = rows.into_iter().map(|row| (*row.token.as_uuid(), row));
+        let page = wanted.of(rows, |row| ["", row.name.as_str(), ""]);
+        Ok(page.into_iter().map(|(_, row)| row).collect())
     }
 
     /// One of the caller's tokens.

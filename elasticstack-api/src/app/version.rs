@@ -2,15 +2,16 @@
 //! changed if that is not the one it is.
 //!
 //! A version is about intent: it changes with what owners and operators want of the object, not
-//! with what its host reports of it.
+//! with what its host reports of it, nor with the bytes that a drive holds.
 
 use elasticstack_core::prelude::*;
 use elasticstack_core::wire::record::Record;
 use sha2::{Digest as _, Sha256};
 
 use super::access::{Wish, permitted};
+use super::drive_record::claim_type;
 use super::{App, Caller};
-use crate::db::{Reader, Subject};
+use crate::db::{DriveRow, Reader, ServerRow, SnapshotRow, Subject};
 
 impl Caller {
     /// The same caller, who changes an object only if it is at one of these versions.
@@ -51,15 +52,15 @@ async fn version(reader: &mut Reader, caller: &Caller, subject: Subject) -> Resu
     Ok(match subject {
         Subject::Drive(drive) => {
             let row = permitted(caller.account, reader.drive(drive).await?, Wish::See).ok();
-            row.map(|row| tag(row.generation, &row.config))
+            row.map(|row| row.version())
         }
         Subject::Server(server) => {
             let row = permitted(caller.account, reader.server(server).await?, Wish::See).ok();
-            row.map(|row| tag(row.generation, &row.config))
+            row.map(|row| row.version())
         }
         Subject::Snapshot(snapshot) => {
             let row = permitted(caller.account, reader.snapshot(snapshot).await?, Wish::See).ok();
-            row.map(|row| tag(row.generation, &row.config))
+            row.map(|row| row.version())
         }
         Subject::Account(_)
         | Subject::Host(_)
@@ -69,8 +70,29 @@ async fn version(reader: &mut Reader, caller: &Caller, subject: Subject) -> Resu
     })
 }
 
+impl DriveRow {
+    /// The version that it is at.
+    pub(super) fn version(&self) -> String {
+        tag(self.generation, &self.config.clone().with("claim:type", claim_type(self.access)))
+    }
+}
+
+impl ServerRow {
+    /// The version that it is at.
+    pub(super) fn version(&self) -> String {
+        tag(self.generation, &self.config)
+    }
+}
+
+impl SnapshotRow {
+    /// The version that it is at.
+    pub(super) fn version(&self) -> String {
+        tag(self.generation, &self.config)
+    }
+}
+
 /// The same for the same intent, and for no other.
-pub(super) fn tag(generation: u64, config: &Record) -> String {
+fn tag(generation: u64, config: &Record) -> String {
     let hash = Sha256::digest(format!("{generation}\n{}", config.to_text()));
     hash.iter().take(12).map(|byte| format!("{byte:02x}")).collect()
 }

@@ -2,10 +2,12 @@
 //! compared with the hosts before they are told anything.
 
 use elasticstack_core::prelude::*;
-use elasticstack_core::state::{DriveState, HostState, ServerState};
+use elasticstack_core::state::{DriveState, HostState, ServerState, SnapshotState};
 
 use super::row::{column, failed};
-use super::{DriveRow, JobRow, Reader, ServerRow, Writer, drives, jobs, servers};
+use super::{
+    DriveRow, JobRow, Reader, ServerRow, SnapshotRow, Writer, drives, jobs, servers, snapshots,
+};
 
 impl Reader {
     /// Whether a host has yet to tell what it has, since this era began.
@@ -75,6 +77,18 @@ impl Reader {
             .await
             .map_err(failed("reading the servers of a host"))?;
         rows.iter().map(servers::server).collect()
+    }
+
+    /// Every snapshot that is thought to be on a host.
+    pub(crate) async fn snapshots_from(&mut self, host: HostId) -> Result<Vec<SnapshotRow>> {
+        let rows = self
+            .statement("SELECT * FROM snapshots WHERE host = $1 AND state <> $2 ORDER BY snapshot")
+            .bind(host.to_string())
+            .bind(SnapshotState::Gone.as_str())
+            .fetch_all()
+            .await
+            .map_err(failed("reading the snapshots of a host"))?;
+        rows.iter().map(snapshots::snapshot).collect()
     }
 }
 

@@ -1,7 +1,7 @@
-//! Rows of strays: drives and servers that a host has and no intent knows.
+//! Rows of strays: drives, servers and snapshots that a host has and no intent knows.
 
 use elasticstack_core::prelude::*;
-use elasticstack_core::wire::internal::{DriveStatus, ObjectStatus, ServerStatus};
+use elasticstack_core::wire::internal::{DriveStatus, ObjectStatus, ServerStatus, SnapshotStatus};
 
 use super::dialect::Row;
 use super::row::{column, failed, instant, parsed, word};
@@ -34,6 +34,7 @@ impl Why {
 pub(crate) enum Stray {
     Drive(DriveStatus),
     Server(ServerStatus),
+    Snapshot(SnapshotStatus),
 }
 
 impl Stray {
@@ -41,14 +42,25 @@ impl Stray {
         match self {
             Self::Drive(_) => "drive",
             Self::Server(_) => "server",
+            Self::Snapshot(_) => "snapshot",
         }
     }
 
-    /// The id of the drive or the server.
+    /// Its own id.
     pub(crate) fn object(&self) -> String {
         match self {
             Self::Drive(status) => status.drive.to_string(),
             Self::Server(status) => status.server.to_string(),
+            Self::Snapshot(status) => status.snapshot.to_string(),
+        }
+    }
+
+    /// Whether its host no longer has it.
+    pub(crate) const fn is_gone(&self) -> bool {
+        match self {
+            Self::Drive(status) => status.gone,
+            Self::Server(status) => status.gone,
+            Self::Snapshot(status) => status.gone,
         }
     }
 }
@@ -71,9 +83,8 @@ fn stray(row: &Row) -> Result<StrayRow> {
     let seen = match status {
         ObjectStatus::Drive(status) => Stray::Drive(status),
         ObjectStatus::Server(status) => Stray::Server(status),
-        ObjectStatus::Job(_) | ObjectStatus::Snapshot(_) => {
-            return Err(Error::internal("neither a drive nor a server in quarantine"));
-        }
+        ObjectStatus::Snapshot(status) => Stray::Snapshot(status),
+        ObjectStatus::Job(_) => return Err(Error::internal("a job in quarantine")),
     };
     Ok(StrayRow {
         stray: parsed(row, "quarantined")?,
@@ -135,6 +146,7 @@ impl Writer<'_> {
         let status = match seen.clone() {
             Stray::Drive(status) => ObjectStatus::Drive(status),
             Stray::Server(status) => ObjectStatus::Server(status),
+            Stray::Snapshot(status) => ObjectStatus::Snapshot(status),
         };
         let status = serde_json::to_string(&status)
             .map_err(|error| Error::internal("writing a stray's status").source(error))?;

@@ -41,7 +41,7 @@ pub(crate) struct SnapshotRow {
     pub(crate) failed: Option<String>,
 }
 
-fn snapshot(row: &Row) -> Result<SnapshotRow> {
+pub(super) fn snapshot(row: &Row) -> Result<SnapshotRow> {
     Ok(SnapshotRow {
         snapshot: parsed(row, "snapshot")?,
         account: parsed(row, "account")?,

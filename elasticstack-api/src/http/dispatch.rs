@@ -13,7 +13,7 @@ use elasticstack_core::wire::keys::Object::{
 use elasticstack_core::wire::record::Record;
 use tokio_util::sync::CancellationToken;
 
-use super::LegacyCall;
+use super::Limits;
 use super::request::Parameters;
 use super::response::Reply;
 use crate::app::{App, Caller, OnCreate, OnSuspend, Page, Whose};
@@ -44,11 +44,12 @@ pub(super) async fn dispatch(
     caller: &Caller,
     call: Call,
     asked: Asked<'_>,
-    legacy: &[LegacyCall],
+    limits: &Limits,
 ) -> Result<Reply> {
     let Asked { parameters, record, data, page, end } = asked;
-    let image = async |conversion| -> Result<Record> {
-        app.drive_image(caller, parameters.id(0)?, parameters.id(1)?, conversion).await
+    let imaged = async |conversion| -> Result<Reply> {
+        let (drive, source) = (parameters.id(0)?, parameters.id(1)?);
+        Ok(Reply::One(Drive, app.drive_image(caller, drive, source, conversion).await?))
     };
     let cloned = async |conversion| -> Result<Reply> {
         let source = parameters.id(0)?;
@@ -58,8 +59,6 @@ pub(super) async fn dispatch(
         let account = parameters.id(0)?;
         Ok(Reply::One(Account, app.account_suspend(caller, account, servers).await?))
     };
-    let unless_legacy = |call, reply| if legacy.contains(&call) { Reply::Nothing } else { reply };
-    let imaged = |info| unless_legacy(LegacyCall::Image, Reply::One(Drive, info));
     let reply = match call {
         Call::DrivesList => Reply::Ids(texts(app.drive_ids(caller, &page).await?)),
         Call::DrivesListStandard => Reply::Ids(texts(app.standard_ids(&page).await?)),
@@ -78,9 +77,9 @@ pub(super) async fn dispatch(
             Reply::One(Drive, app.drive_set(caller, parameters.id(0)?, &record).await?)
         }
         Call::DriveDestroy => nothing(app.drive_destroy(caller, parameters.id(0)?).await?),
-        Call::DriveImage => imaged(image(Conversion::None).await?),
-        Call::DriveImageGunzip => imaged(image(Conversion::Gunzip).await?),
-        Call::DriveImageGzip => imaged(image(Conversion::Gzip).await?),
+        Call::DriveImage => imaged(Conversion::None).await?,
+        Call::DriveImageGunzip => imaged(Conversion::Gunzip).await?,
+        Call::DriveImageGzip => imaged(Conversion::Gzip).await?,
         Call::DriveSnapshot => {
             let info = app.drive_snapshot(caller, parameters.id(0)?, &record).await?;
             Reply::One(Snapshot, info)
@@ -113,10 +112,7 @@ pub(super) async fn dispatch(
         Call::ServerSet => {
             Reply::One(Server, app.server_set(caller, parameters.id(0)?, &record).await?)
         }
-        Call::ServerStart => {
-            let info = app.server_start(caller, parameters.id(0)?).await?;
-            unless_legacy(LegacyCall::Start, Reply::One(Server, info))
-        }
+        Call::ServerStart => Reply::One(Server, app.server_start(caller, parameters.id(0)?).await?),
         Call::ServerStop => nothing(app.server_stop(caller, parameters.id(0)?).await?),
         Call::ServerShutdown => nothing(app.server_shutdown(caller, parameters.id(0)?).await?),
         Call::ServerReset => nothing(app.server_reset(caller, parameters.id(0)?).await?),
@@ -161,14 +157,17 @@ pub(super) async fn dispatch(
             Reply::One(Array, app.array_set(caller, parameters.id(0)?, &record).await?)
         }
         Call::HostCreate => Reply::One(Host, app.host_add(caller, &record).await?),
-        Call::ResourcesList => Reply::Resources(app.resource_ids(caller, None).await?),
+        Call::ResourcesList => Reply::Resources(app.resource_ids(caller, None, &page).await?),
         Call::ResourcesListOf => {
-            Reply::Resources(app.resource_ids(caller, Some(kind(&parameters)?)).await?)
+            Reply::Resources(app.resource_ids(caller, Some(kind(&parameters)?), &page).await?)
         }
-        Call::ResourcesInfo => Reply::Many(Resource, app.resources_info(caller, None).await?),
-        Call::ResourcesInfoOf => {
-            Reply::Many(Resource, app.resources_info(caller, Some(kind(&parameters)?)).await?)
+        Call::ResourcesInfo => {
+            Reply::Many(Resource, app.resources_info(caller, None, &page).await?)
         }
+        Call::ResourcesInfoOf => Reply::Many(
+            Resource,
+            app.resources_info(caller, Some(kind(&parameters)?), &page).await?,
+        ),
         Call::ResourceCreate => {
             let kind = kind(&parameters)?;
             Reply::One(Resource, app.resource_create(caller, kind, &record).await?)
@@ -183,8 +182,8 @@ pub(super) async fn dispatch(
         Call::ResourceDestroy => {
             nothing(app.resource_destroy(caller, resource(&parameters)?).await?)
         }
-        Call::PoolsList => Reply::Ids(texts(app.pool_ids().await?)),
-        Call::PoolsInfo => Reply::Many(Pool, app.pools_info().await?),
+        Call::PoolsList => Reply::Ids(texts(app.pool_ids(&page).await?)),
+        Call::PoolsInfo => Reply::Many(Pool, app.pools_info(&page).await?),
         Call::PoolInfo => Reply::One(Pool, app.pool_info(parameters.id(0)?).await?),
         Call::PoolCreate => Reply::One(Pool, app.pool_create(caller, &record).await?),
         Call::SnapshotsList => Reply::Ids(texts(app.snapshot_ids(caller, &page).await?)),
@@ -205,8 +204,8 @@ pub(super) async fn dispatch(
             Reply::One(Drive, app.stray_adopt(caller, parameters.id(0)?, account).await?)
         }
         Call::StrayDestroy => nothing(app.stray_destroy(caller, parameters.id(0)?).await?),
-        Call::TokensList => Reply::Ids(texts(app.token_ids(caller).await?)),
-        Call::TokensInfo => Reply::Many(Token, app.tokens_info(caller).await?),
+        Call::TokensList => Reply::Ids(texts(app.token_ids(caller, &page).await?)),
+        Call::TokensInfo => Reply::Many(Token, app.tokens_info(caller, &page).await?),
         Call::TokenCreate => Reply::One(Token, app.token_create(caller, &record).await?),
         Call::TokenInfo => Reply::One(Token, app.token_info(caller, parameters.id(0)?).await?),
         Call::TokenDestroy => nothing(app.token_destroy(caller, parameters.id(0)?).await?),
@@ -217,7 +216,7 @@ pub(super) async fn dispatch(
             Reply::Events(app.events(whose, &page, &end).await?)
         }
         Call::EventsInfoAll => Reply::Events(app.events(Whose::All, &page, &end).await?),
-        Call::CapabilitiesInfo => Reply::One(Capabilities, super::capabilities(app)),
+        Call::CapabilitiesInfo => Reply::One(Capabilities, super::capabilities(app, limits)),
         Call::ProfileInfo => Reply::One(Profile, app.profile_info(caller).await?),
         Call::ProfileSet => Reply::One(Profile, app.profile_set(caller, &record).await?),
     };

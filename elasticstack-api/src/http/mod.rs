@@ -32,7 +32,7 @@ use axum::body::Body as HttpBody;
 use axum::extract::State;
 use axum::response::Response;
 use elasticstack_core::prelude::*;
-use elasticstack_core::wire::calls::{self, Answer, Body, Effect, Route};
+use elasticstack_core::wire::calls::{self, Answer, Body, Call, Effect, Route};
 use elasticstack_core::wire::queries;
 use elasticstack_core::wire::record::Record;
 use futures_util::FutureExt as _;
@@ -78,6 +78,17 @@ pub enum LegacyCall {
     Start,
 }
 
+impl LegacyCall {
+    const fn covers(self, call: Call) -> bool {
+        match self {
+            Self::Image => {
+                matches!(call, Call::DriveImage | Call::DriveImageGunzip | Call::DriveImageGzip)
+            }
+            Self::Start => matches!(call, Call::ServerStart),
+        }
+    }
+}
+
 /// Who says he asks, unless a token is to say so, and what is to prove it.
 #[derive(Debug)]
 struct Credentials {
@@ -109,17 +120,16 @@ struct Api {
     /// Who has requests under way.
     callers: Arc<Places<IpAddr>>,
     screens: Arc<Places<AccountId>>,
-    proxies: Arc<[IpAddr]>,
+    limits: Arc<Limits>,
 }
 
 /// The whole public API.
 pub(crate) fn router(app: Arc<App>, legacy: Vec<LegacyCall>, limits: &Limits) -> Router {
     let counters = Arc::new(Counters::new(limits));
-    let proxies = limits.proxies.as_slice().into();
     let screens = Arc::new(Places::new(limits.screens, limits.screens_each));
     let callers = Arc::new(Places::new(u32::MAX, limits.requests_each));
-    let legacy = legacy.into();
-    let api = Api { app, legacy, counters, callers, screens, proxies };
+    let (legacy, limits) = (legacy.into(), Arc::new(limits.clone()));
+    let api = Api { app, legacy, counters, callers, screens, limits };
     Router::new().fallback(handle).with_state(api)
 }
 
@@ -252,7 +262,8 @@ impl Notes {
 impl Api {
     /// A place for a request of whoever is on this link, if it is known where that is.
     fn place(&self, link: Option<&Link>, headers: &HeaderMap) -> Result<Option<Place<IpAddr>>> {
-        let address = link.and_then(|link| limits::client(Some(link.peer), headers, &self.proxies));
+        let address =
+            link.and_then(|link| limits::client(Some(link.peer), headers, &self.limits.proxies));
         let place = address.map(|address| self.callers.take(limits::network(address)));
         place.transpose().map_err(|_| {
             let most = self.callers.most_each();
@@ -307,11 +318,11 @@ impl Api {
             if let Some(subject) = subject {
                 self.app.expect_version(&caller, subject).await?;
             }
-            let reply = dispatch(&self.app, &caller, route.call, asked, &self.legacy).await?;
+            let reply = dispatch(&self.app, &caller, route.call, asked, &self.limits).await?;
             if let Reply::Seen(_, _, version) = &reply {
                 notes.version = Some(version.clone());
             }
-            return Ok(reply);
+            return Ok(self.unless_legacy(route.call, reply));
         };
         let asks = asked.record.to_text();
         let asks = iter::once(route.path).chain(asked.parameters.0.iter().copied()).chain([&*asks]);
@@ -320,7 +331,7 @@ impl Api {
             if let Some(subject) = subject {
                 self.app.expect_version(&caller, subject).await?;
             }
-            let reply = dispatch(&self.app, &caller, route.call, asked, &self.legacy).await?;
+            let reply = dispatch(&self.app, &caller, route.call, asked, &self.limits).await?;
             Ok(match reply {
                 Reply::One(_, record) => Some(record),
                 _ => None,
@@ -329,9 +340,17 @@ impl Api {
         let (answer, origin) = self.app.once(&caller, route.answer, work).await;
         notes.origin = Some(origin);
         Ok(match (route.answer, answer?) {
-            (Answer::One(object), Some(record)) => Reply::One(object, record),
+            (Answer::One(object), Some(record)) => {
+                self.unless_legacy(route.call, Reply::One(object, record))
+            }
             _ => Reply::Nothing,
         })
+    }
+
+    /// The answer of a call, or none where the operator wants the older code.
+    fn unless_legacy(&self, call: Call, reply: Reply) -> Reply {
+        let is_quiet = self.legacy.iter().any(|legacy| legacy.covers(call));
+        if is_quiet { Reply::Nothing } else { reply }
     }
 
     /// The caller with what it says it has seen of the object.
@@ -362,7 +381,7 @@ impl Api {
         notes: &mut Notes,
     ) -> Result<Guess> {
         let peer = parts.extensions.get().map(|link: &Link| link.peer);
-        let address = limits::client(peer, &parts.headers, &self.proxies);
+        let address = limits::client(peer, &parts.headers, &self.limits.proxies);
         let now = self.app.now();
         let tried = self.counters.may_try(address, guessed, now);
         tried.map_err(|(error, wait)| notes.waits(error, wait))?;
@@ -410,11 +429,13 @@ fn whole_seconds(time: Duration) -> u64 {
 }
 
 /// What the installation offers, with the limits of this API.
-fn capabilities(app: &App) -> Record {
+fn capabilities(app: &App, limits: &Limits) -> Record {
     app.capabilities()
         .with("limit:record_bytes", MAX_RECORD)
         .with("limit:write_bytes", MAX_WRITE)
         .with("limit:page", queries::MAX_PAGE)
+        .with("limit:calls_in_a_row", limits.burst)
+        .with("limit:calls_per_second", limits.per_second)
 }
 
 fn no_such_call(path: &str) -> Error {

@@ -389,7 +389,7 @@ mod tests {
                 let value = match query.takes {
                     QueryTakes::Range(low, _) => low.to_string(),
                     QueryTakes::Number | QueryTakes::Seconds(_) => "7".to_owned(),
-                    QueryTakes::Uuid => ACCOUNT.to_owned(),
+                    QueryTakes::Uuid | QueryTakes::Resource => ACCOUNT.to_owned(),
                     QueryTakes::Cursor => "now".to_owned(),
                     QueryTakes::OneOf(words) => words[0].to_owned(),
                     QueryTakes::Text => "x".to_owned(),

@@ -147,6 +147,7 @@ fn query(query: &Query) -> Value {
         }
         QueryTakes::Number => json!({ "type": "integer", "format": "int64" }),
         QueryTakes::Uuid => schema::uuid(),
+        QueryTakes::Resource => schema::resource(),
         // What else it may be is no business of a client's, who gives what it was given.
         QueryTakes::Cursor => json!({ "type": "string", "pattern": "^[!-~]+$", "x-cursor": "now" }),
         QueryTakes::OneOf(words) => schema::one_of(words),

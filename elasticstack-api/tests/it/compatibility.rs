@@ -71,6 +71,13 @@ async fn image_and_start_answer_200_and_each_204_where_it_is_named_legacy() {
         let (source, target) = (cloud.drive().await, cloud.drive().await);
         let imaged = cloud.post(&format!("/drives/{target}/image/{source}"), "").await;
         assert_eq!(imaged.expect(image).body.is_empty(), image == 204, "{legacy:?}");
+        cloud.finished_imaging(&target).await;
+        for _ in ["now", "again"] {
+            let request = cloud.request("POST", &format!("/drives/{target}/image/{source}"));
+            let request = request.header("Idempotency-Key", "once").body(Body::empty()).unwrap();
+            let imaged = cloud.send(request).await.expect(image);
+            assert_eq!(imaged.body.is_empty(), image == 204, "{legacy:?}");
+        }
         let server = cloud.stopped_server().await;
         let started = cloud.post(&format!("/servers/{server}/start"), "").await;
         assert_eq!(started.expect(start).body.is_empty(), start == 204, "{legacy:?}");
@@ -220,6 +227,9 @@ async fn folders_and_containers_are_refused_in_a_sentence() {
     let body = "name c\ncpu 500\nmem 256\ntype container";
     let refused = cloud.post("/servers/create", body).await.expect(400);
     assert_eq!(refused.header("x-elastic-error"), "usage code=not_offered field=type");
+    let body = format!("{body}\nfs:0 5b0e3c52-0000-4000-8000-00000000d001\nfs:0:mount /");
+    let refused = cloud.post("/servers/create", &body).await.expect(400);
+    assert_eq!(refused.header("x-elastic-error"), "usage code=not_offered field=fs:0");
     cloud.server.close().await;
 }
 

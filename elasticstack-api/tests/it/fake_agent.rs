@@ -210,6 +210,7 @@ impl Host {
                     restored,
                     refused,
                     fault,
+                    home: None,
                 })
             }
             Document::Server(document) => {

@@ -14,7 +14,8 @@ use elasticstack_core::scheduler::ReferenceScheduler;
 use elasticstack_core::state::RunPhase;
 use elasticstack_core::wire::internal::{
     ArrayStatus, Cursor, Document, DriveHome, DriveStatus, Ended, Fault, HostReport, JobProgress,
-    JobStatus, ObjectStatus, PROTOCOL, Plugged, Reports, ServerStatus, SnapshotStatus, Stamp,
+    JobStatus, ObjectStatus, PROTOCOL, Plugged, Reports, ServerStatus, SnapshotHome,
+    SnapshotStatus, Stamp,
 };
 use elasticstack_core::wire::record::Record;
 use tokio::task::JoinHandle;
@@ -432,6 +433,11 @@ impl FakeHost {
                     restored: document.restore,
                     refused,
                     fault,
+                    home: Some(SnapshotHome {
+                        drive: document.drive,
+                        array: document.array,
+                        account: AccountId::from_uuid(Uuid::nil()),
+                    }),
                 };
                 self.put(&document.snapshot.to_string(), ObjectStatus::Snapshot(status));
             }

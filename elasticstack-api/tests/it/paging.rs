@@ -2,12 +2,12 @@
 
 use axum::body::Body;
 
-use crate::cloud::Cloud;
+use crate::cloud::{Answer, Cloud};
 
 #[tokio::test]
 async fn pages_meet_everything_once_while_others_come_and_go() {
     let cloud = Cloud::new().await;
-    let mut drives = Vec::new();
+    let (mut drives, mut newcomers) = (Vec::new(), Vec::new());
     for _ in 0..7 {
         drives.push(cloud.drive().await);
     }
@@ -19,12 +19,75 @@ async fn pages_meet_everything_once_while_others_come_and_go() {
         let Some(last) = ids.last() else { break };
         assert!(ids.len() <= 2);
         after = format!("&after={last}");
-        // The one that the next page begins after goes.
+        // The one that the next page begins after goes, and others come wherever their ids put them.
         cloud.post(&format!("/drives/{last}/destroy"), "").await.expect(204);
+        if met.len() < drives.len() {
+            newcomers.push(cloud.drive().await);
+        }
         met.extend(ids);
     }
+    let mut once = met.clone();
+    once.dedup();
+    assert_eq!(once, met, "nothing is met twice, and the order is that of ids");
+    met.retain(|drive| !newcomers.contains(drive));
     assert_eq!(met, drives);
     cloud.server.close().await;
+}
+
+#[tokio::test]
+async fn every_kind_of_list_comes_in_pages_by_name() {
+    let cloud = Cloud::new().await;
+    for (name, first) in [("p", 10), ("q", 30)] {
+        let body = format!(
+            "name {name}\nfirst 192.0.2.{first}\nlast 192.0.2.{}\nnetmask 255.255.255.0\n\
+             gateway 192.0.2.1",
+            first + 9
+        );
+        cloud.operate("/pools/create", &body).await.expect(200);
+    }
+    for (kind, name) in [("ip", "a"), ("ip", "b"), ("vlan", "a"), ("vlan", "c")] {
+        let body = format!("name {name}\ntags of-{name}");
+        cloud.post(&format!("/resources/{kind}/create"), &body).await.expect(200);
+    }
+    for name in ["a", "b", "c"] {
+        cloud.post("/tokens/create", &format!("name {name}")).await.expect(200);
+    }
+    let ids = |text: &str| -> Vec<String> {
+        text.lines().filter_map(|line| line.split(' ').next_back()).map(str::to_owned).collect()
+    };
+    for (list, all, named, count) in [
+        ("/resources/list", 4, "name=a", 2),
+        ("/resources/list", 4, "tag=of-a", 2),
+        ("/resources/ip/list", 2, "name=b", 1),
+        ("/resources/vlan/list", 2, "tag=of-b", 0),
+        ("/tokens/list", 3, "name=c", 1),
+        ("/pools/list", 2, "name=q", 1),
+    ] {
+        let ask = async |query: &str| {
+            let answer = operators_or_owner(&cloud, &format!("{list}?{query}")).await.expect(200);
+            ids(answer.text())
+        };
+        let whole = ask("limit=100").await;
+        assert_eq!(whole.len(), all, "{list}");
+        let mut met = ask("limit=1").await;
+        while met.len() < all {
+            let next = ask(&format!("limit=1&after={}", met.last().unwrap())).await;
+            assert_eq!(next.len(), 1, "{list}");
+            met.extend(next);
+        }
+        assert_eq!(met, whole, "{list}");
+        assert_eq!(ask(named).await.len(), count, "{list}?{named}");
+        let infos = format!("{}?{named}", list.replace("/list", "/info"));
+        let infos = operators_or_owner(&cloud, &infos).await.expect(200);
+        let told = infos.text().split("\n\n").filter(|record| !record.trim().is_empty()).count();
+        assert_eq!(told, count, "{list}?{named}");
+    }
+    cloud.server.close().await;
+}
+
+/// What whoever may see the list is answered.
+async fn operators_or_owner(cloud: &Cloud, path: &str) -> Answer {
+    if path.starts_with("/pools") { cloud.operate(path, "").await } else { cloud.get(path).await }
 }
 
 #[tokio::test]
@@ -93,15 +156,22 @@ async fn a_parameter_that_a_call_does_not_have_is_refused() {
 async fn a_change_that_was_made_for_another_version_is_not_made() {
     let cloud = Cloud::new().await;
     let (drive, server) = (cloud.drive().await, cloud.stopped_server().await);
+    let taken = cloud.post(&format!("/drives/{drive}/snapshot"), "").await.expect(200);
+    let snapshot = taken.value("snapshot").unwrap();
     for (object, actions) in [
         (format!("/servers/{server}"), &["set", "start", "set", "stop", "destroy"][..]),
-        (format!("/drives/{drive}"), &["set", "destroy"]),
+        (format!("/snapshots/{snapshot}"), &["set", "restore", "destroy"]),
+        (format!("/drives/{drive}"), &["set", "set", "destroy"]),
     ] {
         let mut outdated = "\"never\"".to_owned();
         for (round, action) in actions.iter().enumerate() {
             let info = cloud.get(&format!("{object}/info")).await.expect(200);
             let version = info.header("etag").to_owned();
-            let body = if *action == "set" { format!("name {round}") } else { String::new() };
+            let body = match (*action, round) {
+                ("set", 1) if object.starts_with("/drives") => "claim:type shared".to_owned(),
+                ("set", _) => format!("name {round}"),
+                _ => String::new(),
+            };
             let ask = async |version: &str, key: &str| {
                 let request = cloud
                     .request("POST", &format!("{object}/{action}"))
@@ -120,6 +190,14 @@ async fn a_change_that_was_made_for_another_version_is_not_made() {
             assert_eq!(again.status, done.status, "its answer is not lost to its own change");
             outdated = version;
         }
+    }
+    let drive = cloud.drive().await;
+    let seen = cloud.get(&format!("/drives/{drive}/info")).await.expect(200);
+    for (version, code) in [("\"never\"", 412), (seen.header("etag"), 200)] {
+        // A snapshot is taken of the version that was seen.
+        let request = cloud.request("POST", &format!("/drives/{drive}/snapshot"));
+        let request = request.header("If-Match", version).body(Body::empty()).unwrap();
+        cloud.send(request).await.expect(code);
     }
     let request = cloud.request("POST", "/drives/create").header("If-Match", "\"x\"");
     cloud.send(request.body(Body::from("size 4M")).unwrap()).await.expect(412);

@@ -144,3 +144,61 @@ async fn a_destroyed_drive_that_its_host_has_again_is_kept_until_it_is_gone_once
     app.stray_adopt(&operator, stray, caller.account).await.unwrap();
     assert_eq!(app.drive_ids(&caller, &Page::default()).await.unwrap(), [drive]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stray_snapshot_goes_back_to_its_drives_owner_or_is_destroyed() {
+    let newer = World::new();
+    let plane = newer.plane().await;
+    let caller = customer(&plane.app, 1).await;
+    let drive = plane.drive(&caller, 8).await;
+    let mut made = Vec::new();
+    for _ in 0..2 {
+        let info = plane.app.drive_snapshot(&caller, drive, &Record::new()).await.unwrap();
+        made.push(id::<SnapshotId>(&info, "snapshot"));
+    }
+    drop(plane);
+
+    let older = World::new().with_host_of(&newer);
+    let plane = older.plane().await;
+    let app = &plane.app;
+    let (operator, owner) = (operator(app).await, customer(app, 1).await);
+    let stranger = customer(app, 2).await;
+    older.host.send_all(app).await;
+    let stray_of = async |object: String| {
+        let strays = quarantine(app).await;
+        let stray = strays.iter().find(|stray| stray.value("object") == Some(&object)).unwrap();
+        for (key, _) in stray.iter() {
+            assert!(keys::find(Object::Stray, key).is_some(), "{key} is in no table");
+        }
+        id::<StrayId>(stray, "stray")
+    };
+    assert_eq!(quarantine(app).await.len(), 3);
+    let first = stray_of(made[0].to_string()).await;
+    for other in [&owner, &stranger] {
+        let refused = app.stray_adopt(&operator, first, other.account).await.unwrap_err();
+        let refusal = (refused.kind(), refused.blamed_field());
+        assert_eq!(
+            refusal,
+            (ErrorKind::InvalidValue, Some("account")),
+            "its drive is nobody's yet"
+        );
+    }
+    let stray = stray_of(drive.to_string()).await;
+    app.stray_adopt(&operator, stray, owner.account).await.unwrap();
+    app.stray_adopt(&operator, first, stranger.account).await.unwrap_err();
+    let answer = app.stray_adopt(&operator, first, owner.account).await.unwrap();
+    assert_eq!(answer.value("drive"), Some(drive.to_string().as_str()));
+    older.host.exchange(app).await;
+    assert_eq!(app.snapshot_ids(&owner, &Page::default()).await.unwrap(), [made[0]]);
+    app.snapshot_restore(&owner, made[0]).await.unwrap();
+
+    let second = stray_of(made[1].to_string()).await;
+    app.stray_destroy(&operator, second).await.unwrap();
+    older.host.exchange(app).await;
+    let gone = older.host.statuses().into_iter().any(
+        |status| matches!(status, ObjectStatus::Snapshot(it) if it.snapshot == made[1] && it.gone),
+    );
+    assert!(gone, "its host destroyed it");
+    assert_eq!(quarantine(app).await, []);
+    assert_eq!(app.snapshot_ids(&owner, &Page::default()).await.unwrap(), [made[0]]);
+}

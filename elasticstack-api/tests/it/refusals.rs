@@ -76,11 +76,18 @@ async fn what_belongs_to_others_is_missing() {
     assert_eq!(app.drive_ids(&other, &Page::default()).await.unwrap(), [own]);
     assert_eq!(app.server_ids(&other, &Page::default()).await.unwrap(), []);
 
-    let readers = Record::new().with("readers", other.account);
-    app.drive_set(&owner, drive, &readers).await.unwrap();
+    let noted = [("name", "shown"), ("tags", "own"), ("user:note", "own")];
+    let noted = noted.iter().fold(Record::new(), |record, (key, value)| record.with(*key, value));
+    app.drive_set(&owner, drive, &noted.with("readers", other.account)).await.unwrap();
     app.drive_image(&other, own, drive, Conversion::None).await.expect("readers may image");
-    let unseen = app.drive_info(&other, drive).await.unwrap_err();
-    assert_eq!(unseen.kind(), ErrorKind::NotFound, "and do no more than that");
+    let seen = app.drive_info(&other, drive).await.unwrap();
+    let shown: Vec<&str> = seen.iter().map(|(key, _)| key).collect();
+    let is_what_it_is =
+        ["claim:type", "drive", "encryption:cipher", "name", "size", "status", "tier", "user"];
+    assert_eq!(shown, is_what_it_is, "not what its owner noted of it and does with it");
+    let hidden = app.drive_set(&other, drive, &name).await.unwrap_err();
+    assert_eq!(hidden.kind(), ErrorKind::NotFound, "and do no more than that");
+    assert_eq!(app.drive_ids(&other, &Page::default()).await.unwrap(), [own]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -124,7 +131,7 @@ async fn bad_input_names_the_key_and_makes_nothing() {
         ),
         (server().with("vnc:tls", "on"), NotOffered, Some("vnc:tls")),
         (server().with("vnc:ip", "192.0.2.1"), NotOffered, Some("vnc:ip")),
-        (server().with("parent", "x"), UnknownKey, Some("parent")),
+        (server().with("parents", "x"), UnknownKey, Some("parents")),
         (server().with("cpu", 30_000), NoCapacity, None),
         (server().with("mem", 9_000), NoCapacity, None),
     ] {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use elasticstack_api::app::{App, OnCreate};
+use elasticstack_api::app::{App, OnCreate, Page};
 use elasticstack_core::biller::Meter;
 use elasticstack_core::prelude::*;
 use elasticstack_core::resource::{ResourceId, ResourceKind};
@@ -96,7 +96,7 @@ async fn pools_share_no_address_and_are_used_up_from_the_lowest() {
         taken.push(take(app, &caller, ResourceKind::Ip).await.to_string());
     }
     assert_eq!(taken, ["198.51.100.10", "198.51.100.20", "198.51.100.21"]);
-    let infos = app.pools_info().await.unwrap();
+    let infos = app.pools_info(&Page::default()).await.unwrap();
     let free: Vec<_> = infos.iter().map(|info| info.value("addresses:free").unwrap()).collect();
     assert_eq!(free, ["0", "0"]);
 }
@@ -210,5 +210,5 @@ async fn resources_are_metered_from_their_making_to_their_end() {
     *world.biller.refuses.lock().unwrap() = true;
     let unpaid = app.resource_create(&first, ResourceKind::Ip, &Record::new()).await.unwrap_err();
     assert_eq!(unpaid.kind(), ErrorKind::PaymentRequired);
-    assert_eq!(app.resource_ids(&first, None).await.unwrap(), []);
+    assert_eq!(app.resource_ids(&first, None, &Page::default()).await.unwrap(), []);
 }

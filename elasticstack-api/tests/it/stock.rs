@@ -1,17 +1,19 @@
 //! A restored control plane and one host that tells what it has: what is believed, what is left
 //! alone, what is not begun again. The drill over real agents is with the all-in-one's tests.
 
-use elasticstack_api::app::{Caller, OnCreate};
+use elasticstack_api::app::{Caller, OnCreate, Page};
 use elasticstack_api::backup;
 use elasticstack_core::block::ArrayState;
 use elasticstack_core::prelude::*;
 use elasticstack_core::state::RunPhase;
-use elasticstack_core::wire::internal::{Conversion, Document, ObjectStatus, ServerStatus, Stock};
+use elasticstack_core::wire::internal::{
+    Conversion, Document, ObjectStatus, ServerStatus, SnapshotDocument, SnapshotStatus, Stock,
+};
 use elasticstack_core::wire::record::Record;
 use uuid::Uuid;
 
 use crate::database::TestDatabase;
-use crate::fake_host::{Plane, World, customer, host_id, sized};
+use crate::fake_host::{Plane, World, array_id, customer, host_id, sized};
 
 /// A world of which a backup is restored: what is made in it by `make` is in the backup.
 struct Restored {
@@ -143,6 +145,88 @@ async fn a_drive_that_is_not_there_is_gone_only_if_its_array_can_be_looked_at() 
         assert_eq!(restored.info(drive).await.is_ok(), is_known, "{state:?}");
         assert_eq!(restored.told(host_id()).await, [], "{state:?}: it might be made anew");
     }
+}
+
+/// What a host has of the snapshots that were in a backup, changed by `change`.
+async fn snapshots_after(
+    change: impl Fn(&mut SnapshotStatus),
+    told: Option<u64>,
+) -> (Restored, DriveId, SnapshotId) {
+    let (restored, (drive, snapshot)) = Restored::after(async |world, plane, caller| {
+        let drive = plane.drive(caller, 8).await;
+        world.host.exchange(&plane.app).await;
+        plane.app.drive_snapshot(caller, drive, &Record::new()).await.unwrap();
+        world.host.exchange(&plane.app).await;
+        let snapshots = plane.app.snapshot_ids(caller, &Page::default()).await.unwrap();
+        (drive, snapshots[0])
+    })
+    .await;
+    let mut objects = restored.objects.clone();
+    let mut array = array_id();
+    for object in &mut objects {
+        if let ObjectStatus::Snapshot(status) = object {
+            change(status);
+            array = status.home.unwrap().array;
+        }
+    }
+    objects.retain(|object| !matches!(object, ObjectStatus::Snapshot(status) if status.gone));
+    let generation = Generation::new(Era(0), 7);
+    let documents = told.map(|restore| {
+        let (gone, epoch) = (false, Epoch(5));
+        let document =
+            SnapshotDocument { snapshot, generation, gone, drive, array, restore, epoch };
+        Document::Snapshot(document)
+    });
+    let stock = Stock { documents: documents.into_iter().collect(), objects };
+    let report = restored.world.host.report();
+    restored.plane.app.take_stock(host_id(), &report, &stock).await.unwrap();
+    (restored, drive, snapshot)
+}
+
+#[tokio::test]
+async fn restores_are_counted_on_from_those_that_the_host_has_done() {
+    let (restored, drive, snapshot) = snapshots_after(|status| status.restored = 3, Some(3)).await;
+    let (app, caller) = (&restored.plane.app, &restored.caller);
+    for document in restored.told(host_id()).await {
+        restored.world.host.take(&document);
+    }
+    restored.world.host.exchange(app).await;
+    assert_eq!(restored.info(drive).await.unwrap().value("claimed"), None);
+    app.snapshot_restore(caller, snapshot).await.unwrap();
+    let told = restored.told(host_id()).await;
+    let restore = told.iter().find_map(|document| match document {
+        Document::Snapshot(document) => Some((document.restore, document.epoch > Epoch(5))),
+        _ => None,
+    });
+    assert_eq!(restore, Some((4, true)), "a number that was done already would be done at once");
+}
+
+#[tokio::test]
+async fn a_restore_that_goes_on_keeps_its_drive_and_ends() {
+    let (restored, drive, snapshot) = snapshots_after(|status| status.restored = 1, Some(2)).await;
+    let (app, caller) = (&restored.plane.app, &restored.caller);
+    let info = app.snapshot_info(caller, snapshot).await.unwrap();
+    assert_eq!(info.value("status"), Some("restoring"));
+    assert!(restored.info(drive).await.unwrap().value("claimed").is_some());
+    for document in restored.told(host_id()).await {
+        restored.world.host.take(&document);
+    }
+    restored.world.host.exchange(app).await;
+    let info = app.snapshot_info(caller, snapshot).await.unwrap();
+    assert_eq!(info.value("status"), Some("active"));
+    assert_eq!(restored.info(drive).await.unwrap().value("claimed"), None);
+}
+
+#[tokio::test]
+async fn a_snapshot_that_is_not_there_is_gone_and_its_drive_may_be_destroyed() {
+    let (restored, drive, snapshot) = snapshots_after(|status| status.gone = true, None).await;
+    let (app, caller) = (&restored.plane.app, &restored.caller);
+    let missing = app.snapshot_info(caller, snapshot).await.unwrap_err();
+    assert_eq!(missing.kind(), ErrorKind::NotFound);
+    let told = restored.told(host_id()).await;
+    let of_snapshots = told.iter().filter(|document| matches!(document, Document::Snapshot(_)));
+    assert_eq!(of_snapshots.count(), 0, "it would be taken anew, of what the drive holds now");
+    app.drive_destroy(caller, drive).await.unwrap();
 }
 
 #[tokio::test]

@@ -110,5 +110,7 @@ async fn usage_is_told_to_who_used_it_and_to_operators() {
     let offered = cloud.get("/capabilities/info").await.expect(200);
     assert_eq!(offered.value("offer:hosts"), Some("yes"));
     assert_eq!(offered.value("limit:write_bytes"), Some("67108864"));
+    assert_eq!(offered.value("limit:calls_in_a_row"), Some("10000"));
+    assert_eq!(offered.value("limit:calls_per_second"), Some("2000"));
     cloud.server.close().await;
 }

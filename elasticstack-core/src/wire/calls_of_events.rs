@@ -12,7 +12,8 @@ pub(super) const ROWS: &[Route] = &[
         Call::EventsInfo,
         "/events/info",
         Many(Event),
-        "What happened to your drives, servers, resources, tokens and account, oldest first.",
+        "What happened to your drives, snapshots, servers, resources, tokens and account, oldest \
+         first.",
     ),
     read(Call::EventsInfoAll, "/events/info/all", Many(Event), "As info, of all accounts.")
         .for_operators(),

@@ -145,7 +145,8 @@ pub(super) const ROWS: &[Route] = &[
         "/quarantine/STRAY/adopt/ACCOUNT",
         Ignored,
         One(Drive),
-        "Gives a stray drive to an account, whatever its quotas; it is metered from now on.",
+        "Gives a stray drive to an account, whatever its quotas, or a stray snapshot back to its \
+         drive's owner; it is metered from now on.",
     )
     .for_operators(),
     change(
@@ -153,7 +154,7 @@ pub(super) const ROWS: &[Route] = &[
         "/quarantine/STRAY/destroy",
         Ignored,
         Nothing,
-        "Destroys a stray drive with its bytes, or ends and forgets a stray server.",
+        "Destroys a stray drive or snapshot with its bytes, or ends and forgets a stray server.",
     )
     .for_operators(),
 ];

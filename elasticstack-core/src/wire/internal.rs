@@ -393,6 +393,20 @@ pub struct SnapshotStatus {
     pub refused: Option<Fault>,
     /// Why the document could not be made true; it is tried again.
     pub fault: Option<Fault>,
+    /// What the snapshot says of itself, if it is there.
+    #[serde(default)]
+    pub home: Option<SnapshotHome>,
+}
+
+/// What a snapshot says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotHome {
+    /// The drive that it is of.
+    pub drive: DriveId,
+    /// The array that it lies on.
+    pub array: ArrayId,
+    /// Its owner.
+    pub account: AccountId,
 }
 
 /// The end of a run.

@@ -17,7 +17,13 @@ const ADDRESS: Takes = Takes::Form(Form::Address);
 pub(super) const ROWS: &[Key] = &[
     key("accelerator", HOST, Input::Never, Takes::Nothing, "What runs its guests, and why."),
     key("account", ACCOUNT, Input::Never, Takes::Nothing, "The account's UUID."),
-    key("account", STRAY, Input::Never, Takes::Nothing, "Whose the drive says that it is."),
+    key(
+        "account",
+        STRAY,
+        Input::Never,
+        Takes::Nothing,
+        "Whose the drive or the snapshot says that it is.",
+    ),
     key("address", HOST, Input::Create, Takes::Form(Form::Listener), "Where its agent listens.")
         .needed_by(HOST),
     key("addresses", POOL, Input::Never, Takes::Nothing, "How many addresses it has.")
@@ -25,7 +31,13 @@ pub(super) const ROWS: &[Key] = &[
     key("addresses:free", POOL, Input::Never, Takes::Nothing, "How many of them nobody has.")
         .number_of("addresses"),
     key("array", ARRAY, Input::Never, Takes::Nothing, "The array's UUID."),
-    key("array", STRAY, Input::Never, Takes::Nothing, "The array that the drive lies on."),
+    key(
+        "array",
+        STRAY,
+        Input::Never,
+        Takes::Nothing,
+        "The array that the drive or the snapshot lies on.",
+    ),
     key(
         "array:*",
         HOST,
@@ -122,7 +134,7 @@ pub(super) const ROWS: &[Key] = &[
         "The name servers that its addresses use.",
     ),
     key("netmask", POOL, Input::Create, ADDRESS, "The mask of its subnet.").needed_by(POOL),
-    key("object", STRAY, Input::Never, Takes::Nothing, "The drive's or the server's UUID."),
+    key("object", STRAY, Input::Never, Takes::Nothing, "Its own UUID."),
     key(
         "placements",
         PLACE,
@@ -187,10 +199,11 @@ pub(super) const ROWS: &[Key] = &[
         .number_of("seconds since 1970"),
     key("since", STRAY, Input::Never, Takes::Nothing, "When its host first told of it.")
         .number_of("seconds since 1970"),
-    key("size", STRAY, Input::Never, Takes::Nothing, "The drive's size.").number_of("bytes"),
+    key("size", STRAY, Input::Never, Takes::Nothing, "The size of the drive or the snapshot.")
+        .number_of("bytes"),
     key("stray", STRAY, Input::Never, Takes::Nothing, "The stray's UUID."),
     key("tier", ARRAY, Input::Never, Takes::Nothing, "What it is made of: disk or ssd."),
-    key("type", STRAY, Input::Never, Takes::Nothing, "drive or server."),
+    key("type", STRAY, Input::Never, Takes::Nothing, "drive, server or snapshot."),
     key(
         "why",
         STRAY,

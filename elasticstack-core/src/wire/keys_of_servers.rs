@@ -67,6 +67,8 @@ pub(super) const ROWS: &[Key] = &[
         "When the ticket is good no more, in seconds since 1970.",
     )
     .number_of("seconds since 1970"),
+    key("fs:*", SERVER, Input::Create, Takes::Text(80), "The folders of a container.")
+        .refused_but(&[]),
     key("ide:{0-1}:{0-1}", SERVER, Input::Stopped, Takes::Drive, "The drive on an IDE port."),
     key("ide:{0-1}:{0-1}:media", SERVER, Input::Stopped, MEDIA, "disk or cdrom; disk if unset."),
     key("mem", SERVER, Input::Stopped, Takes::Range(128, 1_048_576), "Memory in MiB.")
@@ -80,7 +82,13 @@ pub(super) const ROWS: &[Key] = &[
         "auto, or a static IP of yours, which one running server at a time may have.",
     )
     .kept(),
-    key("nic:0:dhcp:ip", SERVER, Input::Stopped, Takes::Text(40), "The address in use.").kept(),
+    key(
+        "nic:0:dhcp:ip",
+        SERVER,
+        Input::Never,
+        Takes::Nothing,
+        "The address in use; absent until servers have addresses of their own.",
+    ),
     key(
         "nic:0:firewall:*",
         SERVER,
@@ -112,6 +120,7 @@ pub(super) const ROWS: &[Key] = &[
         "The VLAN of yours that the card is on.",
     )
     .kept(),
+    key("parent", SERVER, Input::Stopped, Takes::Text(80), "A word of the owner's.").kept(),
     key(
         "password",
         SERVER,

@@ -3,6 +3,7 @@
 use super::key::{Input, Key, Object, Takes, key};
 
 const SNAPSHOT: &[Object] = &[Object::Snapshot];
+const OF_A_DRIVE: &[Object] = &[Object::Snapshot, Object::Stray];
 
 /// The rows.
 pub(super) const ROWS: &[Key] = &[
@@ -14,7 +15,7 @@ pub(super) const ROWS: &[Key] = &[
         "When it was asked for, in seconds since 1970.",
     )
     .number_of("seconds since 1970"),
-    key("drive", SNAPSHOT, Input::Never, Takes::Nothing, "The UUID of the drive that it is of."),
+    key("drive", OF_A_DRIVE, Input::Never, Takes::Nothing, "The UUID of the drive that it is of."),
     key(
         "size",
         SNAPSHOT,

@@ -81,7 +81,7 @@ goes on waiting. Another call, path or body under the same key, or other credent
 account's. Answers are kept encrypted under a key made from your own secret. `write` needs no key and ignores it: writing
 twice is writing once.
 
-**Limits.** An account may make so many calls a second, and so many in a row: `RateLimit-Limit`, `RateLimit-Remaining` and
+**Limits.** An account may make so many calls a second, and so many in a row, as `/capabilities/info` tells: `RateLimit-Limit` (those in a row), `RateLimit-Remaining` and
 `RateLimit-Reset` (seconds until all are there again) are in every answer to it; past that, 429 with `Retry-After`. Twenty
 wrong credentials from one address, or a hundred for one account, and further ones from there wait likewise; an address
 that was never wrong is not held up by what others guess. Behind a proxy that the operator has not listed addresses are not
@@ -91,12 +91,12 @@ has at most 64 KiB; whoever is slower is cut off. From one address that is known
 time, else 429; a server has 4,096 connections at a time, and further ones wait. `X-Request-Id` (at most 128 letters, digits, `-`, `_`
 and `.`) is echoed and in the log; without one the answer has a new one.
 
-**Parts of a list.** Calls that answer with many drives, servers or hosts take the query parameters `limit` (1 to 10,000),
-`after` (an id: begin behind it), `status`, `name` and, but for hosts, `tag`. What is listed is ordered by id, so a walk that passes
+**Parts of a list.** Calls that answer with many objects take the query parameters `limit` (1 to 10,000),
+`after` (an id: begin behind it) and, where the objects have one, `status`, `name` and `tag`. What is listed is ordered by id, so a walk that passes
 the last id of each page as the next `after` meets everything that is there all the while exactly once. A parameter that a call does
 not have is 400.
 
-**Events.** `/events/info` tells what happened to your drives, servers, resources, tokens and account: one event for each object
+**Events.** `/events/info` tells what happened to your drives, snapshots, servers, resources, tokens and account: one event for each object
 whose info a change has changed, oldest first, exactly once and in the order in which it became true, from whichever server you ask.
 Each has a `cursor`; `after=CURSOR` begins behind it, `after=now` with what is still to happen. The header `Events-Cursor` of every answer
 is the place to go on with, also when nothing happened. Events are kept for 7 days; a cursor from before that, or from before the
@@ -106,8 +106,8 @@ events, as `EventSource` reads them: `id` is the cursor, `data` the event as JSO
 event there is a comment with the cursor so far; `limit` and `wait` then mean nothing. A stream ends with the credentials that opened it and with the server; an account may
 wait or follow 32 times at once at each server. An event says that something changed, not what it is now: the info does.
 
-**Versions.** The info of a drive or a server has an `ETag`: another one whenever what is wanted of the object has changed,
-the same while only its host's reports change. A changing call with `If-Match` and that tag is done if the object is still at
+**Versions.** The info of a drive, a snapshot or a server has an `ETag`: another one whenever what is wanted of the object has changed,
+the same while only its host's reports change or the bytes that a drive holds. A changing call with `If-Match` and that tag is done if the object is still at
 that version, else 412 `precondition_failed` and nothing is done.
 
 **The screen.** A running server that has `vnc auto` and a `password` shows its screen by VNC. `POST
@@ -123,9 +123,13 @@ is a loopback address of the server's host.
 
 **Kept, not honoured yet** means that a value is accepted, stored and echoed and has no effect today: processor time is
 not limited to `cpu`, servers reach the outside through QEMU's user networking whatever their `nic` keys say, and have no
-address of their own, so `nic:0:dhcp:ip` shows only what was given. Static IPs and VLANs are taken, metered and claimed, and no packet passes by them yet; `tier` is only
+address of their own, so `nic:0:dhcp:ip` is not told. Static IPs and VLANs are taken, metered and claimed, and no packet passes by them yet; `tier` is only
 kept, as arrays do not tell theirs. Keys that promise protection or a licence are refused until they are honoured. Folders
 and containers (`/folders/…`, `type container`) are not offered: such a call is a 400 with the code `not_offered`.
+
+**Others' drives.** What is not yours is 404, but for standard drives and for drives whose `readers` name you or everybody:
+of these the info is shown, without what the owner noted on them, and they may be imaged from and cloned. A drive is imaged from one on the
+same host, until hosts lend each other drives: a clone is placed beside its source, so clone where an image is refused as `not_offered`.
 
 **Snapshots.** A snapshot is what a power cut at one instant would have left of its drive: what the guest had flushed is in
 it. It lies on its drive's array and takes room as large as the drive was, whatever it shares with it. Of a drive that a

@@ -7,6 +7,7 @@ use super::keys::Object;
 use super::route::{Answer, Route};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::DriveId;
+use crate::resource::ResourceId;
 
 /// The most that one page has.
 pub const MAX_PAGE: u32 = 10_000;
@@ -29,6 +30,8 @@ pub enum QueryTakes {
     Number,
     /// An object's UUID.
     Uuid,
+    /// A resource: an address, or a VLAN's UUID.
+    Resource,
     /// The cursor of an event, or `now`.
     Cursor,
     /// One of these words.
@@ -46,6 +49,7 @@ impl QueryTakes {
             Self::Seconds(high) => format!("0 to {high} seconds"),
             Self::Number => "a whole number".to_owned(),
             Self::Uuid => "a UUID".to_owned(),
+            Self::Resource => "an address or a UUID".to_owned(),
             Self::Cursor => "a cursor, or now".to_owned(),
             Self::OneOf(words) => words.join(", "),
             Self::Text => "text without NUL".to_owned(),
@@ -62,6 +66,7 @@ impl QueryTakes {
             Self::Number => value.parse::<i64>().is_ok(),
             // Every kind of id is spelled alike.
             Self::Uuid => value.parse::<DriveId>().is_ok(),
+            Self::Resource => ResourceId::find(value).is_some(),
             // What a cursor means is its maker's to say.
             Self::Cursor => !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_graphic()),
             Self::OneOf(words) => words.contains(&value),
@@ -92,16 +97,26 @@ const fn query(
     Query { name, objects, takes, doc }
 }
 
-const NAMED: &[Object] =
-    &[Object::Account, Object::Drive, Object::Host, Object::Server, Object::Snapshot];
+const NAMED: &[Object] = &[
+    Object::Account,
+    Object::Drive,
+    Object::Host,
+    Object::Pool,
+    Object::Resource,
+    Object::Server,
+    Object::Snapshot,
+    Object::Token,
+];
 const BY_ID: &[Object] = &[
     Object::Account,
     Object::Array,
     Object::Drive,
     Object::Host,
+    Object::Pool,
     Object::Server,
     Object::Snapshot,
     Object::Stray,
+    Object::Token,
 ];
 const PAGED: &[Object] = &[
     Object::Account,
@@ -109,9 +124,12 @@ const PAGED: &[Object] = &[
     Object::Drive,
     Object::Event,
     Object::Host,
+    Object::Pool,
+    Object::Resource,
     Object::Server,
     Object::Snapshot,
     Object::Stray,
+    Object::Token,
     Object::Usage,
 ];
 const STATUS: &str = "Only those of this status.";
@@ -130,6 +148,12 @@ pub const QUERIES: &[Query] = &[
         BY_ID,
         QueryTakes::Uuid,
         "Begins behind this id, whether or not it is still there.",
+    ),
+    query(
+        "after",
+        &[Object::Resource],
+        QueryTakes::Resource,
+        "Begins behind this address or VLAN, whether or not it is still there.",
     ),
     query("after", &[Object::Usage], QueryTakes::Number, "Begins behind this interval."),
     query(
@@ -152,7 +176,7 @@ pub const QUERIES: &[Query] = &[
     ),
     query(
         "tag",
-        &[Object::Drive, Object::Server, Object::Snapshot],
+        &[Object::Drive, Object::Resource, Object::Server, Object::Snapshot],
         QueryTakes::Text,
         "Only those that have this word among their tags.",
     ),
@@ -244,6 +268,7 @@ mod tests {
             ("/drives/list", "limit", "0", ErrorKind::InvalidValue),
             ("/drives/list", "limit", "10001", ErrorKind::InvalidValue),
             ("/drives/list", "after", "1", ErrorKind::InvalidValue),
+            ("/resources/info", "after", "1", ErrorKind::InvalidValue),
             ("/drives/list", "status", "stopped", ErrorKind::InvalidValue),
             ("/usage/info", "after", "x", ErrorKind::InvalidValue),
             ("/usage/info", "from", "-1", ErrorKind::InvalidValue),
@@ -256,6 +281,7 @@ mod tests {
         for (path, name, value) in [
             ("/drives/list", "limit", "10000"),
             ("/servers/info", "status", "paused"),
+            ("/resources/list", "after", "192.0.2.1"),
             ("/usage/info/all", "after", "-1"),
             ("/events/info/all", "after", "now"),
             ("/events/info", "wait", "60"),

@@ -10,7 +10,8 @@ use elasticstack_core::id::SnapshotId;
 use elasticstack_core::sim::{Call, Fault as Planned, Faulty, Plan, SimStore, When};
 use elasticstack_core::units::Bytes;
 use elasticstack_core::wire::internal::{
-    Access, Document, DriveDocument, ObjectStatus, ServerDocument, SnapshotDocument, SnapshotStatus,
+    Access, Document, DriveDocument, ObjectStatus, ServerDocument, SnapshotDocument, SnapshotHome,
+    SnapshotStatus,
 };
 use http::StatusCode;
 
@@ -105,6 +106,33 @@ async fn a_snapshot_is_taken_once_restored_once_and_goes_by_its_tombstone() {
     snapshot(&mut caller, |status| status.gone).await;
     holds(&caller, "newer").await;
     assert_eq!(rig.store.snapshots().unwrap().list_snapshots().await.unwrap(), []);
+    caller.agent.close().await;
+}
+
+#[tokio::test]
+async fn a_snapshot_that_no_document_knows_is_told_of_and_kept_until_one_does() {
+    let rig = Rig::new();
+    rig.taken("old").await.agent.close().await;
+
+    // Another agent of the same arrays: it has no documents.
+    let other = Rig { world: World::new(), store: rig.store.clone() };
+    let mut caller = other.agent().await;
+    let told = snapshot(&mut caller, |status| status.size == 2 * MIB).await;
+    let spec = other.drive(1, 2 * MIB).await;
+    let home = SnapshotHome { drive: spec.drive, array: spec.array, account: spec.account };
+    assert_eq!((told.home, told.gone, told.fault), (Some(home), false, None));
+    assert_eq!(told.generation, Generation::new(Era(0), 0), "any intent is newer");
+
+    caller.push([Document::Drive(spec)]).await;
+    caller.write(1, 0, "new").await;
+    caller.push([Document::Snapshot(other.snapshot(2, 0, 0).await)]).await;
+    snapshot(&mut caller, |status| status.generation.number == 2).await;
+    caller.push([Document::Snapshot(other.snapshot(3, 1, 9).await)]).await;
+    snapshot(&mut caller, |status| status.restored == 1).await;
+    holds(&caller, "old").await;
+    let tombstone = SnapshotDocument { gone: true, ..other.snapshot(4, 1, 9).await };
+    caller.push([Document::Snapshot(tombstone)]).await;
+    snapshot(&mut caller, |status| status.gone).await;
     caller.agent.close().await;
 }
 

@@ -19,6 +19,7 @@ use super::host::Host;
 use super::records::Record;
 use crate::driver::drive::found;
 use crate::driver::server::plugged;
+use crate::driver::snapshot;
 
 /// What the host has now.
 ///
@@ -27,6 +28,7 @@ use crate::driver::server::plugged;
 pub(crate) async fn take(host: &Arc<Host>) -> Result<Stock> {
     let observed = host.hypervisor.observe().await?;
     let (drives, jobs, servers) = (host.drives.all(), host.jobs.all(), host.servers.all());
+    let snapshots = host.snapshots.all();
     let known: BTreeSet<_> = servers.iter().map(|record| record.document.server).collect();
     let strangers = observed.iter().filter(|run| !known.contains(&run.server));
     let mut objects: Vec<_> = strangers.map(|run| ObjectStatus::Server(stranger(run))).collect();
@@ -36,9 +38,21 @@ pub(crate) async fn take(host: &Arc<Host>) -> Result<Stock> {
     }));
     objects
         .extend(host.store.list().await?.iter().map(|report| ObjectStatus::Drive(found(report))));
+    let taken = match host.store.snapshots() {
+        Some(store) => store.list_snapshots().await?,
+        None => Vec::new(),
+    };
+    objects.extend(taken.iter().map(|report| {
+        let known = snapshots.iter().find(|record| record.document.snapshot == report.snapshot);
+        let unknown = || snapshot::found(report);
+        ObjectStatus::Snapshot(
+            known.map_or_else(unknown, |record| snapshot::status(record, Some(report), None)),
+        )
+    }));
     let documents = (drives.into_iter().map(|record| Document::Drive(record.document)))
         .chain(jobs.into_iter().map(|record| Document::Job(record.document)))
         .chain(servers.into_iter().map(|record| Document::Server(record.document)))
+        .chain(snapshots.into_iter().map(|record| Document::Snapshot(record.document)))
         .collect();
     Ok(Stock { documents, objects })
 }

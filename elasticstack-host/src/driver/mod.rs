@@ -11,7 +11,7 @@ mod job;
 mod open;
 mod revocable;
 pub(crate) mod server;
-mod snapshot;
+pub(crate) mod snapshot;
 
 use std::collections::HashMap;
 use std::sync::Arc;

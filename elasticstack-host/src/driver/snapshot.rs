@@ -9,9 +9,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use elasticstack_core::block::{SnapshotReport, Snapshots, Writers};
 use elasticstack_core::error::{Chain, Error, ErrorKind, Result};
+use elasticstack_core::generation::{Era, Generation};
 use elasticstack_core::id::SnapshotId;
 use elasticstack_core::wire::internal::{
-    Access, Fault, ObjectStatus, SnapshotDocument, SnapshotStatus,
+    Access, Fault, ObjectStatus, SnapshotDocument, SnapshotHome, SnapshotStatus,
 };
 
 use super::drive::is_online;
@@ -41,7 +42,8 @@ enum Need {
     Recovery,
 }
 
-/// Shows every snapshot that is as it should be already, so that it needs no task.
+/// Shows every snapshot that is as it should be already, so that it needs no task, and every one
+/// that no document knows.
 pub(super) async fn publish_settled(host: &Host) {
     let Some(snapshots) = host.store.snapshots() else { return };
     let Ok(reports) = snapshots.list_snapshots().await else {
@@ -54,6 +56,30 @@ pub(super) async fn publish_settled(host: &Host) {
             publish(host, &record, report, None);
         }
     }
+    // They stay as they are, and somebody has to hear of them.
+    for report in reports.iter().filter(|report| host.snapshots.get(report.snapshot).is_none()) {
+        tracing::warn!(snapshot = %report.snapshot, "a snapshot that no document knows");
+        host.board.publish(ObjectStatus::Snapshot(found(report)));
+    }
+}
+
+/// What the store says of a snapshot that no document knows.
+pub(crate) fn found(report: &SnapshotReport) -> SnapshotStatus {
+    SnapshotStatus {
+        snapshot: report.snapshot,
+        generation: Generation::new(Era(0), 0),
+        gone: false,
+        size: report.size.get(),
+        restored: 0,
+        refused: None,
+        fault: None,
+        home: Some(home(report)),
+    }
+}
+
+fn home(report: &SnapshotReport) -> SnapshotHome {
+    let &SnapshotReport { drive, array, account, .. } = report;
+    SnapshotHome { drive, array, account }
 }
 
 fn need(record: &Record<SnapshotDocument>, report: Option<&SnapshotReport>) -> Need {
@@ -214,8 +240,17 @@ fn publish(
     report: Option<&SnapshotReport>,
     fault: Option<Fault>,
 ) {
+    host.board.publish(ObjectStatus::Snapshot(status(record, report, fault)));
+}
+
+/// What a snapshot that a document knows is.
+pub(crate) fn status(
+    record: &Record<SnapshotDocument>,
+    report: Option<&SnapshotReport>,
+    fault: Option<Fault>,
+) -> SnapshotStatus {
     let Record { document, facts } = record;
-    host.board.publish(ObjectStatus::Snapshot(SnapshotStatus {
+    SnapshotStatus {
         snapshot: document.snapshot,
         generation: document.generation,
         gone: document.gone && report.is_none() && fault.is_none(),
@@ -223,5 +258,6 @@ fn publish(
         restored: facts.restored,
         refused: facts.refused.clone(),
         fault,
-    }));
+        home: report.map(home),
+    }
 }

@@ -20,7 +20,7 @@ const FEW: u16 = 10;
 const MANY: u16 = 1_000;
 /// How often each rig has its turn, and how many calls of each kind it then gets.
 const ROUNDS: u32 = 15;
-const TURN: u32 = 12;
+const TURN: u32 = 48;
 const IDLE: Duration = Duration::from_secs(10);
 /// What each array holds, of drives of 1 GiB: all that are made here, on the few hosts too.
 const ARRAY_GIB: u32 = 100;

@@ -33,6 +33,7 @@ use axum::extract::State;
 use axum::response::Response;
 use elasticstack_core::prelude::*;
 use elasticstack_core::wire::calls::{self, Answer, Body, Call, Effect, Route};
+use elasticstack_core::wire::internal::MAX_WRITE;
 use elasticstack_core::wire::queries;
 use elasticstack_core::wire::record::Record;
 use futures_util::FutureExt as _;
@@ -63,9 +64,6 @@ const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-repl
 
 /// The longest body that holds a record, packed and unpacked.
 const MAX_RECORD: usize = 1 << 20;
-
-/// The longest body that holds a drive's bytes, packed and unpacked.
-const MAX_WRITE: usize = 64 << 20;
 
 /// A call that answers 204 and nothing where clients of some older clouds insist on it, instead of
 /// 200 and the object's info.

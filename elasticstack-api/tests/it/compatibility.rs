@@ -5,8 +5,10 @@ use elasticstack_api::app::StandardImage;
 use elasticstack_api::http::LegacyCall;
 use http::Request;
 use sha2::Digest as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
-use crate::cloud::{Cloud, SMALL};
+use crate::cloud::{Answer, Cloud, SMALL, served};
 
 #[tokio::test]
 async fn every_call_answers_with_the_exact_code_that_clients_demand() {
@@ -303,6 +305,42 @@ async fn scripts_that_send_odd_types_and_junk_are_served() {
         .request("POST", "/drives/create")
         .header("Content-Type", "application/x-www-form-urlencoded");
     cloud.send(form.body(Body::from("name=my+web&size=4M")).unwrap()).await.expect(200);
+    cloud.server.close().await;
+}
+
+#[tokio::test]
+async fn a_nonsense_expectation_is_ignored_on_the_wire_too() {
+    let cloud = Cloud::new().await;
+    served(&cloud.server, async |address| {
+        let mut link = TcpStream::connect(address).await.unwrap();
+        let basic = &cloud.basic;
+        let request = format!(
+            "POST /drives/create HTTP/1.1\r\nHost: {address}\r\nAuthorization: {basic}\r\n\
+             Expect: https://example.org/\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{SMALL}",
+            SMALL.len()
+        );
+        link.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        link.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    })
+    .await;
+    cloud.server.close().await;
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_run_shows_its_configuration_only() {
+    let cloud = Cloud::new().await;
+    let body = "name s\ncpu 500\nmem 128\npersistent true\nvnc auto\npassword abc";
+    let made = cloud.post("/servers/create/stopped", body).await.expect(200);
+    let path = |action: &str| format!("/servers/{}/{action}", made.value("server").unwrap());
+    let running = ["started", "smp:cores"];
+    let shown = |info: &Answer| running.map(|key| info.value(key).is_some());
+    assert_eq!(shown(&made), [false; 2]);
+    cloud.post(&path("start"), "").await.expect(200);
+    assert_eq!(shown(&cloud.get(&path("info")).await.expect(200)), [true; 2]);
+    cloud.post(&path("stop"), "").await.expect(204);
+    assert_eq!(shown(&cloud.get(&path("info")).await.expect(200)), [false; 2]);
     cloud.server.close().await;
 }
 

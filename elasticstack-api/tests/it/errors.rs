@@ -4,6 +4,7 @@ use std::io::Write as _;
 
 use axum::body::Body;
 use elasticstack_core::wire::calls::{self, CALLS, Call, Effect};
+use elasticstack_core::wire::internal::MAX_WRITE;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::Request;
@@ -168,6 +169,25 @@ async fn gzip_is_written_unpacked_and_bad_gzip_not_at_all() {
     assert!(cloud.agent.bytes(&drive).iter().all(|byte| *byte == 0));
     write([gzip(b"one "), gzip(b"two")].concat()).await.expect(204);
     assert_eq!(cloud.agent.bytes(&drive)[1 << 20..][..8], *b"one two\0");
+    cloud.server.close().await;
+}
+
+#[tokio::test]
+async fn a_write_has_64_mib_and_no_byte_more() {
+    let cloud = Cloud::new().await;
+    let made = cloud.post("/drives/create", "size 64M").await.expect(200);
+    let drive = made.value("drive").unwrap();
+    let write = async |bytes: Vec<u8>| {
+        let request = cloud
+            .request("POST", &format!("/drives/{drive}/write/0"))
+            .header("Content-Type", "application/octet-stream");
+        cloud.send(request.body(Body::from(bytes)).unwrap()).await
+    };
+    let refused = write(vec![2; MAX_WRITE + 1]).await.expect(400);
+    assert_eq!(refused.header("x-elastic-error"), "usage code=malformed_body");
+    assert!(cloud.agent.bytes(drive).iter().all(|byte| *byte == 0));
+    write(vec![1; MAX_WRITE]).await.expect(204);
+    assert!(cloud.agent.bytes(drive).iter().all(|byte| *byte == 1));
     cloud.server.close().await;
 }
 

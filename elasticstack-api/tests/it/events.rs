@@ -52,6 +52,20 @@ async fn every_change_that_an_owner_sees_is_one_event_and_what_he_does_not_see_i
     let again = told(&cloud, &set, "name e").await.1;
     assert!(again.is_empty(), "it is so already: {again:?}");
 
+    let (made, taken) = told(&cloud, &format!("/drives/{drive}/snapshot"), "name s").await;
+    let snapshot = made.value("snapshot").unwrap().to_owned();
+    let taking = ["created", "changed"].into_iter().zip(["inactive", "active"]);
+    let expected: Vec<_> =
+        taking.map(|(event, status)| what("snapshot", &snapshot, event, status)).collect();
+    assert_eq!(taken, expected, "and nothing of its drive");
+    let restored = told(&cloud, &format!("/snapshots/{snapshot}/restore"), "").await.1;
+    let of_snapshot = restored.iter().filter(|event| event[0] == "snapshot").cloned();
+    let restoring = ["restoring", "active"];
+    let expected = restoring.map(|status| what("snapshot", &snapshot, "changed", status));
+    assert_eq!(of_snapshot.collect::<Vec<_>>(), expected);
+    let destroyed = told(&cloud, &format!("/snapshots/{snapshot}/destroy"), "").await.1;
+    assert_eq!(destroyed, [what("snapshot", &snapshot, "destroyed", "")]);
+
     let body = format!("name s\ncpu 500\nmem 128\npersistent true\nide:0:0 {drive}\nboot ide:0:0");
     let (made, server_made) = told(&cloud, "/servers/create/stopped", &body).await;
     let server = made.value("server").unwrap().to_owned();

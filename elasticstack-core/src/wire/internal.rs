@@ -34,6 +34,9 @@ use crate::state::RunPhase;
 /// The version of this wire.
 pub const PROTOCOL: u32 = 1;
 
+/// The most bytes that one write to a drive has, in both APIs.
+pub const MAX_WRITE: usize = 64 << 20;
+
 /// What an extended CONNECT (RFC 8441) to a screen names as its protocol.
 pub const SCREEN_PROTOCOL: &str = "rfb";
 

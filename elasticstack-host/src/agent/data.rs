@@ -17,9 +17,6 @@ use super::host::{Borrowed, Host};
 /// The most bytes that one read answers.
 pub(crate) const READ_LIMIT: Bytes = Bytes::from_mib(4);
 
-/// The most bytes that one write takes.
-pub(crate) const WRITE_LIMIT: usize = 64 << 20;
-
 /// Reads `length` bytes from `offset` on.
 ///
 /// # Errors

@@ -16,8 +16,8 @@ use elasticstack_core::error::{Chain, Error, ErrorClass, ErrorKind, Result};
 use elasticstack_core::generation::Run;
 use elasticstack_core::id::{DriveId, IdKind, ServerId, TypedId};
 use elasticstack_core::wire::internal::{
-    Accepted, ArrayStatus, Documents, Fault, HostReport, PROTOCOL, Reports, ReportsAfter,
-    SCREEN_PROTOCOL, Stock,
+    Accepted, ArrayStatus, Documents, Fault, HostReport, MAX_WRITE, PROTOCOL, Reports,
+    ReportsAfter, SCREEN_PROTOCOL, Stock,
 };
 use http::StatusCode;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -125,7 +125,7 @@ async fn write(
     let drive: DriveId = id(&drive)?;
     let Query(Place { offset }) = place.map_err(|error| bad_query(&error))?;
     // All of it first: of a body that breaks off, not one byte may reach the drive.
-    let body = collect(body, data::WRITE_LIMIT).await?;
+    let body = collect(body, MAX_WRITE).await?;
     refuse_when_closing(&host)?;
     data::write(&host, drive, offset, body).await?;
     Ok(StatusCode::NO_CONTENT)

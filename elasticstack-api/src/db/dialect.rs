@@ -237,7 +237,7 @@ impl Pools {
 
     async fn migrate_with(&self, migrator: &Migrator) -> Result<(), MigrateError> {
         match &self.writers {
-            Pool::Postgres(connections) => migrator.run(connections.pool()).await,
+            Pool::Postgres(connections) => connections.migrate(migrator).await,
             Pool::Sqlite(connections) => {
                 let mut connection = connect(connections.file()).await?;
                 migrator.run(&mut connection).await?;

@@ -1,12 +1,30 @@
-//! Calls that are cut off while PostgreSQL is at work for them.
+//! What is to hold on PostgreSQL only.
 
 use std::time::Duration;
 
 use elasticstack_core::wire::record::Record;
 use tokio::task::JoinSet;
 
-use crate::database::TestDatabase;
+use crate::database::{TestDatabase, client};
 use crate::fake_host::{World, customer};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL: cargo xtask test"]
+async fn statistics_are_made_of_few_rows_of_every_table_as_each_minute_others_would_wait_for_them()
+{
+    let database = TestDatabase::postgres();
+    let TestDatabase::Postgres { socket, name, .. } = &database else { unreachable!() };
+    let check = "DO $$ BEGIN \
+         ASSERT (SELECT COUNT(*) > 100 FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid \
+             WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace AND attnum > 0); \
+         ASSERT NOT EXISTS (SELECT FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid \
+             WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace AND attnum > 0 \
+             AND NOT attisdropped AND attstattarget IS DISTINCT FROM 1); END $$";
+    let (socket, name) = (socket.clone(), name.clone());
+    let world = World::on(database);
+    let _plane = world.still().await;
+    client("psql", &socket, &["--set", "ON_ERROR_STOP=1", "--dbname", &name, "--command", check]);
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs PostgreSQL: cargo xtask test"]

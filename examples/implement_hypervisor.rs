@@ -203,8 +203,8 @@ mod tests {
                 GuestAct::PowerOff => Phase::Ended(EndCause::Guest),
                 GuestAct::Panic => Phase::Ended(EndCause::Panicked),
                 GuestAct::Hang => Phase::Unresponsive,
-                // Its drives neither come nor go.
-                GuestAct::HoldOn => return Ok(()),
+                // Its drives neither come nor go, and are not counted.
+                GuestAct::HoldOn | GuestAct::Read => return Ok(()),
             };
             lock(&self.0).becomes(server, phase)
         }

@@ -1,5 +1,5 @@
 //! The hypervisor kit: its fixture, and the checks of [`Hypervisor`] and
-//! [`Console`](crate::hypervisor::Console).
+//! [`Console`](crate::hypervisor::Console). Those of counters are in [`super::counters`].
 //!
 //! Nothing here assumes that an effect is instant: a check looks, and pauses through the fixture,
 //! until it sees what it waits for or has looked [`LOOKS`] times.
@@ -21,7 +21,7 @@ use crate::id::ServerId;
 use crate::sim;
 
 /// How often a check looks before it gives up.
-const LOOKS: u32 = 1_200;
+pub(super) const LOOKS: u32 = 1_200;
 
 /// What a fixture can make a guest do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub enum GuestAct {
     Hang,
     /// From now on not let go of drives that are unplugged.
     HoldOn,
+    /// Read from its first drive.
+    Read,
 }
 
 /// What the machine under a hypervisor shows, looked up without asking the hypervisor.
@@ -138,6 +140,9 @@ macro_rules! __hypervisor_checks {
                 hv_9_drives_come_and_go_while_the_guest_runs,
                 hv_9_a_drive_that_the_guest_holds_on_to_stays,
                 co_1_the_serial_log_outlives_process_and_run;
+            counters:
+                ct_1_what_is_plugged_in_is_counted_and_nothing_else,
+                ct_2_counts_begin_at_zero_and_only_grow_over_a_crash_too;
         }
     };
 }
@@ -165,7 +170,7 @@ async fn reaches(
 }
 
 /// Starts run 1 of the kit's server of this number.
-async fn started(
+pub(super) async fn started(
     fixture: &dyn HypervisorFixture,
     hypervisor: &dyn Hypervisor,
     number: u8,
@@ -191,7 +196,7 @@ const POWER_OFF: (GuestAct, EndCause) = (GuestAct::PowerOff, EndCause::Guest);
 const NO_POWER_OFF: Outcome =
     Outcome::Skipped { missing: Cow::Borrowed("guest that powers itself off") };
 
-async fn restarted(
+pub(super) async fn restarted(
     fixture: &dyn HypervisorFixture,
     hypervisor: Arc<dyn Hypervisor>,
 ) -> Result<Arc<dyn Hypervisor>, Violation> {

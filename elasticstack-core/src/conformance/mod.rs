@@ -33,6 +33,7 @@
 mod blockstore;
 mod capability;
 mod clause;
+mod counters;
 mod hypervisor;
 mod macros;
 mod report;

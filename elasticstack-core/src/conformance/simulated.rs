@@ -8,7 +8,7 @@ use super::{BlockStoreFixture, GuestAct, HypervisorFixture, MachineView};
 use crate::block::{Attachment, BlockStore};
 use crate::error::Result;
 use crate::hypervisor::{
-    Access, Device, DriveSlot, EndCause, Hypervisor, Media, Phase, ServerSpec,
+    Access, Device, DriveSlot, EndCause, Hypervisor, IoCounts, Media, Phase, ServerSpec,
 };
 use crate::id::ServerId;
 use crate::sim::{SimHypervisor, SimRng, SimStore};
@@ -54,7 +54,7 @@ impl HypervisorFixture for SimHypervisor {
             cpu: MegaHertz(500),
             vcpus: VcpuCount::for_cpu(MegaHertz(500)),
             memory: MebiBytes(16),
-            drives: Vec::new(),
+            drives: slot("ide:0:0", &format!("/sim/{number}")).into_iter().collect(),
             boot: Vec::new(),
             nics: Vec::new(),
             screen: None,
@@ -68,12 +68,7 @@ impl HypervisorFixture for SimHypervisor {
     }
 
     fn spare(&self) -> Option<DriveSlot> {
-        Some(DriveSlot {
-            device: "block:7".parse().ok()?,
-            media: Media::Disk,
-            access: Access::Exclusive,
-            attachment: Attachment::File("/sim/spare".into()),
-        })
+        slot("block:7", "/sim/spare")
     }
 
     fn greeting(&self) -> &str {
@@ -86,7 +81,21 @@ impl HypervisorFixture for SimHypervisor {
             GuestAct::Panic => Phase::Ended(EndCause::Panicked),
             GuestAct::Hang => Phase::Unresponsive,
             GuestAct::HoldOn => return self.holds_on(server),
+            GuestAct::Read => {
+                let sector = IoCounts { read_bytes: 512, read_requests: 1, ..IoCounts::default() };
+                let mut first = Self::plugged(self, server).into_iter().take(1);
+                return first.try_for_each(|device| self.transfers(server, device, sector));
+            }
         };
         self.becomes(server, phase)
     }
+}
+
+fn slot(device: &str, file: &str) -> Option<DriveSlot> {
+    Some(DriveSlot {
+        device: device.parse().ok()?,
+        media: Media::Disk,
+        access: Access::Exclusive,
+        attachment: Attachment::File(file.into()),
+    })
 }

@@ -2,14 +2,15 @@
 
 mod types;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use async_trait::async_trait;
 use futures_core::stream::BoxStream;
 
 pub use types::{
-    Access, Bus, Device, DriveSlot, EndCause, InvalidDevice, Media, Nic, NicModel, Observed, Phase,
-    Seed, ServerSpec, Signal,
+    Access, Bus, Device, DriveSlot, EndCause, InvalidDevice, IoCounts, Media, Nic, NicModel,
+    Observed, Phase, Seed, ServerSpec, Signal,
 };
 
 use crate::error::Result;
@@ -77,6 +78,11 @@ pub trait Hypervisor: Send + Sync {
     fn console(&self) -> Option<&dyn Console> {
         None
     }
+
+    /// What guests read and write, if this hypervisor counts it.
+    fn counters(&self) -> Option<&dyn Counters> {
+        None
+    }
 }
 
 /// The consoles of running guests.
@@ -97,4 +103,20 @@ pub trait Console: Send + Sync {
     /// # Errors
     /// `NotFound` if no run exists.
     async fn screen(&self, server: ServerId) -> Result<Option<SocketAddr>>;
+}
+
+/// What guests read from their drives and write to them.
+///
+/// # Contract
+/// - **CT-1** `counts` tells of every drive that is plugged in to a run that goes on, and of
+///   nothing else.
+/// - **CT-2** The counts of a drive begin at zero when it is plugged in, and none of them falls while
+///   it is, whatever becomes of this process.
+#[async_trait]
+pub trait Counters: Send + Sync {
+    /// What the server's run has read and written, by where the drives are plugged in.
+    ///
+    /// # Errors
+    /// `NotFound` if no run goes on; `Unavailable` if the guest does not answer.
+    async fn counts(&self, server: ServerId) -> Result<BTreeMap<Device, IoCounts>>;
 }

@@ -257,6 +257,32 @@ pub enum EndCause {
     Lost,
 }
 
+/// What a guest has read from a drive and written to it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IoCounts {
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Requests that read them.
+    pub read_requests: u64,
+    /// Bytes written.
+    pub write_bytes: u64,
+    /// Requests that wrote them.
+    pub write_requests: u64,
+}
+
+impl IoCounts {
+    /// Both together.
+    #[must_use]
+    pub const fn saturating_add(self, other: Self) -> Self {
+        Self {
+            read_bytes: self.read_bytes.saturating_add(other.read_bytes),
+            read_requests: self.read_requests.saturating_add(other.read_requests),
+            write_bytes: self.write_bytes.saturating_add(other.write_bytes),
+            write_requests: self.write_requests.saturating_add(other.write_requests),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -18,7 +18,9 @@ use crate::block::{
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::generation::{Epoch, Generation, Run};
-use crate::hypervisor::{Console, Hypervisor, Observed, ServerSpec, Signal};
+use crate::hypervisor::{
+    Console, Counters, Device, Hypervisor, IoCounts, Observed, ServerSpec, Signal,
+};
 use crate::id::{DriveId, ServerId, SnapshotId};
 use crate::units::Bytes;
 
@@ -29,6 +31,7 @@ use crate::units::Bytes;
 pub enum Call {
     Capacity,
     CloneDrive,
+    Counts,
     Create,
     Destroy,
     DestroySnapshot,
@@ -308,6 +311,10 @@ impl<B: Hypervisor + ?Sized> Hypervisor for Faulty<B> {
     fn console(&self) -> Option<&dyn Console> {
         self.inner.console().map(|_| self as &dyn Console)
     }
+
+    fn counters(&self) -> Option<&dyn Counters> {
+        self.inner.counters().map(|_| self as &dyn Counters)
+    }
 }
 
 #[async_trait]
@@ -321,6 +328,15 @@ impl<B: Hypervisor + ?Sized> Console for Faulty<B> {
     async fn screen(&self, server: ServerId) -> Result<Option<SocketAddr>> {
         let console = self.inner.console().ok_or_else(gone)?;
         self.plan.run(Call::Screen, console.screen(server)).await
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<B: Hypervisor + ?Sized> Counters for Faulty<B> {
+    async fn counts(&self, server: ServerId) -> Result<BTreeMap<Device, IoCounts>> {
+        let counters = self.inner.counters().ok_or_else(gone)?;
+        self.plan.run(Call::Counts, counters.counts(server)).await
     }
 }
 

@@ -1,7 +1,8 @@
 //! Guests as state: [`SimHypervisor`].
 //!
 //! A guest does nothing on its own but greet on its serial port; a test makes it power off, panic
-//! or hang with [`SimHypervisor::becomes`]. It lets go of its drives unless a test makes it hold on.
+//! or hang with [`SimHypervisor::becomes`], and read and write with [`SimHypervisor::transfers`]. It
+//! lets go of its drives unless a test makes it hold on.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,7 +16,8 @@ use super::lock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::generation::Run;
 use crate::hypervisor::{
-    Console, Device, DriveSlot, EndCause, Hypervisor, Observed, Phase, ServerSpec, Signal,
+    Console, Counters, Device, DriveSlot, EndCause, Hypervisor, IoCounts, Observed, Phase,
+    ServerSpec, Signal,
 };
 use crate::id::ServerId;
 use crate::units::MebiBytes;
@@ -47,6 +49,8 @@ struct Guest {
     start: u64,
     serial: Vec<u8>,
     drives: Vec<DriveSlot>,
+    /// Of every drive that is plugged in.
+    counts: BTreeMap<Device, IoCounts>,
     screen: Option<SocketAddr>,
     grip: Grip,
 }
@@ -108,6 +112,20 @@ impl SimHypervisor {
         lock(&self.0).change(server, |guest| guest.grip = Grip::HoldsOn)
     }
 
+    /// Makes the guest read and write so much more of the drive at `device`.
+    ///
+    /// # Errors
+    /// `NotFound` for a guest that is not there or has ended, or has no drive there.
+    pub fn transfers(&self, server: ServerId, device: Device, more: IoCounts) -> Result<()> {
+        let mut state = lock(&self.0);
+        let guest = state.guests.get_mut(&server).filter(|guest| !guest.has_ended());
+        let counts = guest.and_then(|guest| guest.counts.get_mut(&device));
+        let nowhere = || format!("server {server} does not run with a drive at {device}");
+        let counts = counts.ok_or_else(|| Error::new(ErrorKind::NotFound, nowhere()))?;
+        *counts = counts.saturating_add(more);
+        Ok(())
+    }
+
     /// Where drives are plugged in to the guest.
     #[must_use]
     pub fn plugged(&self, server: ServerId) -> Vec<Device> {
@@ -165,9 +183,11 @@ impl Guest {
         let held = self.drives.iter().find(|slot| self.grip == Grip::HoldsOn && goes(slot));
         let held = held.map(|slot| slot.device);
         self.drives.retain(|slot| self.grip == Grip::HoldsOn || !goes(slot));
+        self.counts.retain(|device, _| self.drives.iter().any(|slot| slot.device == *device));
         for slot in wanted.iter().filter(|slot| is_hot(slot)) {
             if !self.drives.iter().any(|there| there.device == slot.device) {
                 self.drives.push(slot.clone());
+                self.counts.insert(slot.device, IoCounts::default());
             }
         }
         match held {
@@ -189,6 +209,11 @@ impl Guest {
 
 fn absent(server: ServerId) -> Error {
     Error::new(ErrorKind::NotFound, format!("server {server} does not run: start it"))
+}
+
+fn silent(server: ServerId) -> Error {
+    let sentence = format!("server {server} does not answer: stop it or try again later");
+    Error::new(ErrorKind::Unavailable, sentence)
 }
 
 #[async_trait]
@@ -221,6 +246,7 @@ impl Hypervisor for SimHypervisor {
             start,
             serial: Vec::new(),
             drives: spec.drives.clone(),
+            counts: spec.drives.iter().map(|slot| (slot.device, IoCounts::default())).collect(),
             screen: spec.screen.as_ref().and(state.screens),
             grip: Grip::LetsGo,
         };
@@ -233,8 +259,7 @@ impl Hypervisor for SimHypervisor {
     async fn signal(&self, server: ServerId, signal: Signal) -> Result<()> {
         let mut state = lock(&self.0);
         if state.guests.get(&server).is_some_and(|guest| guest.phase == Phase::Unresponsive) {
-            let sentence = format!("server {server} does not answer: stop it or try again later");
-            return Err(Error::new(ErrorKind::Unavailable, sentence));
+            return Err(silent(server));
         }
         state.change(server, |guest| match signal {
             Signal::PowerButton => guest.phase = Phase::Ended(EndCause::Guest),
@@ -267,6 +292,10 @@ impl Hypervisor for SimHypervisor {
     fn console(&self) -> Option<&dyn Console> {
         Some(self)
     }
+
+    fn counters(&self) -> Option<&dyn Counters> {
+        Some(self)
+    }
 }
 
 #[async_trait]
@@ -279,6 +308,18 @@ impl Console for SimHypervisor {
     async fn screen(&self, server: ServerId) -> Result<Option<SocketAddr>> {
         let state = lock(&self.0);
         state.guests.get(&server).map(|guest| guest.screen).ok_or_else(|| absent(server))
+    }
+}
+
+#[async_trait]
+impl Counters for SimHypervisor {
+    async fn counts(&self, server: ServerId) -> Result<BTreeMap<Device, IoCounts>> {
+        let state = lock(&self.0);
+        match state.guests.get(&server).filter(|guest| !guest.has_ended()) {
+            None => Err(absent(server)),
+            Some(guest) if guest.phase == Phase::Unresponsive => Err(silent(server)),
+            Some(guest) => Ok(guest.counts.clone()),
+        }
     }
 }
 

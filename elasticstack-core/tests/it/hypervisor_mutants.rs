@@ -10,7 +10,8 @@ use std::task::{Context, Poll};
 use async_trait::async_trait;
 use elasticstack_core::conformance::{GuestAct, HypervisorFixture, MachineView};
 use elasticstack_core::hypervisor::{
-    Console, Device, DriveSlot, EndCause, Hypervisor, Observed, Phase, ServerSpec, Signal,
+    Console, Counters, Device, DriveSlot, EndCause, Hypervisor, IoCounts, Observed, Phase,
+    ServerSpec, Signal,
 };
 use elasticstack_core::prelude::*;
 use elasticstack_core::sim::SimHypervisor;
@@ -40,6 +41,8 @@ pub(crate) enum Defect {
     TornOutOfTheGuestsHands,
     LogDiesWithTheRun,
     LogDiesWithTheProcess,
+    UnpluggedDrivesAreCounted,
+    CountsDieWithTheProcess,
 }
 use Defect::*;
 
@@ -55,6 +58,7 @@ pub(crate) const MUTANTS: &[Mutant<Defect>] = &[
         fails: &[
             "hv_1_repeating_ensure_starts_nothing",
             "hv_9_drives_come_and_go_while_the_guest_runs",
+            "ct_2_counts_begin_at_zero_and_only_grow_over_a_crash_too",
         ],
     },
     Mutant { defect: EndedRunsStartAgain, breaks: "HV-2", fails: &["hv_2_an_ended_run_is_stale"] },
@@ -85,6 +89,7 @@ pub(crate) const MUTANTS: &[Mutant<Defect>] = &[
             "hv_5_remove_leaves_nothing_behind",
             "hv_7_every_change_has_an_event",
             "co_1_the_serial_log_outlives_process_and_run",
+            "ct_1_what_is_plugged_in_is_counted_and_nothing_else",
         ],
     },
     Mutant {
@@ -125,6 +130,8 @@ pub(crate) const MUTANTS: &[Mutant<Defect>] = &[
         fails: &[
             "hv_9_drives_come_and_go_while_the_guest_runs",
             "hv_9_a_drive_that_the_guest_holds_on_to_stays",
+            "ct_1_what_is_plugged_in_is_counted_and_nothing_else",
+            "ct_2_counts_begin_at_zero_and_only_grow_over_a_crash_too",
         ],
     },
     Mutant {
@@ -133,6 +140,7 @@ pub(crate) const MUTANTS: &[Mutant<Defect>] = &[
         fails: &[
             "hv_9_drives_come_and_go_while_the_guest_runs",
             "hv_9_a_drive_that_the_guest_holds_on_to_stays",
+            "ct_1_what_is_plugged_in_is_counted_and_nothing_else",
         ],
     },
     Mutant {
@@ -149,6 +157,16 @@ pub(crate) const MUTANTS: &[Mutant<Defect>] = &[
         defect: LogDiesWithTheProcess,
         breaks: "CO-1",
         fails: &["co_1_the_serial_log_outlives_process_and_run"],
+    },
+    Mutant {
+        defect: UnpluggedDrivesAreCounted,
+        breaks: "CT-1",
+        fails: &["ct_1_what_is_plugged_in_is_counted_and_nothing_else"],
+    },
+    Mutant {
+        defect: CountsDieWithTheProcess,
+        breaks: "CT-2",
+        fails: &["ct_2_counts_begin_at_zero_and_only_grow_over_a_crash_too"],
     },
 ];
 
@@ -339,6 +357,10 @@ impl Hypervisor for MutantHypervisor {
     fn console(&self) -> Option<&dyn Console> {
         Some(self)
     }
+
+    fn counters(&self) -> Option<&dyn Counters> {
+        Some(self)
+    }
 }
 
 #[async_trait]
@@ -356,6 +378,23 @@ impl Console for MutantHypervisor {
 
     async fn screen(&self, server: ServerId) -> Result<Option<SocketAddr>> {
         self.inner.screen(server).await
+    }
+}
+
+#[async_trait]
+impl Counters for MutantHypervisor {
+    async fn counts(&self, server: ServerId) -> Result<BTreeMap<Device, IoCounts>> {
+        let counters = self.inner.counters().unwrap();
+        let mut counts = counters.counts(server).await?;
+        if self.has(UnpluggedDrivesAreCounted) {
+            for slot in &self.memory().seen {
+                counts.entry(slot.device).or_default();
+            }
+        }
+        if self.memory().crashed && self.has(CountsDieWithTheProcess) {
+            counts.values_mut().for_each(|counts| *counts = IoCounts::default());
+        }
+        Ok(counts)
     }
 }
 

@@ -129,6 +129,11 @@ pub(super) fn node(device: Device) -> String {
     device.to_string().replace(':', "-")
 }
 
+/// The drive of this name inside QEMU, if it is one of the server's.
+pub(super) fn device_of(node: &str) -> Option<Device> {
+    node.replace('-', ":").parse().ok()
+}
+
 fn blockdev(slot: &DriveSlot) -> Result<String> {
     let node = blockdev_value(slot).map(|node| node.to_string());
     node.ok_or_else(|| {

@@ -11,6 +11,7 @@
 //!   broken ── its lock is free: the process is gone ──▶ record `Lost`, publish, done
 //! ```
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,7 +20,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use elasticstack_core::error::{Error, ErrorKind, Result};
 use elasticstack_core::generation::Run;
-use elasticstack_core::hypervisor::{Device, DriveSlot, EndCause, Phase};
+use elasticstack_core::hypervisor::{Device, DriveSlot, EndCause, IoCounts, Phase};
 use elasticstack_core::id::ServerId;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -34,7 +35,7 @@ use super::phase::{Notice, Status};
 use super::plug::{Plugged, plug};
 use super::qmp::{Qmp, QmpError};
 use super::serial::{Gap, SerialLog};
-use super::{Shared, blocking};
+use super::{Shared, blocking, counts};
 use crate::sys::process::Process;
 
 /// How often the serial ring is drained.
@@ -63,7 +64,7 @@ pub(super) struct Guest {
 }
 
 /// What the guest's task is asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Wish {
     /// Press the power button.
     PowerButton,
@@ -75,6 +76,8 @@ pub(super) enum Wish {
     Drain,
     /// Make the drives that come and go these.
     Plug(Arc<[DriveSlot]>),
+    /// Tell what it has read and written.
+    Count(oneshot::Sender<BTreeMap<Device, IoCounts>>),
 }
 
 #[derive(Debug)]
@@ -152,6 +155,19 @@ impl Guest {
             Ok(None) if matches!(self.phase(), Phase::Ended(_)) => Err(over()),
             Ok(None) | Err(_) => Err(silent()),
         }
+    }
+
+    /// What it has read and written. One that is known not to answer is not waited for.
+    ///
+    /// # Errors
+    /// As [`Guest::request`].
+    pub(super) async fn counts(&self) -> Result<BTreeMap<Device, IoCounts>> {
+        if self.phase() == Phase::Unresponsive {
+            return Err(silent());
+        }
+        let (tell, told) = oneshot::channel();
+        self.request(Wish::Count(tell)).await?;
+        told.await.map_err(|_| silent())
     }
 
     /// Says that its process is about to be killed on request, so that its end is no loss.
@@ -346,6 +362,10 @@ impl Follower {
                 qmp.execute("cont", Value::Null).await?;
             }
             Wish::Resume => {}
+            Wish::Count(tell) => {
+                // Whoever asked may have gone meanwhile.
+                let _ = tell.send(counts::look(qmp).await?);
+            }
             Wish::Plug(drives) => match plug(qmp, &drives).await? {
                 Plugged::AsWanted => {}
                 Plugged::Held(device) => return Ok(Carried::Not(held(device))),

@@ -1,4 +1,5 @@
-//! Runs guests with QEMU: the implementation of [`Hypervisor`] and [`Console`] for this host.
+//! Runs guests with QEMU: the implementation of [`Hypervisor`], [`Console`] and [`Counters`] for this
+//! host.
 //!
 //! Owns the QEMU processes of one runtime directory, from their first instruction to their last.
 //! Does not own drives: it is told which files to attach, and the caller holds their claims.
@@ -15,6 +16,7 @@
 
 mod changes;
 mod command;
+mod counts;
 mod dir;
 mod guest;
 mod iso9660;
@@ -28,7 +30,7 @@ mod seed;
 mod serial;
 mod start;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -42,7 +44,7 @@ use async_trait::async_trait;
 use elasticstack_core::error::{Error, ErrorKind, Result};
 use elasticstack_core::generation::Run;
 use elasticstack_core::hypervisor::{
-    Console, DriveSlot, Hypervisor, Observed, Phase, ServerSpec, Signal,
+    Console, Counters, Device, DriveSlot, Hypervisor, IoCounts, Observed, Phase, ServerSpec, Signal,
 };
 use elasticstack_core::id::ServerId;
 use futures_core::stream::BoxStream;
@@ -335,6 +337,10 @@ impl Hypervisor for Qemu {
     fn console(&self) -> Option<&dyn Console> {
         Some(self)
     }
+
+    fn counters(&self) -> Option<&dyn Counters> {
+        Some(self)
+    }
 }
 
 #[async_trait]
@@ -355,6 +361,13 @@ impl Console for Qemu {
 
     async fn screen(&self, server: ServerId) -> Result<Option<SocketAddr>> {
         Ok(self.guest(server)?.screen.map(screen::socket))
+    }
+}
+
+#[async_trait]
+impl Counters for Qemu {
+    async fn counts(&self, server: ServerId) -> Result<BTreeMap<Device, IoCounts>> {
+        self.guest(server)?.counts().await
     }
 }
 

@@ -13,7 +13,7 @@ use elasticstack_core::hypervisor::{Device, DriveSlot};
 use serde_json::{Value, json};
 use tracing::debug;
 
-use super::command::{attach, blockdev_value, file_of, node};
+use super::command::{attach, blockdev_value, device_of, file_of, node};
 use super::qmp::{Qmp, QmpError};
 
 /// Where an attempt led.
@@ -114,7 +114,7 @@ fn found_in(nodes: &Value, devices: &Value) -> Vec<Found> {
     let each = |list: &Value| list.as_array().cloned().unwrap_or_default();
     let nodes = each(nodes).into_iter().filter_map(|entry| {
         let name = text(&entry, "/node-name")?;
-        let device: Device = name.replace('-', ":").parse().ok()?;
+        let device = device_of(&name)?;
         let of_it = |other: &Value| text(other, "/inserted/node-name").as_ref() == Some(&name);
         let path = each(devices).iter().find(|other| of_it(other)).and_then(|other| {
             let path = text(other, "/qdev")?;

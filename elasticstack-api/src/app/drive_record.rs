@@ -7,7 +7,7 @@ use elasticstack_core::wire::internal::Access;
 use elasticstack_core::wire::keys::parse_size;
 use elasticstack_core::wire::record::{MAX_KEYS, Record};
 
-use crate::db::{ClaimRow, DriveRow, JobRow};
+use crate::db::{ClaimRow, DriveRow, Holder, JobRow};
 
 /// Sizes are multiples of this.
 pub(super) const GRANULE: Bytes = Bytes::from_mib(4);
@@ -84,6 +84,12 @@ pub(super) fn bounded(config: &Record) -> Result<()> {
 pub(super) struct InUse {
     pub(super) claims: Vec<ClaimRow>,
     pub(super) job: Option<JobRow>,
+}
+
+/// The host that counts what is read from a drive and written to it, if a server may do that now.
+pub(super) fn counted_by(row: &DriveRow, in_use: &InUse) -> Option<HostId> {
+    let is_server = |claim: &ClaimRow| matches!(claim.holder, Holder::Server(_));
+    in_use.claims.iter().any(is_server).then_some(row.host)
 }
 
 /// The public record of a drive.

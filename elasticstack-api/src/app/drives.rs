@@ -442,9 +442,14 @@ pub(super) async fn record(
     if row.account != account {
         return Ok(drive_record::info_for_readers(row));
     }
-    let claims = reader.claims_on(row.drive).await?;
-    let job = reader.running_job_on(row.drive).await?;
-    Ok(drive_record::info(row, &InUse { claims, job }))
+    let in_use = use_of(reader, row.drive).await?;
+    Ok(drive_record::info(row, &in_use))
+}
+
+/// A drive's use, which is its owner's business.
+pub(super) async fn use_of(reader: &mut Reader, drive: DriveId) -> Result<InUse> {
+    let claims = reader.claims_on(drive).await?;
+    Ok(InUse { claims, job: reader.running_job_on(drive).await? })
 }
 
 /// Whether the drive's array has so many bytes that are promised to nobody.

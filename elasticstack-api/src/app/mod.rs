@@ -18,6 +18,7 @@ mod access;
 mod accounts;
 mod arrays;
 mod console;
+mod counters;
 mod customers;
 mod deadlines;
 mod drive_record;
@@ -65,6 +66,7 @@ use elasticstack_core::id::TypedId;
 use elasticstack_core::prelude::*;
 use elasticstack_core::scheduler::{Refusal, Scheduler};
 use elasticstack_core::wire::calls::Scope;
+use elasticstack_core::wire::internal::{Counts, CountsOf};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -166,6 +168,13 @@ pub trait DataPath: Send + Sync {
     /// # Errors
     /// `NotFound` if nothing is kept; `Unavailable` if the host does not answer.
     async fn serial(&self, host: HostId, server: ServerId) -> Result<bytes::Bytes>;
+
+    /// What servers and drives of a host have read and written, of those that it can tell; soon, or
+    /// not at all.
+    ///
+    /// # Errors
+    /// `Unavailable` if the host does not answer; `NotOffered` if it counts nothing.
+    async fn counts(&self, host: HostId, of: CountsOf) -> Result<Counts>;
 
     /// The screen of one run of a server. It ends with that run at the latest.
     ///

@@ -244,6 +244,11 @@ pub(super) fn info(row: &ServerRow) -> Record {
     record
 }
 
+/// The host that counts what the server reads and writes, if a run of it may exist.
+pub(super) fn counted_by(row: &ServerRow) -> Option<HostId> {
+    row.host.filter(|_| is_active(row.state))
+}
+
 /// Whether a run of the server may exist, as its owner sees it.
 pub(super) fn is_active(state: ServerState) -> bool {
     match state {

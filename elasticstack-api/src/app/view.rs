@@ -58,15 +58,19 @@ impl Kind {
                 let take = |row: crate::db::DriveRow| {
                     let claims = claims.remove(&row.drive).unwrap_or_default();
                     let in_use = InUse { claims, job: jobs.remove(&row.drive) };
-                    let shown = (!row.is_hidden()).then(|| drive_record::info(&row, &in_use));
-                    news.push((*row.drive.as_uuid(), shown.map(|record| self.entry(&record))));
+                    let shown = || {
+                        let counted_by = drive_record::counted_by(&row, &in_use);
+                        self.entry(&drive_record::info(&row, &in_use), counted_by)
+                    };
+                    news.push((*row.drive.as_uuid(), (!row.is_hidden()).then(shown)));
                 };
                 reader.drives_since(account, since, take).await?;
             }
             Self::Servers => {
                 let take = |row: crate::db::ServerRow| {
-                    let shown = (!row.is_hidden()).then(|| server_record::info(&row));
-                    news.push((*row.server.as_uuid(), shown.map(|record| self.entry(&record))));
+                    let shown =
+                        || self.entry(&server_record::info(&row), server_record::counted_by(&row));
+                    news.push((*row.server.as_uuid(), (!row.is_hidden()).then(shown)));
                 };
                 reader.servers_since(account, since, take).await?;
             }
@@ -74,7 +78,7 @@ impl Kind {
         Ok(news)
     }
 
-    fn entry(self, record: &Record) -> Arc<Entry> {
+    fn entry(self, record: &Record, counted_by: Option<HostId>) -> Arc<Entry> {
         let kept = |key| record.value(key).unwrap_or_default().into();
         let mut json = String::new();
         record.json_into(self.object(), &mut json);
@@ -84,6 +88,7 @@ impl Kind {
             status: kept("status"),
             name: kept("name"),
             tags: kept("tags"),
+            counted_by,
         })
     }
 }
@@ -99,14 +104,17 @@ struct Entry {
     status: Box<str>,
     name: Box<str>,
     tags: Box<str>,
+    /// The host that counts what is read and written, if anything is now.
+    counted_by: Option<HostId>,
 }
 
 impl Entry {
     fn record(&self) -> Result<Record> {
-        match &self.text {
+        let read = match &self.text {
             Some(text) => Record::from_text(text.as_bytes()),
             None => Record::from_json(self.json.as_bytes()),
-        }
+        };
+        read.map_err(|error| Error::internal("reading what was rendered").source(error))
     }
 }
 
@@ -213,14 +221,14 @@ impl List {
         let fitting =
             entries.filter(|(_, entry)| wanted.fits(&entry.status, &entry.name, &entry.tags));
         let entries = fitting.take(wanted.limit).map(|(id, entry)| (*id, Arc::clone(entry)));
-        Listed { object: kind.object(), entries: entries.collect() }
+        Listed { kind, entries: entries.collect() }
     }
 }
 
 /// A part of a list: objects as they are shown, in the order of their ids.
 #[derive(Clone)]
 pub struct Listed {
-    object: Object,
+    kind: Kind,
     entries: Vec<(Uuid, Arc<Entry>)>,
 }
 
@@ -228,7 +236,7 @@ impl Listed {
     /// What each of them is.
     #[must_use]
     pub const fn object(&self) -> Object {
-        self.object
+        self.kind.object()
     }
 
     /// How many there are.
@@ -259,13 +267,35 @@ impl Listed {
     /// # Errors
     /// `Internal`.
     pub fn records(&self) -> Result<Vec<Record>> {
-        let unread = |error| Error::internal("reading what was rendered").source(error);
-        self.entries.iter().map(|(_, entry)| entry.record().map_err(unread)).collect()
+        self.entries.iter().map(|(_, entry)| entry.record()).collect()
+    }
+
+    /// Those of which something is read and written now, each with the host that counts it.
+    pub(super) fn counted(&self) -> impl Iterator<Item = (HostId, Uuid)> {
+        self.entries.iter().filter_map(|(id, entry)| Some((entry.counted_by?, *id)))
+    }
+
+    /// The same list, with more keys where `more` has some, which is told what is counted now.
+    ///
+    /// # Errors
+    /// `Internal`.
+    pub(super) fn with(
+        mut self,
+        more: impl Fn(Uuid, Option<HostId>) -> Option<Record>,
+    ) -> Result<Self> {
+        for (id, entry) in &mut self.entries {
+            if let Some(more) = more(*id, entry.counted_by) {
+                let mut record = entry.record()?;
+                record.apply(&more);
+                *entry = self.kind.entry(&record, entry.counted_by);
+            }
+        }
+        Ok(self)
     }
 }
 
 impl fmt::Debug for Listed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Listed").field("object", &self.object).field("len", &self.len()).finish()
+        f.debug_struct("Listed").field("object", &self.object()).field("len", &self.len()).finish()
     }
 }

@@ -14,8 +14,8 @@ use std::time::Duration;
 use bytes::Bytes as Data;
 use elasticstack_core::prelude::*;
 use elasticstack_core::wire::internal::{
-    Accepted, Cursor, Document, Documents, Fault, HostReport, PROTOCOL, Reports, ReportsAfter,
-    SCREEN_PROTOCOL, Stock,
+    Accepted, Counts, CountsOf, Cursor, Document, Documents, Fault, HostReport, PROTOCOL, Reports,
+    ReportsAfter, SCREEN_PROTOCOL, Stock,
 };
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -56,6 +56,8 @@ pub struct Patience {
     pub data: Duration,
     /// How long a long poll asks it to wait for news.
     pub news: Duration,
+    /// For counters, without which an answer is given all the same.
+    pub counts: Duration,
 }
 
 impl Default for Patience {
@@ -65,6 +67,7 @@ impl Default for Patience {
             call: Duration::from_secs(30),
             data: Duration::from_secs(60),
             news: Duration::from_secs(5),
+            counts: Duration::from_secs(2),
         }
     }
 }
@@ -142,6 +145,11 @@ impl HostClient {
         let body = json(&ReportsAfter { after, wait_ms })?;
         let within = self.patience.news + self.patience.call;
         self.document(Method::POST, "/v1/reports", body, within).await
+    }
+
+    /// What servers and drives have read and written.
+    pub(super) async fn counts(&self, of: &CountsOf) -> Result<Counts> {
+        self.document(Method::POST, "/v1/counts", json(of)?, self.patience.counts).await
     }
 
     /// `length` bytes of a drive from `offset` on.

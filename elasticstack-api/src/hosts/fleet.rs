@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes as Data;
 use elasticstack_core::prelude::*;
+use elasticstack_core::wire::internal::{Counts, CountsOf};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -180,6 +181,10 @@ impl DataPath for Fleet {
 
     async fn serial(&self, host: HostId, server: ServerId) -> Result<Data> {
         self.client(host)?.serial(server).await
+    }
+
+    async fn counts(&self, host: HostId, of: CountsOf) -> Result<Counts> {
+        self.client(host)?.counts(&of).await
     }
 
     async fn screen(&self, host: HostId, server: ServerId, run: Run) -> Result<Box<dyn Screen>> {

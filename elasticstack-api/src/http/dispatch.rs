@@ -62,14 +62,12 @@ pub(super) async fn dispatch(
     let reply = match call {
         Call::DrivesList => Reply::Ids(texts(app.drive_ids(caller, &page).await?)),
         Call::DrivesListStandard => Reply::Ids(texts(app.standard_ids(&page).await?)),
-        Call::DrivesInfo | Call::DrivesInfoFull => {
-            Reply::Listed(app.drives_info(caller, &page).await?)
-        }
+        Call::DrivesInfo => Reply::Listed(app.drives_info(caller, &page).await?),
+        Call::DrivesInfoFull => Reply::Listed(app.drives_info_full(caller, &page).await?),
         Call::DrivesInfoStandard => Reply::Many(Drive, app.standard_info(&page).await?),
         Call::DriveCreate => Reply::One(Drive, app.drive_create(caller, &record).await?),
-        Call::DriveInfo | Call::DriveInfoFull => {
-            seen(Drive, app.drive_seen(caller, parameters.id(0)?).await?)
-        }
+        Call::DriveInfo => seen(Drive, app.drive_seen(caller, parameters.id(0)?).await?),
+        Call::DriveInfoFull => seen(Drive, app.drive_info_full(caller, parameters.id(0)?).await?),
         Call::DriveClone => cloned(Conversion::None).await?,
         Call::DriveCloneGunzip => cloned(Conversion::Gunzip).await?,
         Call::DriveCloneGzip => cloned(Conversion::Gzip).await?,
@@ -97,17 +95,17 @@ pub(super) async fn dispatch(
             nothing(app.drive_write(caller, drive, offset, data).await?)
         }
         Call::ServersList => Reply::Ids(texts(app.server_ids(caller, &page).await?)),
-        Call::ServersInfo | Call::ServersInfoFull => {
-            Reply::Listed(app.servers_info(caller, &page).await?)
-        }
+        Call::ServersInfo => Reply::Listed(app.servers_info(caller, &page).await?),
+        Call::ServersInfoFull => Reply::Listed(app.servers_info_full(caller, &page).await?),
         Call::ServerCreate => {
             Reply::One(Server, app.server_create(caller, &record, OnCreate::Start).await?)
         }
         Call::ServerCreateStopped => {
             Reply::One(Server, app.server_create(caller, &record, OnCreate::LeaveStopped).await?)
         }
-        Call::ServerInfo | Call::ServerInfoFull => {
-            seen(Server, app.server_seen(caller, parameters.id(0)?).await?)
+        Call::ServerInfo => seen(Server, app.server_seen(caller, parameters.id(0)?).await?),
+        Call::ServerInfoFull => {
+            seen(Server, app.server_info_full(caller, parameters.id(0)?).await?)
         }
         Call::ServerSet => {
             Reply::One(Server, app.server_set(caller, parameters.id(0)?, &record).await?)

@@ -1,5 +1,5 @@
 //! An agent that speaks the internal API and keeps drives in memory. Its guests do nothing but
-//! run; they obey the power button at once.
+//! run, and are said to have read and written [`COUNTS`]; they obey the power button at once.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -15,8 +15,9 @@ use elasticstack_core::hypervisor::EndCause;
 use elasticstack_core::prelude::*;
 use elasticstack_core::state::RunPhase;
 use elasticstack_core::wire::internal::{
-    Accepted, ArrayStatus, Cursor, Document, Documents, DriveHome, DriveStatus, Ended, Fault,
-    HostReport, JobProgress, JobStatus, ObjectStatus, PROTOCOL, Plugged, Reports, ReportsAfter,
+    Accepted, ArrayStatus, ClaimedDrive, Counts, CountsOf, Cursor, Document, Documents,
+    DriveCounts, DriveHome, DriveStatus, Ended, Fault, HostReport, IoCounts, JobProgress,
+    JobStatus, ObjectStatus, PROTOCOL, Plugged, Reports, ReportsAfter, ServerCounts,
     ServerDocument, ServerStatus, SnapshotDocument, SnapshotStatus, Stamp,
 };
 use http::StatusCode;
@@ -27,11 +28,17 @@ use uuid::Uuid;
 /// The room on the one array.
 pub(crate) const CAPACITY: u64 = 120 << 20;
 
+/// What is said of every drive of every server that runs.
+pub(crate) const COUNTS: IoCounts =
+    IoCounts { read_bytes: 4_096, read_requests: 1, write_bytes: 8_192, write_requests: 2 };
+
 #[derive(Default)]
 struct Host {
     drives: BTreeMap<DriveId, Vec<u8>>,
     generations: BTreeMap<String, Generation>,
     servers: BTreeMap<ServerId, ServerStatus>,
+    /// The drives of each server.
+    claims: BTreeMap<ServerId, Vec<ClaimedDrive>>,
     /// What each holds, and how often its drive was restored from it.
     snapshots: BTreeMap<SnapshotId, (Vec<u8>, u64)>,
     /// The newest status of each object and the change that made it.
@@ -55,6 +62,7 @@ impl FakeAgent {
             .route("/v1/host", get(host))
             .route("/v1/documents", post(documents))
             .route("/v1/reports", post(reports))
+            .route("/v1/counts", post(counts))
             .route("/v1/drives/{drive}/data", get(read).post(write))
             .route("/v1/servers/{server}/serial", get(async || "login: "))
             .route("/v1/servers/{server}/screen", connect(screen))
@@ -216,10 +224,32 @@ impl Host {
             Document::Server(document) => {
                 let status = run(&document, self.servers.get(&document.server));
                 self.servers.insert(document.server, status.clone());
+                self.claims.insert(document.server, document.hardware.drives);
                 ObjectStatus::Server(status)
             }
         }
     }
+}
+
+async fn counts(State(agent): State<Arc<FakeAgent>>, Json(of): Json<CountsOf>) -> Json<Counts> {
+    let host = agent.lock();
+    let runs = |server: &ServerId| host.servers[server].phase == RunPhase::Running;
+    let claims_of = |server| host.claims.get(&server).filter(|_| runs(&server)).into_iter();
+    let of_server = |server| {
+        let devices = claims_of(server).flatten().map(|claim| (claim.device, COUNTS)).collect();
+        ServerCounts { server, devices }
+    };
+    let all = host.claims.keys().flat_map(|server| claims_of(*server).flatten());
+    let all: Vec<&ClaimedDrive> = all.collect();
+    let of_drive = |drive| {
+        let its = all.iter().filter(|claim| claim.drive == drive);
+        let counts = its.fold(IoCounts::default(), |sum, _| sum.saturating_add(COUNTS));
+        DriveCounts { drive, counts }
+    };
+    Json(Counts {
+        servers: of.servers.into_iter().map(of_server).collect(),
+        drives: of.drives.into_iter().map(of_drive).collect(),
+    })
 }
 
 fn run(document: &ServerDocument, before: Option<&ServerStatus>) -> ServerStatus {

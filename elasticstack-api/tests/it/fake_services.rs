@@ -9,6 +9,7 @@ use elasticstack_core::biller::{
     Ack, Biller, Change, ChangeKind, OpenBiller, Period, Statement, Usage, UsageId, Verdict,
 };
 use elasticstack_core::prelude::*;
+use elasticstack_core::wire::internal::{Counts, CountsOf};
 
 /// The bytes of drives, as the data path sees them.
 #[derive(Default)]
@@ -41,6 +42,10 @@ impl DataPath for FakeBytes {
 
     async fn serial(&self, _host: HostId, _server: ServerId) -> Result<bytes::Bytes> {
         Ok(bytes::Bytes::from_static(b"login:"))
+    }
+
+    async fn counts(&self, _host: HostId, _of: CountsOf) -> Result<Counts> {
+        Ok(Counts::default())
     }
 
     async fn screen(&self, _host: HostId, _server: ServerId, _run: Run) -> Result<Box<dyn Screen>> {

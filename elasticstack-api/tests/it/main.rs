@@ -8,6 +8,7 @@ mod clones;
 mod cloud;
 mod compatibility;
 mod console;
+mod counters;
 mod database;
 mod documents;
 mod errors;

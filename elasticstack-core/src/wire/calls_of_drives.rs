@@ -21,7 +21,7 @@ pub(super) const ROWS: &[Route] = &[
         Call::DrivesInfoFull,
         "/drives/info/full",
         Many(Drive),
-        "All your drives with all that is measured; today the same as info.",
+        "All your drives with their counters.",
     ),
     read(
         Call::DrivesInfoStandard,
@@ -41,7 +41,7 @@ pub(super) const ROWS: &[Route] = &[
         Call::DriveInfoFull,
         "/drives/DRIVE/info/full",
         One(Drive),
-        "One drive with all that is measured; today the same as info.",
+        "One drive with its counters.",
     ),
     change(
         Call::DriveSet,

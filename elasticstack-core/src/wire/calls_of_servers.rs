@@ -15,7 +15,7 @@ pub(super) const ROWS: &[Route] = &[
         Call::ServersInfoFull,
         "/servers/info/full",
         Many(Server),
-        "All your servers with all that is measured; today the same as info.",
+        "All your servers with the counters of their drives.",
     ),
     change(
         Call::ServerCreate,
@@ -36,7 +36,7 @@ pub(super) const ROWS: &[Route] = &[
         Call::ServerInfoFull,
         "/servers/SERVER/info/full",
         One(Server),
-        "One server with all that is measured; today the same as info.",
+        "One server with the counters of its drives.",
     ),
     change(
         Call::ServerSet,

@@ -6,6 +6,7 @@
 //! GET  /v1/stock                               → Stock
 //! POST /v1/documents        Documents          → Accepted, once the documents are durable there
 //! POST /v1/reports          ReportsAfter       → Reports, soon after there is something newer
+//! POST /v1/counts           CountsOf           → Counts, of what can be told within a second
 //! GET  /v1/drives/ID/data?offset=N&length=N    → the bytes
 //! POST /v1/drives/ID/data?offset=N   bytes     → nothing, once they are durable
 //! GET  /v1/servers/ID/serial                   → the bytes
@@ -17,6 +18,7 @@
 //!
 //! Sizes here are bytes, memory is MiB, processor time MHz, instants microseconds since 1970.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
@@ -25,7 +27,7 @@ use crate::block::ArrayState;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind};
 use crate::generation::{Epoch, Generation, Run};
-pub use crate::hypervisor::Access;
+pub use crate::hypervisor::{Access, IoCounts};
 use crate::hypervisor::{Device, EndCause, Media, Nic, Seed};
 use crate::id::{AccountId, ArrayId, DriveId, JobId, ServerId, SnapshotId};
 use crate::secret::Secret;
@@ -268,6 +270,42 @@ pub struct Reports {
     pub next: Cursor,
     /// Each replaces what was known of its object.
     pub objects: Vec<ObjectStatus>,
+}
+
+/// Asks what servers and drives have read and written. It is no status: it changes all the time.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CountsOf {
+    /// These servers, by where their drives are plugged in.
+    pub servers: Vec<ServerId>,
+    /// These drives.
+    pub drives: Vec<DriveId>,
+}
+
+/// The answer to [`CountsOf`]. What the host can't tell now is left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Of servers that run, since each drive was plugged in.
+    pub servers: Vec<ServerCounts>,
+    /// Of drives, summed over the servers that run with them now.
+    pub drives: Vec<DriveCounts>,
+}
+
+/// What one server has read and written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerCounts {
+    /// Which server.
+    pub server: ServerId,
+    /// By where its drives are plugged in.
+    pub devices: BTreeMap<Device, IoCounts>,
+}
+
+/// What was read from one drive and written to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DriveCounts {
+    /// Which drive.
+    pub drive: DriveId,
+    /// By all servers together.
+    pub counts: IoCounts,
 }
 
 /// What one object is.

@@ -217,6 +217,18 @@ pub(super) const fn key(
     }
 }
 
+/// A row of a counter, which `info/full` tells and JSON shows as text, as old clients expect it.
+pub(super) const fn counter(
+    pattern: &'static str,
+    objects: &'static [Object],
+    unit: &'static str,
+    doc: &'static str,
+) -> Key {
+    let mut row = key(pattern, objects, Input::Never, Takes::Nothing, doc);
+    row.unit = Some(unit);
+    row
+}
+
 impl Key {
     pub(super) const fn kept(mut self) -> Self {
         self.standing = Standing::Kept;

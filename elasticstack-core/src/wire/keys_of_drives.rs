@@ -1,6 +1,6 @@
 //! The keys of drives. Rows of [`super::keys::KEYS`], in the order of their patterns.
 
-use super::key::{Input, Key, Object, Takes, key};
+use super::key::{Input, Key, Object, Takes, counter, key};
 
 const DRIVE: &[Object] = &[Object::Drive];
 
@@ -60,6 +60,13 @@ pub(super) const ROWS: &[Key] = &[
         "The size of a compressed image after gunzip, in bytes.",
     )
     .number_of("bytes"),
+    counter(
+        "read:bytes",
+        DRIVE,
+        "bytes",
+        "Bytes read from it by the servers that run with it now, in info/full.",
+    ),
+    counter("read:requests", DRIVE, "requests", "Requests that read them."),
     key(
         "readers",
         DRIVE,
@@ -83,4 +90,11 @@ pub(super) const ROWS: &[Key] = &[
         "The kind of array to lie on; disk if unset. Arrays do not tell their kind yet.",
     )
     .kept(),
+    counter(
+        "write:bytes",
+        DRIVE,
+        "bytes",
+        "Bytes written to it by the servers that run with it now, in info/full.",
+    ),
+    counter("write:requests", DRIVE, "requests", "Requests that wrote them."),
 ];

@@ -1,7 +1,7 @@
 //! The keys of servers and of what opens their screens. Rows of [`super::keys::KEYS`], in the order of their patterns.
 
 use super::form::Form;
-use super::key::{Input, Key, Object, Takes, key};
+use super::key::{Input, Key, Object, Takes, counter, key};
 
 const CONSOLE: &[Object] = &[Object::Console];
 const SERVER: &[Object] = &[Object::Server];
@@ -11,6 +11,20 @@ const MEDIA: Takes = Takes::OneOf(&["disk", "cdrom"]);
 pub(super) const ROWS: &[Key] = &[
     key("ata:0:{0-5}", SERVER, Input::Stopped, Takes::Drive, "The drive on a SATA port."),
     key("ata:0:{0-5}:media", SERVER, Input::Stopped, MEDIA, "disk or cdrom; disk if unset."),
+    counter(
+        "ata:0:{0-5}:read:bytes",
+        SERVER,
+        "bytes",
+        "Bytes read from its drive while it runs, in info/full.",
+    ),
+    counter("ata:0:{0-5}:read:requests", SERVER, "requests", "Requests that read them."),
+    counter(
+        "ata:0:{0-5}:write:bytes",
+        SERVER,
+        "bytes",
+        "Bytes written to its drive while it runs, in info/full.",
+    ),
+    counter("ata:0:{0-5}:write:requests", SERVER, "requests", "Requests that wrote them."),
     key(
         "avoid:drives",
         SERVER,
@@ -27,6 +41,20 @@ pub(super) const ROWS: &[Key] = &[
     ),
     key("block:{0-7}", SERVER, Input::Always, Takes::Drive, "The drive on a virtio-blk port."),
     key("block:{0-7}:media", SERVER, Input::Always, MEDIA, "disk or cdrom; disk if unset."),
+    counter(
+        "block:{0-7}:read:bytes",
+        SERVER,
+        "bytes",
+        "Bytes read from its drive while it runs, in info/full.",
+    ),
+    counter("block:{0-7}:read:requests", SERVER, "requests", "Requests that read them."),
+    counter(
+        "block:{0-7}:write:bytes",
+        SERVER,
+        "bytes",
+        "Bytes written to its drive while it runs, in info/full.",
+    ),
+    counter("block:{0-7}:write:requests", SERVER, "requests", "Requests that wrote them."),
     key(
         "boot",
         SERVER,
@@ -71,6 +99,20 @@ pub(super) const ROWS: &[Key] = &[
         .refused_but(&[]),
     key("ide:{0-1}:{0-1}", SERVER, Input::Stopped, Takes::Drive, "The drive on an IDE port."),
     key("ide:{0-1}:{0-1}:media", SERVER, Input::Stopped, MEDIA, "disk or cdrom; disk if unset."),
+    counter(
+        "ide:{0-1}:{0-1}:read:bytes",
+        SERVER,
+        "bytes",
+        "Bytes read from its drive while it runs, in info/full.",
+    ),
+    counter("ide:{0-1}:{0-1}:read:requests", SERVER, "requests", "Requests that read them."),
+    counter(
+        "ide:{0-1}:{0-1}:write:bytes",
+        SERVER,
+        "bytes",
+        "Bytes written to its drive while it runs, in info/full.",
+    ),
+    counter("ide:{0-1}:{0-1}:write:requests", SERVER, "requests", "Requests that wrote them."),
     key("mem", SERVER, Input::Stopped, Takes::Range(128, 1_048_576), "Memory in MiB.")
         .number_of("MiB")
         .needed_by(SERVER),
@@ -152,6 +194,20 @@ pub(super) const ROWS: &[Key] = &[
         "The drive on a virtio-scsi port; while it runs only beside another.",
     ),
     key("scsi:0:{0-7}:media", SERVER, Input::Always, MEDIA, "disk or cdrom; disk if unset."),
+    counter(
+        "scsi:0:{0-7}:read:bytes",
+        SERVER,
+        "bytes",
+        "Bytes read from its drive while it runs, in info/full.",
+    ),
+    counter("scsi:0:{0-7}:read:requests", SERVER, "requests", "Requests that read them."),
+    counter(
+        "scsi:0:{0-7}:write:bytes",
+        SERVER,
+        "bytes",
+        "Bytes written to its drive while it runs, in info/full.",
+    ),
+    counter("scsi:0:{0-7}:write:requests", SERVER, "requests", "Requests that wrote them."),
     key("server", SERVER, Input::Never, Takes::Nothing, "The server's UUID."),
     key(
         "smp",

@@ -148,6 +148,13 @@ has let go of it, which is the guest's affair: if that takes too long the call a
 server's info says what is awaited, and `claimed` in the drive's says who still has it. To take it back, set the key to the
 drive again once it is free, or stop the server.
 
+**Counters.** `info/full` tells what servers read and write, as numbers that JSON shows as text: of a running server for
+each of its drives since it was plugged in, which is since the server started unless it came later, and a reset does not begin
+anew; of a drive the sum over the servers that run with it now, so that it falls when one of them stops. A stopped server has no
+counters, a drive that no server runs with has zeros, and somebody else's standard drive has none. They are asked of the hosts
+for this answer: where a host or a guest does not tell within 2 s, they are missing and all else is there. Nothing counts the
+packets of network cards yet.
+
 An operator may name `image` and `start` in `legacy` in `api.toml`: they then answer 204 and nothing, on which some old
 clients insist.
 ";

@@ -507,6 +507,11 @@ mod tests {
             json,
             r#"{"boot":["ide:0:0","block:1"],"cpu":2000,"ide:0:0:read:bytes":"7","smp":"auto"}"#
         );
+        let drive = Record::new().with("size", 4096).with("write:requests", 7);
+        assert_eq!(
+            drive.to_json(Object::Drive).to_string(),
+            r#"{"size":4096,"write:requests":"7"}"#
+        );
     }
 
     fn written(record: &Record, object: Object) -> String {

@@ -87,6 +87,16 @@ impl Grants {
         count(&self.held) < before
     }
 
+    /// The servers whose runs hold a drive.
+    pub(crate) fn servers_with(&self, drive: DriveId) -> Vec<ServerId> {
+        let holders = self.held.get(&drive).into_iter().flatten();
+        let server = |(holder, _): &(Holder, Access)| match *holder {
+            Holder::Server(server) => Some(server),
+            Holder::Job(_) | Holder::Data(_) | Holder::Upkeep(_) | Holder::Snapshot(_) => None,
+        };
+        holders.filter_map(server).collect()
+    }
+
     fn obstacle(&self, holder: Holder, drive: DriveId, access: Access) -> Option<Holder> {
         self.held.get(&drive)?.iter().find_map(|&(other, held)| {
             let tolerated = access == Access::Shared && held == Access::Shared;

@@ -11,7 +11,7 @@ use elasticstack_core::block::BlockStore;
 use elasticstack_core::clock::Clock;
 use elasticstack_core::error::{Error, Result};
 use elasticstack_core::hypervisor::{Hypervisor, Observed};
-use elasticstack_core::id::DriveId;
+use elasticstack_core::id::{DriveId, ServerId};
 use elasticstack_core::wire::internal::{
     Access, Document, Documents, DriveDocument, JobDocument, ServerDocument, SnapshotDocument,
     Stamp,
@@ -202,6 +202,11 @@ impl Host {
         if locked(&self.grants).release(holder) {
             self.stirred.send_replace(());
         }
+    }
+
+    /// The servers that hold a drive for their runs.
+    pub(crate) fn servers_with(&self, drive: DriveId) -> Vec<ServerId> {
+        locked(&self.grants).servers_with(drive)
     }
 
     /// Gives `holder` one drive for as long as the answer lives.

@@ -16,8 +16,8 @@ use elasticstack_core::error::{Chain, Error, ErrorClass, ErrorKind, Result};
 use elasticstack_core::generation::Run;
 use elasticstack_core::id::{DriveId, IdKind, ServerId, TypedId};
 use elasticstack_core::wire::internal::{
-    Accepted, ArrayStatus, Documents, Fault, HostReport, MAX_WRITE, PROTOCOL, Reports,
-    ReportsAfter, SCREEN_PROTOCOL, Stock,
+    Accepted, ArrayStatus, Counts, CountsOf, Documents, Fault, HostReport, MAX_WRITE, PROTOCOL,
+    Reports, ReportsAfter, SCREEN_PROTOCOL, Stock,
 };
 use http::StatusCode;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -26,7 +26,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::host::Host;
-use super::{data, screen, stock};
+use super::{counts, data, screen, stock};
 
 /// The most bytes of JSON that one call takes.
 const JSON_LIMIT: usize = 16 << 20;
@@ -41,6 +41,7 @@ pub(crate) fn router(host: Arc<Host>) -> Router {
         .route("/v1/stock", get(stock))
         .route("/v1/documents", post(accept))
         .route("/v1/reports", post(report))
+        .route("/v1/counts", post(count))
         .route("/v1/drives/{drive}/data", get(read).post(write))
         .route("/v1/servers/{server}/serial", get(serial))
         .route("/v1/servers/{server}/screen", connect(screen))
@@ -91,6 +92,11 @@ async fn report(State(host): State<Arc<Host>>, body: Body) -> Result<Json<Report
         reports = host.board.reports(after.as_ref(), patience) => Ok(Json(reports)),
         () = host.closing.cancelled() => Err(closing().into()),
     }
+}
+
+async fn count(State(host): State<Arc<Host>>, body: Body) -> Result<Json<Counts>, Failure> {
+    let of: CountsOf = json(body).await?;
+    Ok(Json(counts::tell(&host, of).await?))
 }
 
 /// The part of a drive that a read asks for.

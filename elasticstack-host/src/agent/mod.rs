@@ -6,6 +6,7 @@
 
 mod board;
 mod certificate;
+mod counts;
 mod data;
 mod grants;
 mod host;
@@ -217,6 +218,8 @@ pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+#[cfg(test)]
+mod counts_tests;
 #[cfg(test)]
 mod failed_array_tests;
 #[cfg(test)]

@@ -18,14 +18,14 @@ use tempfile::TempDir;
 use super::tests::{Caller, MIB, drive, drive_id, server, server_id};
 use super::{Agent, HostDescription};
 
-struct Rig {
+pub(super) struct Rig {
     state: TempDir,
     store: SimStore,
-    hypervisor: SimHypervisor,
+    pub(super) hypervisor: SimHypervisor,
 }
 
 impl Rig {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let store = SimStore::new(1, &[Bytes::from_mib(64)]);
         let hypervisor = SimHypervisor::new(MebiBytes(8_192));
         Self { state: tempfile::tempdir().unwrap(), store, hypervisor }
@@ -46,8 +46,8 @@ impl Rig {
         Caller { agent: agent.build().await.unwrap(), cursor: None, known: Vec::new() }
     }
 
-    /// An agent with drives 1 and 2 and a server that runs with the first.
-    async fn running(&self) -> Caller {
+    /// An agent with drives 1 and 2.
+    pub(super) async fn with_drives(&self) -> Caller {
         let mut caller = self.agent().await;
         let array = self.store.capacity().await.unwrap()[0].array;
         for n in [1, 2] {
@@ -55,6 +55,12 @@ impl Rig {
             caller.push([Document::Drive(document)]).await;
             caller.drive(n, |status| status.size == 2 * MIB).await;
         }
+        caller
+    }
+
+    /// The same with a server that runs with the first.
+    async fn running(&self) -> Caller {
+        let mut caller = self.with_drives().await;
         caller.push([Document::Server(server(1, 1, Access::Exclusive))]).await;
         caller.running(1).await;
         caller

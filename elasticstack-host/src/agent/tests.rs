@@ -149,7 +149,7 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    async fn call(&self, method: &str, path: &str, body: Body) -> (StatusCode, Vec<u8>) {
+    pub(super) async fn call(&self, method: &str, path: &str, body: Body) -> (StatusCode, Vec<u8>) {
         let request = Request::builder().method(method).uri(path).body(body).unwrap();
         let answer = self.agent.router().oneshot(request).await.unwrap();
         let status = answer.status();
@@ -157,7 +157,7 @@ impl Caller {
     }
 
     #[track_caller]
-    fn parsed<T: DeserializeOwned>((status, body): (StatusCode, Vec<u8>)) -> T {
+    pub(super) fn parsed<T: DeserializeOwned>((status, body): (StatusCode, Vec<u8>)) -> T {
         let text = String::from_utf8_lossy(&body).into_owned();
         assert_eq!(status, StatusCode::OK, "{text}");
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))

@@ -12,41 +12,82 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use uuid::Uuid;
 
-use crate::world::{CUSTOMER, GUARD, Who, World, operate, post};
+use crate::world::{CUSTOMER, GUARD, Who, World, operate, post, request, send};
+
+/// What is asked: every call in one way, and some in others that go other ways through the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ask {
+    The(Call),
+    /// That a drive be shared by many.
+    ShareDrive,
+    /// That a running server have one more drive.
+    Plug,
+    /// That a running server have one drive less.
+    Unplug,
+    /// For an address.
+    TakeIp,
+}
+
+impl Ask {
+    pub(crate) const fn call(self) -> Call {
+        match self {
+            Self::The(call) => call,
+            Self::ShareDrive => Call::DriveSet,
+            Self::Plug | Self::Unplug => Call::ServerSet,
+            Self::TakeIp => Call::ResourceCreate,
+        }
+    }
+
+    /// Whether the call writes down what it is about to change; if not, it changes bytes of a drive.
+    pub(crate) fn has_intent(self) -> bool {
+        calls::route(self.call()).body != Takes::Bytes
+    }
+}
 
 /// One request that changes something.
 #[derive(Debug, Clone)]
 pub(crate) struct Asked {
-    pub(crate) call: Call,
+    pub(crate) ask: Ask,
     pub(crate) who: Who,
     pub(crate) path: String,
     pub(crate) body: Vec<u8>,
 }
 
-/// Whether a call writes down what it is about to change; if not, it changes bytes of a drive.
-pub(crate) fn has_intent(call: Call) -> bool {
-    calls::route(call).body != Takes::Bytes
-}
-
-/// Every call that changes something.
-pub(crate) fn changing() -> Vec<Call> {
+/// Every call that changes something, in every way.
+pub(crate) fn changing() -> Vec<Ask> {
     let changing = CALLS.iter().filter(|route| route.effect == Effect::Changes);
-    changing.map(|route| route.call).collect()
+    let others = [Ask::ShareDrive, Ask::Plug, Ask::Unplug, Ask::TakeIp];
+    changing.map(|route| Ask::The(route.call)).chain(others).collect()
 }
 
-/// Makes what the call is about, and says what is to be asked.
-pub(crate) async fn prepare(world: &World, server: &Server, call: Call) -> Asked {
-    let (path, body) = path_and_body(world, server, call).await;
-    let who = match calls::route(call).scope {
+/// Makes what a request is about, and says what is to be asked.
+pub(crate) async fn prepare(world: &World, server: &Server, ask: Ask) -> Asked {
+    let (path, body) = path_and_body(world, server, ask).await;
+    let who = match calls::route(ask.call()).scope {
         Scope::Customer => Who::Customer,
         Scope::Operator => Who::Operator,
     };
-    Asked { call, who, path, body: body.into() }
+    Asked { ask, who, path, body: body.into() }
 }
 
-async fn path_and_body(world: &World, server: &Server, call: Call) -> (String, String) {
-    let on = |parameters: &[&str]| calls::path(call, parameters);
+async fn path_and_body(world: &World, server: &Server, ask: Ask) -> (String, String) {
+    let on = |parameters: &[&str]| calls::path(ask.call(), parameters);
     let nothing = String::new;
+    let call = match ask {
+        Ask::The(call) => call,
+        Ask::ShareDrive => {
+            return (on(&[&drive(server, "one", b"").await]), "claim:type shared".to_owned());
+        }
+        Ask::Plug => {
+            let (running, more) = (running(server).await, drive(server, "more", b"").await);
+            return (on(&[&running]), format!("block:1 {more}"));
+        }
+        Ask::Unplug => return (on(&[&running(server).await]), "block:0".to_owned()),
+        Ask::TakeIp => {
+            operate(server, "/pools/create", POOL).await;
+            return (on(&["ip"]), "name made".to_owned());
+        }
+    };
     match call {
         Call::DriveCreate => (on(&[]), sized("made", 4)),
         Call::DriveSet => (on(&[&drive(server, "one", b"").await]), sized("other", 8)),
@@ -93,10 +134,7 @@ async fn path_and_body(world: &World, server: &Server, call: Call) -> (String, S
             operate(server, &format!("/accounts/{account}/suspend"), "").await;
             (on(&[&account]), nothing())
         }
-        Call::PoolCreate => {
-            let range = "first 10.9.0.10\nlast 10.9.0.20\nnetmask 255.255.255.0\ngateway 10.9.0.1";
-            (on(&[]), format!("name made\n{range}"))
-        }
+        Call::PoolCreate => (on(&[]), POOL.to_owned()),
         Call::DriveSnapshot => {
             (on(&[&drive(server, "one", b"before").await]), "name made".to_owned())
         }
@@ -128,6 +166,9 @@ async fn path_and_body(world: &World, server: &Server, call: Call) -> (String, S
     }
 }
 
+const POOL: &str = "name made\nfirst 10.9.0.10\nlast 10.9.0.20\nnetmask 255.255.255.0\n\
+                    gateway 10.9.0.1";
+
 fn sized(name: &str, mib: u64) -> String {
     format!("name {name}\nsize {mib}M")
 }
@@ -143,8 +184,8 @@ async fn drive(server: &Server, name: &str, bytes: &[u8]) -> String {
     let drive = post(server, "/drives/create", &sized(name, 4)).await.value("drive");
     if !bytes.is_empty() {
         let path = format!("/drives/{drive}/write");
-        let write = crate::world::request(Who::Customer, &path, None, bytes);
-        crate::world::send(server, write).await.expect(204);
+        let write = request(Who::Customer, &path, None, bytes);
+        send(server, write).await.expect(204);
     }
     drive
 }

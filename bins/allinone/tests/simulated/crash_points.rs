@@ -9,7 +9,7 @@ use elasticstack_api::app::LEASE;
 use elasticstack_core::wire::calls::Call;
 use tokio::task::{JoinSet, LocalSet};
 
-use crate::asked::{Asked, changing, has_intent, prepare};
+use crate::asked::{Ask, Asked, changing, prepare};
 use crate::copies::empty_beside;
 use crate::database::TestDatabase;
 use crate::ends::{Presses, end, settle, settle_as};
@@ -56,16 +56,17 @@ struct Ends {
 }
 
 impl Ends {
-    async fn of(call: Call) -> Self {
+    async fn of(ask: Ask) -> Self {
         let (world, server) = World::new().await;
-        let asked = prepare(&world, &server, call).await;
+        let asked = prepare(&world, &server, ask).await;
         let before = end(&world, &server).await;
         insist(&server, &asked).await;
         let after = end(&world, &server).await;
         // A new key or certificate is seen only in the answer.
-        let is_secret = matches!(call, Call::AccountKey | Call::HostJoin | Call::ServerConsole);
+        let is_secret =
+            matches!(ask.call(), Call::AccountKey | Call::HostJoin | Call::ServerConsole);
         let is_seen = before != after || is_secret;
-        assert!(is_seen, "{call:?} changed nothing: it can't be seen to be done");
+        assert!(is_seen, "{ask:?} changed nothing: it can't be seen to be done");
         server.close().await;
         Self { before, after }
     }
@@ -86,17 +87,16 @@ async fn insist(server: &Server, asked: &Asked) {
     tokio::time::timeout(GUARD, done).await.expect("it was never done");
 }
 
-async fn ask(server: &Server, Asked { call, who, path, body }: &Asked) -> u16 {
-    let key = format!("{call:?}");
-    send(server, request(*who, path, Some(&key), body)).await.status
+async fn ask(server: &Server, Asked { who, path, body, .. }: &Asked) -> u16 {
+    send(server, request(*who, path, Some("once"), body)).await.status
 }
 
 /// One call at one of two servers on one database, of which the one that works for the hosts is
 /// killed; judged by the end that the other one brings about.
-async fn strike_one_of_two(database: TestDatabase, call: Call, ends: &Ends, blow: Blow) -> Fell {
+async fn strike_one_of_two(database: TestDatabase, ask: Ask, ends: &Ends, blow: Blow) -> Fell {
     let (world, one) = World::of(database, 1).await;
     let two = world.serve().await;
-    let asked = prepare(&world, &one, call).await;
+    let asked = prepare(&world, &one, ask).await;
     settle(&world, &two, &[&ends.before]).await;
     let mut changes = one.app().changes();
     let first = *changes.borrow_and_update();
@@ -134,9 +134,9 @@ async fn strike_one_of_two(database: TestDatabase, call: Call, ends: &Ends, blow
 }
 
 /// One call with one blow, judged by its end.
-async fn strike(call: Call, ends: &Ends, blow: Blow, client: Client) -> Fell {
+async fn strike(ask: Ask, ends: &Ends, blow: Blow, client: Client) -> Fell {
     let (world, server) = World::new().await;
-    let asked = prepare(&world, &server, call).await;
+    let asked = prepare(&world, &server, ask).await;
     settle(&world, &server, &[&ends.before]).await;
     match blow {
         Blow::Agent(messages) => strike_agent(&world, server, &asked, ends, messages).await,
@@ -234,16 +234,16 @@ async fn strike_agent(
 /// down.
 async fn walk(ways: &[Way]) {
     let mut points = 0;
-    for call in changing() {
-        let ends = Ends::of(call).await;
+    for ask in changing() {
+        let ends = Ends::of(ask).await;
         for &Way(blow, client) in ways {
             let mut point = 1;
-            while strike(call, &ends, blow(point), client).await == Fell::Yes {
+            while strike(ask, &ends, blow(point), client).await == Fell::Yes {
                 point += 1;
-                assert!(point < MOST, "{call:?} goes on and on");
+                assert!(point < MOST, "{ask:?} goes on and on");
             }
-            let has_points = matches!(blow(0), Blow::Commit(_)) == has_intent(call);
-            assert!(point > 1 || !has_points, "{call:?} was not struck");
+            let has_points = matches!(blow(0), Blow::Commit(_)) == ask.has_intent();
+            assert!(point > 1 || !has_points, "{ask:?} was not struck");
             points += point - 1;
         }
     }
@@ -275,21 +275,21 @@ async fn of_two_servers_either_is_killed_in_any_call_and_the_other_goes_on() {
 async fn strike_all_of_two() {
     let root = Arc::new(TestDatabase::postgres());
     let mut strikes = JoinSet::new();
-    for call in changing() {
+    for ask in changing() {
         if strikes.len() == AT_ONCE {
             strikes.join_next().await.unwrap().unwrap();
         }
         let root = Arc::clone(&root);
         strikes.spawn_local(async move {
-            let ends = Ends::of(call).await;
+            let ends = Ends::of(ask).await;
             for blow in [Blow::Commit, Blow::Message] {
                 let mut point = 1;
-                while strike_one_of_two(empty_beside(&root), call, &ends, blow(point)).await
+                while strike_one_of_two(empty_beside(&root), ask, &ends, blow(point)).await
                     == Fell::Yes
                     && is_long()
                 {
                     point += 1;
-                    assert!(point < MOST, "{call:?} goes on and on");
+                    assert!(point < MOST, "{ask:?} goes on and on");
                 }
             }
         });

@@ -13,7 +13,7 @@ use crate::asked::{Ask, Asked, changing, prepare};
 use crate::copies::empty_beside;
 use crate::database::TestDatabase;
 use crate::ends::{Presses, end, settle, settle_as};
-use crate::world::{GUARD, World, request, send};
+use crate::world::{Answer, GUARD, World, request, send};
 
 /// More than any call takes: a walk that comes so far goes in circles.
 const MOST: u64 = 60;
@@ -44,6 +44,8 @@ struct Way(fn(u64) -> Blow, Client);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fell {
+    /// Nothing of the call was written down: it was another commit, or another message.
+    Before,
     Yes,
     /// All was over before.
     TooLate,
@@ -73,32 +75,57 @@ impl Ends {
 }
 
 /// Asks under the same key until it is done.
-async fn insist(server: &Server, asked: &Asked) {
+async fn insist(server: &Server, asked: &Asked) -> Answer {
+    let Asked { who, path, body, .. } = asked;
     let done = async {
         loop {
-            let answer = ask(server, asked).await;
-            match answer {
-                200 | 204 => return,
+            let answer = send(server, request(*who, path, Some("once"), body)).await;
+            match answer.status {
+                200 | 204 => return answer,
                 503 => tokio::time::sleep(Duration::from_millis(10)).await,
-                refused => panic!("{asked:?} was answered {refused}"),
+                _ => panic!("{asked:?} was answered {answer:?}"),
             }
         }
     };
-    tokio::time::timeout(GUARD, done).await.expect("it was never done");
+    tokio::time::timeout(GUARD, done).await.expect("it was never done")
 }
 
-async fn ask(server: &Server, Asked { who, path, body, .. }: &Asked) -> u16 {
-    send(server, request(*who, path, Some("once"), body)).await.status
+/// Which of two servers on one database is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Victim {
+    /// The one that works for the hosts.
+    Worker,
+    /// The other one, which is asked.
+    Asked,
 }
 
-/// One call at one of two servers on one database, of which the one that works for the hosts is
-/// killed; judged by the end that the other one brings about.
-async fn strike_one_of_two(database: TestDatabase, ask: Ask, ends: &Ends, blow: Blow) -> Fell {
-    let (world, one) = World::of(database, 1).await;
-    let two = world.serve().await;
-    let asked = prepare(&world, &one, ask).await;
-    settle(&world, &two, &[&ends.before]).await;
-    let mut changes = one.app().changes();
+/// One call at one of two servers on one database, of which one is killed; judged by the end that
+/// the other one brings about.
+async fn strike_one_of_two(
+    database: TestDatabase,
+    ask: Ask,
+    ends: &Ends,
+    blow: Blow,
+    victim: Victim,
+) -> Fell {
+    let (world, first) = World::of(database, 1).await;
+    let asked = prepare(&world, &first, ask).await;
+    first.close().await;
+    let worker = world.serve_impatiently().await;
+    let leased = worker.app().lease_hosts().await.unwrap();
+    assert!(leased.contains(&world.machines[0].host), "it works for the host");
+    let other = world.serve_impatiently().await;
+    settle(&world, &other, &[&ends.before]).await;
+    let (killed, survivor) = match victim {
+        Victim::Worker => (worker, other),
+        Victim::Asked => (other, worker),
+    };
+    // A commit is the killed server's own; a message may be the answer to what the other one asked.
+    let asks = match (victim, blow) {
+        (Victim::Worker, Blow::Message(_) | Blow::Agent(_)) => &survivor,
+        (Victim::Worker, Blow::Commit(_)) | (Victim::Asked, _) => &killed,
+    };
+    let mut changes = killed.app().changes();
     let first = *changes.borrow_and_update();
     let falls = async {
         match blow {
@@ -108,15 +135,10 @@ async fn strike_one_of_two(database: TestDatabase, ask: Ask, ends: &Ends, blow: 
             Blow::Message(messages) | Blow::Agent(messages) => world.tap.cut_after(messages).await,
         }
     };
-    // A commit is the killed server's own; a message may be the answer to what the other one asked.
-    let asks = match blow {
-        Blow::Commit(_) => &one,
-        Blow::Message(_) | Blow::Agent(_) => &two,
-    };
     let fell = {
         let mut lives = std::pin::pin!(async {
             insist(asks, &asked).await;
-            settle(&world, &two, &[&ends.after]).await;
+            settle(&world, &survivor, &[&ends.after]).await;
         });
         tokio::select! {
             biased;
@@ -124,13 +146,17 @@ async fn strike_one_of_two(database: TestDatabase, ask: Ask, ends: &Ends, blow: 
             () = &mut lives => Fell::TooLate,
         }
     };
-    drop(one);
+    drop(killed);
     world.tap.mend();
-    world.pass(LEASE);
-    insist(&two, &asked).await;
-    settle(&world, &two, &[&ends.after]).await;
-    two.close().await;
-    fell
+    // Nobody is to wait for an answer that was kept back.
+    world.cut();
+    if victim == Victim::Worker {
+        world.pass(LEASE);
+    }
+    let answer = insist(&survivor, &asked).await;
+    settle(&world, &survivor, &[&ends.after]).await;
+    survivor.close().await;
+    if fell == Fell::Yes && ask.has_intent() && !answer.is_replayed { Fell::Before } else { fell }
 }
 
 /// One call with one blow, judged by its end.
@@ -229,9 +255,13 @@ async fn strike_agent(
     fell
 }
 
-/// Strikes every call at every point in these ways. Between any two commits stands what else one
-/// could see, so that a call has points by its commits, or by its messages if it writes nothing
-/// down.
+/// Between any two commits stands what else one could see, so that a call has points by its
+/// commits, or by its messages if it writes nothing down.
+fn has_points(ask: Ask, blow: Blow) -> bool {
+    matches!(blow, Blow::Commit(_)) == ask.has_intent()
+}
+
+/// Strikes every call at every point in these ways.
 async fn walk(ways: &[Way]) {
     let mut points = 0;
     for ask in changing() {
@@ -242,8 +272,7 @@ async fn walk(ways: &[Way]) {
                 point += 1;
                 assert!(point < MOST, "{ask:?} goes on and on");
             }
-            let has_points = matches!(blow(0), Blow::Commit(_)) == ask.has_intent();
-            assert!(point > 1 || !has_points, "{ask:?} was not struck");
+            assert!(point > 1 || !has_points(ask, blow(point)), "{ask:?} was not struck");
             points += point - 1;
         }
     }
@@ -262,6 +291,17 @@ async fn a_control_plane_killed_at_any_point_of_any_call_comes_to_the_same_end()
 async fn an_agent_killed_after_any_message_of_any_call_comes_to_the_same_end() {
     walk(&[Way(Blow::Agent, Client::Repeats)]).await;
 }
+
+/// A blow, at each of its points, to one of two servers.
+#[derive(Clone, Copy)]
+struct Either(fn(u64) -> Blow, Victim);
+
+const EITHER: [Either; 4] = [
+    Either(Blow::Commit, Victim::Worker),
+    Either(Blow::Message, Victim::Worker),
+    Either(Blow::Commit, Victim::Asked),
+    Either(Blow::Message, Victim::Asked),
+];
 
 /// How many clouds are struck at a time, where each mostly waits for a lease to end.
 const AT_ONCE: usize = 9;
@@ -282,21 +322,44 @@ async fn strike_all_of_two() {
         let root = Arc::clone(&root);
         strikes.spawn_local(async move {
             let ends = Ends::of(ask).await;
-            for blow in [Blow::Commit, Blow::Message] {
-                let mut point = 1;
-                while strike_one_of_two(empty_beside(&root), ask, &ends, blow(point)).await
-                    == Fell::Yes
-                    && is_long()
-                {
-                    point += 1;
-                    assert!(point < MOST, "{ask:?} goes on and on");
-                }
+            for either in EITHER {
+                strike_at_points(&root, ask, &ends, either).await;
             }
         });
     }
     while let Some(struck) = strikes.join_next().await {
         struck.unwrap();
     }
+}
+
+/// Strikes one of two at every point of a call, or by day at the first.
+async fn strike_at_points(
+    root: &TestDatabase,
+    ask: Ask,
+    ends: &Ends,
+    Either(blow, victim): Either,
+) {
+    // By day the one that is only asked is struck where the call surely has a point.
+    if !is_long() && victim == Victim::Asked && !has_points(ask, blow(1)) {
+        return;
+    }
+    let (mut point, mut struck) = (1, 0);
+    for _ in 0..MOST {
+        let blow = blow(point);
+        match strike_one_of_two(empty_beside(root), ask, ends, blow, victim).await {
+            // A lease was renewed just then: once more.
+            Fell::Before if matches!(blow, Blow::Commit(_)) => continue,
+            Fell::Before => {}
+            Fell::Yes if is_long() => struck += 1,
+            Fell::Yes => return,
+            Fell::TooLate => {
+                assert!(struck > 0 || !has_points(ask, blow), "{ask:?} was not struck");
+                return;
+            }
+        }
+        point += 1;
+    }
+    panic!("{ask:?} goes on and on");
 }
 
 /// Whether the nightly form is asked for.

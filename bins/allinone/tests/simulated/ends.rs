@@ -113,7 +113,7 @@ async fn all(world: &World, server: &Server) -> String {
         if *path == "/drives/info" {
             let drive = record.value("drive").unwrap();
             let read = request(Who::Customer, &format!("/drives/{drive}/read/0/16"), None, b"");
-            let Answer { status, body } = send(server, read).await;
+            let Answer { status, body, .. } = send(server, read).await;
             let bytes = if status == 200 { body.escape_ascii().to_string() } else { String::new() };
             lines.push(names.say(&format!("bytes of {drive}: {status} {bytes}")));
         }

@@ -86,6 +86,8 @@ pub(crate) enum Who {
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
+    /// It is about what was done for an earlier request under the same key.
+    pub(crate) is_replayed: bool,
     pub(crate) body: Vec<u8>,
 }
 
@@ -204,12 +206,23 @@ impl World {
 
     /// A life of the control plane on another database.
     pub(crate) async fn serve_on(&self, database: &TestDatabase) -> Server {
+        self.serve_as(database, AppConfig::default()).await
+    }
+
+    /// A life of the control plane that has nobody wait for long: neither for a host nor for the
+    /// answer that a dead server owes.
+    pub(crate) async fn serve_impatiently(&self) -> Server {
+        let answer_within = Duration::from_secs(2);
+        self.serve_as(&self.database, AppConfig { answer_within, ..AppConfig::default() }).await
+    }
+
+    async fn serve_as(&self, database: &TestDatabase, config: AppConfig) -> Server {
         let authority = Authority::open(self.directory.path()).unwrap();
         Server::builder()
             .database(database.url())
             .dial(self.dial.clone())
             .clock(self.clock())
-            .config(AppConfig { authority: Some(Arc::new(authority)), ..AppConfig::default() })
+            .config(AppConfig { authority: Some(Arc::new(authority)), ..config })
             .build()
             .await
             .unwrap()
@@ -244,10 +257,15 @@ impl World {
         *machine.agent.lock().await = Some(Life { runtime: Some(runtime), _agent: agent });
     }
 
+    /// Cuts every connection to an agent.
+    pub(crate) fn cut(&self) {
+        self.dial.cut();
+    }
+
     /// Kills an agent, wherever its tasks are. Its guests do not notice.
     pub(crate) async fn kill_agent(&self, machine: &Machine) {
         self.dial.remove(machine.host);
-        self.dial.cut();
+        self.cut();
         machine.hypervisor.restart();
         let mut life = machine.agent.lock().await.take().unwrap();
         // What a thread is at on the disk comes to its end there, before another life begins.
@@ -296,7 +314,8 @@ pub(crate) async fn pass_to(server: Router, request: Request<Body>) -> Answer {
     let response = tokio::time::timeout(GUARD, response).await.expect("no answer").unwrap();
     let (parts, body) = response.into_parts();
     let body = body.collect().await.unwrap().to_bytes().to_vec();
-    Answer { status: parts.status.as_u16(), body }
+    let is_replayed = parts.headers.contains_key("Idempotent-Replayed");
+    Answer { status: parts.status.as_u16(), is_replayed, body }
 }
 
 /// The customer asks, and it is done.

@@ -39,7 +39,7 @@ async fn path(cloud: &Cloud, server: &str) -> String {
 }
 
 /// Opens a websocket, or says with which status and error it was refused.
-async fn open(
+pub(crate) async fn open(
     address: SocketAddr,
     path: &str,
 ) -> Result<(Socket, Response<Option<Vec<u8>>>), (u16, String)> {

@@ -3,6 +3,9 @@
 use std::io::Write as _;
 use std::time::Duration;
 
+use axum::body::Body;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use elasticstack_api::Server;
 use elasticstack_core::block::{BlockStore as _, DriveSpec};
 use elasticstack_core::prelude::*;
@@ -10,9 +13,10 @@ use elasticstack_core::wire::calls::{self, Body as Takes, CALLS, Call, Effect, S
 use elasticstack_core::wire::record::Record;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use http::Request;
 use uuid::Uuid;
 
-use crate::world::{CUSTOMER, GUARD, Who, World, operate, post, request, send};
+use crate::world::{Answer, CUSTOMER, GUARD, Who, World, operate, post, request, send};
 
 /// What is asked: every call in one way, and some in others that go other ways through the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,6 +167,27 @@ async fn path_and_body(world: &World, server: &Server, ask: Ask) -> (String, Str
         Call::StrayAdopt => (on(&[&stray(world, server).await, &CUSTOMER.to_string()]), nothing()),
         Call::StrayDestroy => (on(&[&stray(world, server).await]), nothing()),
         other => panic!("say here what {other:?} is asked, so that it is killed everywhere too"),
+    }
+}
+
+/// A secret of an answer opens what it is for, and a bundle is of the certificate that is good.
+pub(crate) async fn is_good(server: &Server, call: Call, answer: &Answer) {
+    let opens = async |authorization: String| {
+        let request = Request::get("/profile/info").header("Authorization", authorization);
+        send(server, request.body(Body::empty()).unwrap()).await.expect(200);
+    };
+    match call {
+        Call::AccountCreate | Call::AccountKey => {
+            let key = format!("{}:{}", answer.value("account"), answer.value("secret"));
+            opens(format!("Basic {}", STANDARD.encode(key))).await;
+        }
+        Call::TokenCreate => opens(format!("Bearer {}", answer.value("secret"))).await,
+        Call::HostCreate | Call::HostJoin => {
+            let path = format!("/hosts/{}/info", answer.value("host"));
+            let info = operate(server, &path, "").await;
+            assert_eq!(answer.value("certificate"), info.value("certificate"));
+        }
+        _ => {}
     }
 }
 

@@ -9,7 +9,7 @@ use elasticstack_api::app::LEASE;
 use elasticstack_core::wire::calls::Call;
 use tokio::task::{JoinSet, LocalSet};
 
-use crate::asked::{Ask, Asked, changing, prepare};
+use crate::asked::{Ask, Asked, changing, is_good, prepare};
 use crate::copies::empty_beside;
 use crate::database::TestDatabase;
 use crate::ends::{Presses, end, settle, settle_as};
@@ -74,9 +74,9 @@ impl Ends {
     }
 }
 
-/// Asks under the same key until it is done.
+/// Asks under the same key until it is done, and tries what is told this once.
 async fn insist(server: &Server, asked: &Asked) -> Answer {
-    let Asked { who, path, body, .. } = asked;
+    let Asked { ask, who, path, body } = asked;
     let done = async {
         loop {
             let answer = send(server, request(*who, path, Some("once"), body)).await;
@@ -87,7 +87,9 @@ async fn insist(server: &Server, asked: &Asked) -> Answer {
             }
         }
     };
-    tokio::time::timeout(GUARD, done).await.expect("it was never done")
+    let answer = tokio::time::timeout(GUARD, done).await.expect("it was never done");
+    is_good(server, ask.call(), &answer).await;
+    answer
 }
 
 /// Which of two servers on one database is killed.

@@ -13,6 +13,7 @@ use elasticstack_api::hosts::MemoryDial;
 use elasticstack_api::http::LegacyCall;
 use elasticstack_api::{Server, ServerBuilder};
 use elasticstack_core::prelude::*;
+use elasticstack_core::wire::calls::{self, CALLS, Route, Scope};
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
 use tokio::net::TcpListener;
@@ -129,15 +130,22 @@ impl Cloud {
         account(&self.server, "stranger").await
     }
 
-    /// The ids of all that there is.
-    pub(crate) async fn ids(&self) -> [String; 4] {
-        let mut ids = [const { String::new() }; 4];
-        let lists = ["/drives/list", "/servers/list", "/hosts/list", "/snapshots/list"];
-        for (path, ids) in lists.iter().zip(&mut ids) {
-            let request = Request::get(*path).header("Authorization", &self.operator);
-            let owners = self.get(path).await;
-            let operators = self.send(request.body(Body::empty()).unwrap()).await.expect(200);
-            *ids = [owners.text(), operators.text()].concat();
+    /// The ids of all that there is, list by list, as the customer and the operator see them.
+    pub(crate) async fn ids(&self) -> Vec<String> {
+        let is_whole = |route: &&Route| {
+            matches!(route.answer, calls::Answer::Ids(_)) && route.parameters().next().is_none()
+        };
+        let mut ids = Vec::new();
+        for Route { path, scope, .. } in CALLS.iter().filter(is_whole) {
+            let askers = match scope {
+                Scope::Customer => &[&self.basic, &self.operator][..],
+                Scope::Operator => &[&self.operator],
+            };
+            for basic in askers {
+                let request = Request::get(*path).header("Authorization", *basic);
+                let list = self.send(request.body(Body::empty()).unwrap()).await.expect(200);
+                ids.push(format!("{path}: {}", list.text()));
+            }
         }
         ids
     }

@@ -192,7 +192,7 @@ async fn every_changing_call_is_done_once_for_each_key() {
 async fn every_changing_call_that_is_cut_off_after_its_commit_is_answered_and_not_done_again() {
     for call in remembered() {
         let cloud = Cloud::new().await;
-        let (mut key, mut again, mut objects) = (String::new(), None, [const { String::new() }; 4]);
+        let (mut key, mut again, mut objects) = (String::new(), None, Vec::new());
         let mut request = (String::new(), String::new());
         for _ in 0..8 {
             request = request_of(&cloud, call).await;

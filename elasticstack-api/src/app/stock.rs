@@ -6,10 +6,11 @@
 //!                                                 one transaction a host      the new era go out
 //! ```
 //! Invariants: what a host has is believed, about what it has: a drive is as large as it lies
-//! there, a guest that runs goes on, a run that is over stays over. What a host has and the
-//! database does not know is kept in quarantine. What the database knows and the host neither has nor was
-//! told to have is gone, if the array that it lay on can be looked at. Runs, resets, epochs and
-//! generations go on above all that a host has seen. Usage ends where knowledge ended.
+//! there, a guest that runs goes on with the drives that it has, a run that is over stays over. What
+//! a host has and the database does not know is kept in quarantine. What the database knows and the
+//! host neither has nor was told to have is gone, if the array that it lay on can be looked at. Runs,
+//! resets, restores, epochs and generations go on above all that a host has seen. Usage ends where
+//! knowledge ended.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -319,21 +320,37 @@ async fn count_snapshot(
             tx.delete_claims_of(Holder::Snapshot(snapshot)).await?;
             return tx.save_snapshot(&row).await;
         }
-        // One that was never taken is taken, and what can't be looked at is missing until it is
-        // there again.
-        None => {}
+        None if row.state == SnapshotState::Creating => {}
+        // Of what can't be looked at its host is told nothing: it would take one of another instant.
+        None => return tx.save_snapshot(&row).await,
     }
     snapshots::queue(tx, &row).await?;
     tx.save_snapshot(&row).await
 }
 
 impl<'a> Found<'a> {
+    /// The document of a server's run that goes on here.
+    fn goes_on(&self, server: ServerId) -> Option<&'a ServerDocument> {
+        let status = self.servers.get(&server)?;
+        let document = *self.server_documents.get(&server)?;
+        let goes_on = status.phase != RunPhase::Ended && document.run == status.run;
+        (goes_on && !document.gone).then_some(document)
+    }
+
     /// A newer run of a server than the database knows, if it goes on here and all of it is known.
     fn newer_run(&self, row: &ServerRow) -> Option<&'a ServerDocument> {
-        let status = self.servers.get(&row.server)?;
-        let document = self.server_documents.get(&row.server)?;
-        let goes_on = status.phase != RunPhase::Ended && document.run == status.run;
-        (goes_on && status.run > row.run && !document.gone).then_some(*document)
+        self.goes_on(row.server).filter(|document| document.run > row.run)
+    }
+
+    /// The run that the database knows, if it goes on here with drives that it was given later.
+    fn replugged(&self, row: &ServerRow) -> Option<&'a ServerDocument> {
+        let known = row.hardware.as_ref()?;
+        let later = |document: &&ServerDocument| {
+            document.run == row.run
+                && document.generation.number >= row.generation
+                && document.hardware.drives != known.drives
+        };
+        self.goes_on(row.server).filter(later)
     }
 }
 
@@ -346,6 +363,7 @@ async fn count_server(
     let (server, host) = (row.server, found.host);
     let holds = ServerState::HOLDS_RESOURCES.contains(&row.state);
     let status = found.servers.get(&server).copied();
+    let replugged = found.replugged(&row);
     row.generation += 1;
     if let Some(status) = status {
         row.reset = row.reset.max(status.reset);
@@ -364,6 +382,11 @@ async fn count_server(
             end_usage(tx, &row, then).await?;
             row.run = status.run;
             row.started = None;
+        } else if let (Some(document), Some(hardware)) = (replugged, row.hardware.as_mut()) {
+            tracing::warn!(%server, %host, "a run's drives came or went after the backup");
+            // Its claims on what went stay until its host says that the guest has let go.
+            hardware.drives.clone_from(&document.hardware.drives);
+            claim(tx, document).await?;
         }
     } else if holds && row.state != ServerState::Destroying {
         tracing::warn!(%server, %host, "a host knows nothing of a run");
@@ -404,19 +427,7 @@ async fn adopt(
     if let Some(left) = row.host.filter(|left| *left != host) {
         tx.queue(left, OutboxRow::Server(server), row.generation).await?;
     }
-    for claimed in &document.hardware.drives {
-        let Some(mut drive) = tx.drive(claimed.drive).await? else { continue };
-        let access = claimed.access;
-        if access == Access::Exclusive {
-            // Its host let nobody else have it: whoever had it before has ended.
-            tx.delete_claims_on(drive.drive).await?;
-        }
-        drive.epoch = drive.epoch.max(claimed.epoch);
-        tx.save_drive(&drive).await?;
-        let (drive, epoch) = (drive.drive, claimed.epoch);
-        let holder = Holder::Server(server);
-        tx.insert_claim(&ClaimRow { drive, holder, epoch, access }).await?;
-    }
+    claim(tx, document).await?;
     for wire in &ServerConfig::parse(&row.config)?.wires {
         if let Err(error) = connect(tx, row, wire).await {
             tracing::warn!(%server, error = %Chain(&error), "a run uses what is not its own");
@@ -435,6 +446,25 @@ async fn adopt(
     if row.state != ServerState::Destroying {
         row.state = ServerState::Stopped.step(ServerEvent::Start)?.after(row.state);
         row.since = now;
+    }
+    Ok(())
+}
+
+/// Claims the drives of a run that goes on, under the epochs that its host was given.
+async fn claim(tx: &mut Writer<'_>, document: &ServerDocument) -> Result<()> {
+    let holder = Holder::Server(document.server);
+    for claimed in &document.hardware.drives {
+        let Some(mut drive) = tx.drive(claimed.drive).await? else { continue };
+        let access = claimed.access;
+        match access {
+            // Its host let nobody else have it: whoever had it before has ended.
+            Access::Exclusive => tx.delete_claims_on(drive.drive).await?,
+            Access::Shared => tx.delete_claim(drive.drive, holder).await?,
+        }
+        drive.epoch = drive.epoch.max(claimed.epoch);
+        tx.save_drive(&drive).await?;
+        let (drive, epoch) = (drive.drive, claimed.epoch);
+        tx.insert_claim(&ClaimRow { drive, holder, epoch, access }).await?;
     }
     Ok(())
 }

@@ -67,6 +67,18 @@ impl Reader {
         rows.iter().map(jobs::job).collect()
     }
 
+    /// Every snapshot that is thought to be or to be made on a host.
+    pub(crate) async fn snapshots_from(&mut self, host: HostId) -> Result<Vec<SnapshotRow>> {
+        let rows = self
+            .statement("SELECT * FROM snapshots WHERE host = $1 AND state <> $2 ORDER BY snapshot")
+            .bind(host.to_string())
+            .bind(SnapshotState::Gone.as_str())
+            .fetch_all()
+            .await
+            .map_err(failed("reading the snapshots of a host"))?;
+        rows.iter().map(snapshots::snapshot).collect()
+    }
+
     /// Every server whose newest run is thought to be or have been on a host.
     pub(crate) async fn servers_on(&mut self, host: HostId) -> Result<Vec<ServerRow>> {
         let rows = self
@@ -77,18 +89,6 @@ impl Reader {
             .await
             .map_err(failed("reading the servers of a host"))?;
         rows.iter().map(servers::server).collect()
-    }
-
-    /// Every snapshot that is thought to be on a host.
-    pub(crate) async fn snapshots_from(&mut self, host: HostId) -> Result<Vec<SnapshotRow>> {
-        let rows = self
-            .statement("SELECT * FROM snapshots WHERE host = $1 AND state <> $2 ORDER BY snapshot")
-            .bind(host.to_string())
-            .bind(SnapshotState::Gone.as_str())
-            .fetch_all()
-            .await
-            .map_err(failed("reading the snapshots of a host"))?;
-        rows.iter().map(snapshots::snapshot).collect()
     }
 }
 

@@ -7,13 +7,14 @@ use elasticstack_core::block::ArrayState;
 use elasticstack_core::prelude::*;
 use elasticstack_core::state::RunPhase;
 use elasticstack_core::wire::internal::{
-    Conversion, Document, ObjectStatus, ServerStatus, SnapshotDocument, SnapshotStatus, Stock,
+    Conversion, Document, ObjectStatus, ServerDocument, ServerStatus, SnapshotDocument,
+    SnapshotStatus, Stock,
 };
 use elasticstack_core::wire::record::Record;
 use uuid::Uuid;
 
 use crate::database::TestDatabase;
-use crate::fake_host::{Plane, World, array_id, customer, host_id, sized};
+use crate::fake_host::{Plane, World, array_id, customer, host_id, id, sized};
 
 /// A world of which a backup is restored: what is made in it by `make` is in the backup.
 struct Restored {
@@ -47,6 +48,13 @@ impl Restored {
     async fn stock(&self, objects: &[ObjectStatus]) {
         let (report, objects) = (self.world.host.report(), objects.to_vec());
         let stock = Stock { documents: Vec::new(), objects };
+        self.plane.app.take_stock(host_id(), &report, &stock).await.unwrap();
+    }
+
+    /// The same of what it had, with these documents.
+    async fn stock_with(&self, documents: Vec<Document>) {
+        let (report, objects) = (self.world.host.report(), self.objects.clone());
+        let stock = Stock { documents, objects };
         self.plane.app.take_stock(host_id(), &report, &stock).await.unwrap();
     }
 
@@ -271,6 +279,111 @@ async fn of_two_hosts_with_one_server_the_newer_run_goes_on_and_the_other_is_end
                 (false, false) => assert_eq!(told, [], "it goes on where it was"),
                 _ => assert_eq!(gone, [ends], "{host}, run {run}"),
             }
+        }
+    }
+}
+
+/// The one document of a server among these.
+fn of_server(documents: &[Document]) -> ServerDocument {
+    let mut servers = documents.iter().filter_map(|document| match document {
+        Document::Server(document) => Some(document.clone()),
+        _ => None,
+    });
+    servers.next().unwrap()
+}
+
+#[tokio::test]
+async fn a_run_that_goes_on_has_the_drives_that_came_and_went_after_the_backup() {
+    let (restored, (came, went, server, document)) =
+        Restored::after(async |world, plane, caller| {
+            let (came, went) = (plane.drive(caller, 8).await, plane.drive(caller, 8).await);
+            world.host.exchange(&plane.app).await;
+            let server = plane.server(caller, &[went], OnCreate::Start).await;
+            let document = of_server(&plane.app.outbox(host_id(), 100).await.unwrap());
+            world.host.exchange(&plane.app).await;
+            (came, went, server, document)
+        })
+        .await;
+    let mut newer = document.clone();
+    newer.generation.number += 1;
+    newer.hardware.drives[0].drive = came;
+    newer.hardware.drives[0].epoch = Epoch(7);
+    restored.stock_with(vec![Document::Server(newer.clone())]).await;
+    let claimed = async |drive| {
+        let info = restored.info(drive).await.unwrap();
+        info.value("claimed").map(str::to_owned)
+    };
+    assert_eq!(claimed(came).await, Some(server.to_string()));
+    let told = of_server(&restored.told(host_id()).await);
+    assert_eq!(told.hardware.drives, newer.hardware.drives);
+    assert!(told.generation > newer.generation, "its host heeds it");
+    assert_eq!(claimed(went).await, Some(server.to_string()), "nobody said that it is let go");
+    restored.world.host.exchange(&restored.plane.app).await;
+    assert_eq!(claimed(went).await, None);
+
+    // Whoever has it next has it under an epoch of his own.
+    restored.plane.app.server_stop(&restored.caller, server).await.unwrap_err();
+    restored.world.host.exchange(&restored.plane.app).await;
+    restored.plane.server(&restored.caller, &[came], OnCreate::Start).await;
+    let next = restored.told(host_id()).await;
+    assert_eq!(of_server(&next).hardware.drives[0].epoch, Epoch(8));
+}
+
+#[tokio::test]
+async fn a_wish_for_a_drive_that_its_host_has_not_heard_of_outlives_a_restore() {
+    let (restored, (drive, server, document)) = Restored::after(async |world, plane, caller| {
+        let drive = plane.drive(caller, 8).await;
+        world.host.exchange(&plane.app).await;
+        let server = plane.server(caller, &[], OnCreate::Start).await;
+        let document = of_server(&plane.app.outbox(host_id(), 100).await.unwrap());
+        world.host.exchange(&plane.app).await;
+        let wish = Record::new().with("block:0", drive);
+        let late = plane.app.server_set(caller, server, &wish).await.unwrap_err();
+        assert_eq!(late.kind(), ErrorKind::Unavailable);
+        (drive, server, document)
+    })
+    .await;
+    restored.stock_with(vec![Document::Server(document)]).await;
+    let told = of_server(&restored.told(host_id()).await);
+    assert_eq!(told.hardware.drives[0].drive, drive);
+    let info = restored.info(drive).await.unwrap();
+    assert_eq!(info.value("claimed"), Some(server.to_string().as_str()));
+}
+
+#[tokio::test]
+async fn a_snapshot_is_restored_under_a_number_that_its_host_has_not_passed_or_is_gone() {
+    for is_there in [true, false] {
+        let (restored, (drive, snapshot)) = Restored::after(async |world, plane, caller| {
+            let drive = plane.drive(caller, 8).await;
+            world.host.exchange(&plane.app).await;
+            let taken = plane.app.drive_snapshot(caller, drive, &Record::new()).await.unwrap();
+            world.host.exchange(&plane.app).await;
+            (drive, id::<SnapshotId>(&taken, "snapshot"))
+        })
+        .await;
+        let mut objects = restored.objects.clone();
+        objects.retain(|object| is_there || !matches!(object, ObjectStatus::Snapshot(_)));
+        for object in &mut objects {
+            if let ObjectStatus::Snapshot(status) = object {
+                status.restored = 2;
+            }
+        }
+        restored.stock(&objects).await;
+        restored.world.host.exchange(&restored.plane.app).await;
+        let (app, caller) = (&restored.plane.app, &restored.caller);
+        let asked = app.snapshot_restore(caller, snapshot).await;
+        if is_there {
+            asked.unwrap();
+            let told = restored.told(host_id()).await;
+            let restore = told.iter().find_map(|document| match document {
+                Document::Snapshot(document) => Some(document.restore),
+                _ => None,
+            });
+            assert_eq!(restore, Some(3));
+        } else {
+            assert_eq!(asked.unwrap_err().kind(), ErrorKind::NotFound);
+            assert_eq!(restored.told(host_id()).await, [], "it would be one of another instant");
+            app.drive_destroy(caller, drive).await.expect("nothing is kept of it");
         }
     }
 }

@@ -83,8 +83,8 @@ pub struct ArrayStatus {
 pub struct Stock {
     /// The newest document of everything that it was ever told of and has not forgotten.
     pub documents: Vec<Document>,
-    /// Every drive on its arrays and every server that has a document or a guest. What no document
-    /// is known of is of generation 0.0, or of the one that lies with the drive.
+    /// Every drive and snapshot on its arrays and every server that has a document or a guest. What
+    /// no document is known of is of generation 0.0, or of the one that lies with the drive.
     pub objects: Vec<ObjectStatus>,
 }
 

@@ -18,8 +18,13 @@ pub(crate) fn empty_beside(database: &TestDatabase) -> TestDatabase {
 pub(crate) async fn back_up(database: &TestDatabase, file: &Path) {
     match database {
         TestDatabase::Postgres { socket, name, .. } => {
-            let file = file.to_str().unwrap();
-            client("pg_dump", socket, &["--format=custom", "--file", file, name]);
+            let (socket, name) = (socket.clone(), name.clone());
+            let file = file.to_str().unwrap().to_owned();
+            let dump = move || {
+                client("pg_dump", &socket, &["--format=custom", "--file", &file, &name]);
+            };
+            // Whoever is at work meanwhile goes on.
+            tokio::task::spawn_blocking(dump).await.unwrap();
         }
         TestDatabase::Sqlite(_) => backup::backup(&database.url(), file).await.unwrap(),
     }

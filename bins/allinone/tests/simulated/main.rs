@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod asked;
+mod cast;
+mod churn;
 mod copies;
 mod crash_points;
 #[path = "../../../../elasticstack-api/tests/it/database.rs"]

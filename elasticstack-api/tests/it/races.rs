@@ -149,12 +149,14 @@ async fn what_a_host_says_and_what_a_customer_wants_of_a_server_never_undo_each_
     tokio::join!(wants, says);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_sixty_four_claimers_each_quota_lets_thirteen_through() {
+/// Sixty-four claimers of everything that has a quota, through these in turns: each quota lets
+/// thirteen through. What runs for it is destroyed through the first.
+pub(crate) async fn each_quota_lets_thirteen_through(apps: &[Arc<App>]) {
     const CLAIMERS: usize = 64;
-    let world = World::new();
-    let plane = world.plane().await;
-    let operator = crate::fake_host::operator(&plane.app).await;
+    let operator = crate::fake_host::operator(&apps[0]).await;
+    let pool = Record::new().with("name", "public").with("first", "10.0.0.10");
+    let pool = pool.with("last", "10.0.0.90").with("netmask", "255.255.255.0");
+    apps[0].pool_create(&operator, &pool.with("gateway", "10.0.0.1")).await.unwrap();
     let make = small_server(&[]).with("cpu", 500).with("mem", 128).with("persistent", true);
     for (number, quota) in (1..).zip([
         Record::new().with("quota:drives", 13),
@@ -162,36 +164,44 @@ async fn of_sixty_four_claimers_each_quota_lets_thirteen_through() {
         Record::new().with("quota:servers", 13),
         Record::new().with("quota:cpu", 13 * 500),
         Record::new().with("quota:mem", 13 * 128),
+        Record::new().with("quota:ip", 13),
         Record::new().with("quota:vlan", 13),
     ]) {
-        let caller = customer(&plane.app, number).await;
-        plane.app.account_set(&operator, caller.account, &quota).await.unwrap();
+        let caller = customer(&apps[0], number).await;
+        apps[0].account_set(&operator, caller.account, &quota).await.unwrap();
         let key = quota.iter().next().unwrap().0;
         let mut claims = JoinSet::new();
-        for _ in 0..CLAIMERS {
-            let (app, caller, make) = (plane.app.clone(), caller.clone(), make.clone());
-            let key = key.to_owned();
+        for claimer in 0..CLAIMERS {
+            let (app, caller) = (apps[claimer % apps.len()].clone(), caller.clone());
+            let (make, key) = (make.clone(), key.to_owned());
             claims.spawn(async move {
+                let take = async |kind| app.resource_create(&caller, kind, &Record::new()).await;
                 match key.as_str() {
                     "quota:drives" | "quota:disk" => app.drive_create(&caller, &sized(4)).await,
-                    "quota:vlan" => {
-                        app.resource_create(&caller, ResourceKind::Vlan, &Record::new()).await
-                    }
+                    "quota:ip" => take(ResourceKind::Ip).await,
+                    "quota:vlan" => take(ResourceKind::Vlan).await,
                     _ => app.server_create(&caller, &make, OnCreate::Start).await,
                 }
             });
         }
         let outcomes = claims.join_all().await;
         let made = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
-        assert_eq!(made, 13, "{key}");
+        assert_eq!(made, 13, "{key}: {outcomes:?}");
         for refused in outcomes.into_iter().filter_map(Result::err) {
             assert_eq!(refused.kind(), ErrorKind::QuotaExceeded, "{key}: {refused}");
             assert_eq!(refused.blamed_field(), Some(key));
         }
-        for server in plane.app.server_ids(&caller, &Page::default()).await.unwrap() {
-            plane.app.server_destroy(&caller, server).await.unwrap();
+        for server in apps[0].server_ids(&caller, &Page::default()).await.unwrap() {
+            apps[0].server_destroy(&caller, server).await.unwrap();
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_sixty_four_claimers_each_quota_lets_thirteen_through() {
+    let world = World::new();
+    let plane = world.plane().await;
+    each_quota_lets_thirteen_through(std::slice::from_ref(&plane.app)).await;
 }
 
 /// Sixty-four claimers, each of whom wants an eighth of a host, on eight hosts: whoever was too

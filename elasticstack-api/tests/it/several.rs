@@ -12,7 +12,7 @@ use crate::cloud::{Answer, Cloud, GUARD, SMALL, send};
 use crate::database::TestDatabase;
 use crate::fake_agent::CAPACITY;
 use crate::fake_host::{World, host_id};
-use crate::races::everything_that_fits_is_placed;
+use crate::races::{each_quota_lets_thirteen_through, everything_that_fits_is_placed};
 
 /// The customer sends text to one of the servers.
 async fn post(cloud: &Cloud, server: &Server, path: &str, body: &str) -> Answer {
@@ -157,31 +157,9 @@ async fn sixty_four_claimers_through_two_servers_are_promised_no_room_twice() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs PostgreSQL: cargo xtask test"]
 async fn sixty_four_claimers_through_two_servers_never_pass_a_quota() {
-    let cloud = Cloud::on(TestDatabase::postgres()).await;
-    let two = cloud.another_server().await;
-    let server = "name s\ncpu 500\nmem 128\npersistent true";
-    let account = cloud.own_account().await;
-    for (quota, path, body) in [
-        (format!("quota:disk {}", 13 << 22), "/drives/create", SMALL),
-        (format!("quota:cpu {}", 13 * 500), "/servers/create", server),
-    ] {
-        cloud.operate(&format!("/accounts/{account}/set"), &quota).await.expect(200);
-        let mut claims = JoinSet::new();
-        for claimer in 0..64 {
-            let router = if claimer % 2 == 0 { cloud.server.router() } else { two.router() };
-            let request = cloud.request("POST", path).body(Body::from(body)).unwrap();
-            let answer = tower::ServiceExt::oneshot(router, request);
-            claims.spawn(async { Answer::of(answer.await.unwrap()).await });
-        }
-        let answers = claims.join_all().await;
-        let made = answers.iter().filter(|answer| answer.status == 200).count();
-        assert_eq!(made, 13, "{quota}: {answers:?}");
-        for refused in answers.into_iter().filter(|answer| answer.status != 200) {
-            let error = refused.expect(403);
-            let error = error.header("x-elastic-error");
-            assert!(error.starts_with("quota code=quota_exceeded field=quota:"), "{error}");
-        }
-    }
+    let world = World::on(TestDatabase::postgres());
+    let (one, two) = (world.plane().await, world.still().await);
+    each_quota_lets_thirteen_through(&[one.app.clone(), two.app.clone()]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -14,6 +14,7 @@ use elasticstack_core::wire::internal::{ClaimedDrive, Hardware, Plugged};
 
 use super::power::plug_in;
 use super::server_record::{Plug, ServerConfig};
+use super::stock::heard;
 use crate::db::{Holder, ServerRow, Writer};
 
 /// What a change means for the drives of a run.
@@ -29,8 +30,8 @@ pub(super) enum Drives {
 /// generation if any come or go, and saves the row.
 ///
 /// # Errors
-/// `ServerBusy` for what waits for a stop; `NotOffered` for a drive on another host; those of
-/// claiming a drive.
+/// `ServerBusy` for what waits for a stop; `NotOffered` for a drive on another host; `Unavailable`
+/// while its host has not told what it has; those of claiming a drive.
 pub(super) async fn replug(
     tx: &mut Writer<'_>,
     row: &mut ServerRow,
@@ -50,6 +51,9 @@ pub(super) async fn replug(
     }
     if added.is_empty() && drives.len() == before.drives.len() {
         return Ok(Drives::Stay);
+    }
+    if let Some(host) = row.host {
+        heard(tx, host).await?;
     }
     if row.state == ServerState::Stopping {
         return Err(Error::new(

@@ -20,6 +20,7 @@ use super::drive_record::apply;
 use super::drives::{check_free, in_use};
 use super::page::snapshot_status;
 use super::quarantine::{self, is_back};
+use super::stock::heard;
 use super::{App, Caller, Page, Quota, changed_meanwhile, new_id, version};
 use crate::db::{ClaimRow, DriveRow, Holder, OutboxRow, SnapshotRow, Stray, Subject, Why, Writer};
 use crate::usage::{self, Edge, Metered};
@@ -313,6 +314,7 @@ fn enter(row: &mut SnapshotRow, event: SnapshotEvent, now: Timestamp) -> Result<
 
 /// Refuses a drive of which no snapshot can be taken now.
 async fn takable(tx: &mut Writer<'_>, of: &DriveRow) -> Result<()> {
+    heard(tx, of.host).await?;
     of.state.step(DriveEvent::Use)?;
     let mut claims = tx.claims_on(of.drive).await?;
     // What a server writes can be taken; what a job or a restore has half done is of no use.
@@ -334,6 +336,7 @@ async fn takable(tx: &mut Writer<'_>, of: &DriveRow) -> Result<()> {
 /// Claims a snapshot's drive for a restore.
 async fn claim(tx: &mut Writer<'_>, row: &SnapshotRow) -> Result<Epoch> {
     let mut drive = permitted(row.account, tx.drive(row.drive).await?, Wish::Own)?;
+    heard(tx, drive.host).await?;
     drive.state.step(DriveEvent::Use)?;
     let claims = tx.claims_on(drive.drive).await?;
     if !claims.is_empty() {

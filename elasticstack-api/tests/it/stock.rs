@@ -69,25 +69,32 @@ impl Restored {
 
 #[tokio::test]
 async fn a_host_is_told_nothing_and_nothing_there_is_changed_before_its_stock_is_taken() {
-    let (restored, (drive, other, server)) = Restored::after(async |world, plane, caller| {
+    let (restored, objects) = Restored::after(async |world, plane, caller| {
         let (drive, other) = (plane.drive(caller, 8).await, plane.drive(caller, 8).await);
         let server = plane.server(caller, &[], OnCreate::Start).await;
+        let runs = plane.server(caller, &[], OnCreate::Start).await;
         world.host.exchange(&plane.app).await;
+        let taken = plane.app.drive_snapshot(caller, drive, &Record::new()).await.unwrap();
         plane.app.server_stop(caller, server).await.unwrap_err();
         world.host.exchange(&plane.app).await;
-        (drive, other, server)
+        (drive, other, server, runs, id::<SnapshotId>(&taken, "snapshot"))
     })
     .await;
+    let (drive, other, server, runs, snapshot) = objects;
     let (app, caller) = (&restored.plane.app, &restored.caller);
     assert!(app.is_unheard(host_id()).await.unwrap());
     let refused = [
         app.server_start(caller, server).await,
         app.drive_set(caller, drive, &sized(12)).await,
         app.drive_image(caller, drive, other, Conversion::None).await,
+        app.server_set(caller, runs, &Record::new().with("block:0", drive)).await,
+        app.drive_snapshot(caller, drive, &Record::new()).await,
+        app.snapshot_restore(caller, snapshot).await,
     ];
     for refused in refused {
         assert_eq!(refused.unwrap_err().kind(), ErrorKind::Unavailable);
     }
+    assert_eq!(restored.info(drive).await.unwrap().value("claimed"), None, "it was not begun");
     let nowhere = app.drive_create(caller, &sized(8)).await.unwrap_err();
     assert_eq!(nowhere.kind(), ErrorKind::NoCapacity);
     app.drive_destroy(caller, other).await.unwrap();

@@ -1,4 +1,5 @@
-//! Throw-away machines for tests of what only a kernel can do: RAID, device mapper, iSCSI, cgroups.
+//! Throw-away machines for tests of what only a kernel can do: RAID, device mapper, iSCSI, cgroups;
+//! and a throw-away [`Postgres`].
 //!
 //! A machine is QEMU on a software CPU with Debian's own kernel. Its root is the root of this
 //! machine, read-only, with what it writes in memory; so every program that is installed here is
@@ -19,6 +20,7 @@
 
 mod job;
 mod machine;
+mod postgres;
 mod qmp;
 
 use std::path::{Path, PathBuf};
@@ -29,6 +31,7 @@ use tempfile::TempDir;
 
 pub use job::Ended;
 pub use machine::Machine;
+pub use postgres::{Postgres, Socket};
 
 /// Machines that share a network, each with a directory of its own for as long as this lives.
 #[derive(Debug)]

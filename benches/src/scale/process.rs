@@ -14,8 +14,8 @@ pub(super) const TLS: &str = "tls";
 /// How the line begins by which a process says that it is ready.
 const READY: &str = "READY ";
 
-/// The processors that all of a rig runs on.
-const CORES: &str = "0,1";
+/// What a command is begun with, to be run on the processors that all of a rig runs on.
+pub(super) const CONFINED: [&str; 3] = ["taskset", "--cpu-list", "0,1"];
 
 /// Says to whoever started this process that it is ready.
 pub(super) fn ready(with: impl std::fmt::Display) {
@@ -29,17 +29,11 @@ pub(super) fn input_ends() {
     let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
 }
 
-/// `program`, to be run on the processors of a rig.
-pub(super) fn confined(program: impl AsRef<std::ffi::OsStr>) -> Command {
-    let mut command = Command::new("taskset");
-    command.args(["--cpu-list", CORES]).arg(program);
-    command
-}
-
 /// This program in the role `name`.
 pub(super) fn role(name: &str) -> Result<Command> {
-    let mut command = confined(std::env::current_exe().context("finding this program")?);
-    command.arg(name);
+    let [launcher, arguments @ ..] = CONFINED;
+    let mut command = Command::new(launcher);
+    command.args(arguments).arg(std::env::current_exe().context("finding this program")?).arg(name);
     Ok(command)
 }
 

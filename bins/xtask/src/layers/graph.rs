@@ -21,6 +21,7 @@ const PANEL: &str = "elasticstack-bin-panel";
 const BILLING: &str = "elasticstack-bin-billing";
 const CLI: &str = "elasticstack-bin-cli";
 const ALLINONE: &str = "elasticstack-bin-allinone";
+const BENCHES: &str = "elasticstack-benches";
 
 /// A crate of the workspace, as `cargo metadata` shows it.
 #[derive(Debug, Deserialize)]
@@ -136,6 +137,7 @@ fn allowed(name: &str) -> &'static [&'static str] {
         HOST | API | PANEL | BILLING | CLI => &[CORE],
         ALLINONE => &[CORE, HOST, API, PANEL, BILLING],
         XTASK => &[CORE, LAB],
+        BENCHES => &[CORE, HOST, API, LAB],
         _ => &[CORE, HOST, API],
     }
 }
@@ -240,6 +242,7 @@ mod tests {
             (CLI, API, " (dev)"),
             (API, PANEL, ""),
             ("elasticstack-bin-api", PANEL, ""),
+            ("elasticstack-bin-api", LAB, ""),
         ];
         for (from, to, dev) in against {
             let found = fences(&tree(&format!("{from} -> {to}{dev}\n{to} ->")));

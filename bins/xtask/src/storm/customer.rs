@@ -3,7 +3,7 @@
 //!
 //! One task acts on an object at a time; several tasks share the customer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,7 +14,10 @@ use elasticstack_core::wire::calls::Call;
 use elasticstack_core::wire::record::Record;
 use tokio::time::timeout;
 
+use super::database::Database;
+use super::dice::Dice;
 use super::ledger::{Answer, Entry, Fate, Keeping, Kind, Ledger, Ran, Window};
+use super::mode::Role;
 use super::wait::{Wait, until};
 
 /// How long the product may take to answer at all; it promises 20 s.
@@ -22,10 +25,18 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// How long a call waits after one that was not answered.
 const BREATH: Duration = Duration::from_millis(100);
 
+/// One of the programs that answer.
+#[derive(Debug)]
+pub(crate) struct Door {
+    pub(crate) role: Role,
+    pub(crate) client: Client<HyperTransport>,
+}
+
 /// An account at the product.
 #[derive(Debug)]
 pub(crate) struct Customer {
-    client: Client<HyperTransport>,
+    doors: Vec<Door>,
+    database: Database,
     ledger: Mutex<Ledger>,
     calls: Mutex<Calls>,
 }
@@ -35,12 +46,12 @@ pub(crate) struct Customer {
 pub(crate) struct Calls {
     /// How many were sent.
     pub(crate) sent: u64,
-    /// Which have no answer yet.
-    pub(crate) open: BTreeSet<u64>,
+    /// Which have no answer yet, and of whom.
+    pub(crate) open: BTreeMap<u64, Role>,
     /// Which got none.
     pub(crate) lost: BTreeSet<u64>,
-    /// How many got one.
-    pub(crate) answered: u64,
+    /// How many got one, and of whom.
+    pub(crate) answered: BTreeMap<Role, u64>,
 }
 
 /// A server to be made.
@@ -59,9 +70,9 @@ pub(crate) struct Plan<'a> {
 }
 
 impl Customer {
-    /// The account whose credentials are `client`'s.
-    pub(crate) fn new(client: Client<HyperTransport>) -> Self {
-        Self { client, ledger: Mutex::default(), calls: Mutex::default() }
+    /// The account whose credentials the clients of `doors` have.
+    pub(crate) fn new(doors: Vec<Door>, database: Database) -> Self {
+        Self { doors, database, ledger: Mutex::default(), calls: Mutex::default() }
     }
 
     /// What was asked for so far.
@@ -76,6 +87,11 @@ impl Customer {
 
     fn lock_calls(&self) -> MutexGuard<'_, Calls> {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the next call goes: to any door, so that no order of calls keeps to one.
+    fn door(&self) -> Result<&Door> {
+        Dice::new(self.lock_calls().sent).pick(&self.doors).context("the product has no door")
     }
 
     /// Makes a drive.
@@ -117,7 +133,8 @@ impl Customer {
     ) -> Result<Answer<String>> {
         let asked = now();
         let what = format!("creating {}", object.0);
-        let answer = match self.ask(&what, self.client.one(call, &[], record)).await? {
+        let door = self.door()?;
+        let answer = match self.ask(&what, door, door.client.one(call, &[], record)).await? {
             Answer::Done(info) => {
                 Answer::Done(info.value(id).with_context(|| format!("{what}: no id"))?.to_owned())
             }
@@ -134,8 +151,9 @@ impl Customer {
         let id = self.id(name)?;
         let record = Record::new().with("size", size);
         let what = format!("growing {name}");
-        let answer = self.ask(&what, self.client.one(Call::DriveSet, &[&id], &record)).await?;
-        let answer = answer.map(drop);
+        let (door, drive) = (self.door()?, [id.as_str()]);
+        let set = door.client.one(Call::DriveSet, &drive, &record);
+        let answer = self.ask(&what, door, set).await?.map(drop);
         self.enter(name, |before| before, &answer)?;
         if let Some(Kind::Drive { sizes }) =
             self.ledger().entries.get_mut(name).map(|entry| &mut entry.kind)
@@ -159,8 +177,9 @@ impl Customer {
         {
             *starts += 1;
         }
-        let answer = self.ask(&what, self.client.one(Call::ServerStart, &[&id], &record)).await?;
-        let answer = answer.map(drop);
+        let (door, server) = (self.door()?, [id.as_str()]);
+        let start = door.client.one(Call::ServerStart, &server, &record);
+        let answer = self.ask(&what, door, start).await?.map(drop);
         self.enter(name, |_| Fate::Active, &answer)?;
         Ok(answer)
     }
@@ -173,7 +192,8 @@ impl Customer {
             _ => bail!("{name} is no server"),
         };
         let what = format!("stopping {name}");
-        let answer = self.ask(&what, self.client.act(Call::ServerStop, &[&id])).await?;
+        let door = self.door()?;
+        let answer = self.ask(&what, door, door.client.act(Call::ServerStop, &[&id])).await?;
         self.enter(name, |before| keeping.after_stop(before), &answer)?;
         Ok(answer)
     }
@@ -187,7 +207,8 @@ impl Customer {
         };
         let asked = now();
         let what = format!("destroying {name}");
-        let answer = self.ask(&what, self.client.act(call, &[&id])).await?;
+        let door = self.door()?;
+        let answer = self.ask(&what, door, door.client.act(call, &[&id])).await?;
         if let Some(entry) = self.ledger().entries.get_mut(name) {
             let asked = entry.ended.map_or(asked, |window| window.asked);
             entry.ended = Some(Window { asked, answered: now() });
@@ -199,8 +220,9 @@ impl Customer {
     /// Begins to image one drive into another.
     pub(crate) async fn image(&self, call: Call, target: &str, source: &str) -> Result<Answer<()>> {
         let what = format!("imaging {target} from {source}");
-        let record = Record::new();
-        Ok(self.ask(&what, self.client.one(call, &[target, source], &record)).await?.map(drop))
+        let (door, drives, record) = (self.door()?, [target, source], Record::new());
+        let image = door.client.one(call, &drives, &record);
+        Ok(self.ask(&what, door, image).await?.map(drop))
     }
 
     /// Writes to a drive, again and again until that is acknowledged.
@@ -208,20 +230,21 @@ impl Customer {
         let data = bytes::Bytes::from(data);
         let what = format!("writing to {drive}");
         until(&what, async || {
-            let drive = [drive];
-            let write = self.client.write(Call::DriveWrite, &drive, data.clone());
-            Ok(self.ask(&what, write).await?.obstacle())
+            let (door, drive) = (self.door()?, [drive]);
+            let write = door.client.write(Call::DriveWrite, &drive, data.clone());
+            Ok(self.ask(&what, door, write).await?.obstacle())
         })
         .await
     }
 
     /// All drives, or all servers, as the product tells of them.
     pub(crate) async fn list(&self, call: Call) -> Result<Answer<Vec<Record>>> {
-        self.ask("listing", self.client.many(call)).await
+        let door = self.door()?;
+        self.ask("listing", door, door.client.many(call)).await
     }
 
     /// Finds out what became of a creation whose answer was lost; whether it is there. Whoever did
-    /// not answer is dead by then, so this does not change any more.
+    /// not answer is dead by then, and so are its transactions: this does not change any more.
     pub(crate) async fn look_for(&self, name: &str) -> Result<bool> {
         let (call, key, wished) = match self.ledger().entries.get(name) {
             None => return Ok(false),
@@ -254,18 +277,22 @@ impl Customer {
 
     /// One drive, as the product tells of it.
     pub(crate) async fn drive(&self, id: &str) -> Result<Answer<Record>> {
-        let record = Record::new();
-        self.ask("asking about a drive", self.client.one(Call::DriveInfo, &[id], &record)).await
+        let (door, drive, record) = (self.door()?, [id], Record::new());
+        let info = door.client.one(Call::DriveInfo, &drive, &record);
+        self.ask("asking about a drive", door, info).await
     }
 
-    /// Waits until the product answers this account.
+    /// Waits until the product answers this account at every door.
     pub(crate) async fn until_served(&self) -> Result<()> {
-        until("the first answer", async || {
-            let record = Record::new();
-            let profile = self.client.one(Call::ProfileInfo, &[], &record);
-            Ok(self.ask("asking for the profile", profile).await?.obstacle())
-        })
-        .await
+        for door in &self.doors {
+            until("the first answer", async || {
+                let record = Record::new();
+                let profile = door.client.one(Call::ProfileInfo, &[], &record);
+                Ok(self.ask("asking for the profile", door, profile).await?.obstacle())
+            })
+            .await?;
+        }
+        Ok(())
     }
 
     /// Makes a drive; waits for a product that has just come up until it has room for it.
@@ -300,13 +327,14 @@ impl Customer {
         }
     }
 
-    /// Sends a call and sorts its answer.
+    /// Sends a call to a door and sorts its answer.
     async fn ask<T>(
         &self,
         what: &str,
+        door: &Door,
         call: impl Future<Output = error::Result<T>>,
     ) -> Result<Answer<T>> {
-        let number = self.lock_calls().open();
+        let number = self.lock_calls().open(door.role);
         let answer = match timeout(PATIENCE, call).await {
             Ok(Ok(done)) => Answer::Done(done),
             Ok(Err(error)) => match error.kind() {
@@ -323,23 +351,33 @@ impl Customer {
         if let Answer::Unsure = answer {
             // As a customer would, who does not knock at a closed door without a pause.
             tokio::time::sleep(BREATH).await;
+            // Whoever asks next, at whichever door, is to find what came of it.
+            self.database.until_begun_is_over().await?;
         }
         Ok(answer)
     }
 }
 
 impl Calls {
-    fn open(&mut self) -> u64 {
+    /// How many were answered.
+    pub(crate) fn answers(&self) -> u64 {
+        self.answered.values().sum()
+    }
+
+    fn open(&mut self, door: Role) -> u64 {
         self.sent += 1;
-        self.open.insert(self.sent);
+        self.open.insert(self.sent, door);
         self.sent
     }
 
     fn close<T>(&mut self, number: u64, answer: &Answer<T>) {
-        self.open.remove(&number);
-        match answer {
-            Answer::Done(_) | Answer::Refused(_) => self.answered += 1,
-            Answer::Unsure => drop(self.lost.insert(number)),
+        let door = self.open.remove(&number);
+        match (door, answer) {
+            (Some(door), Answer::Done(_) | Answer::Refused(_)) => {
+                *self.answered.entry(door).or_default() += 1;
+            }
+            (_, Answer::Unsure) => drop(self.lost.insert(number)),
+            (None, _) => {}
         }
     }
 }

@@ -6,13 +6,16 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 
 use super::customer::Customer;
-use super::platform::{Platform, Role, sibling};
+use super::database::Database;
+use super::mode::Role;
+use super::platform::{Platform, sibling};
 use super::sight::CommandLines;
 use super::wait::until;
 use crate::process;
@@ -20,40 +23,54 @@ use crate::process;
 /// What drives may sum up to, in bytes; the storm's are sparse.
 const CAPACITY: u64 = 64 << 30;
 
-/// Starts both programs and joins the host. Answers the operator, who is the storm's customer.
+/// Starts the programs and joins the host. Answers the operator, who is the storm's customer.
 pub(crate) async fn enrol(platform: &mut Platform, agent: SocketAddr) -> Result<Arc<Customer>> {
     let site = platform.site.clone();
-    let config = |role: &str| site.root.join(format!("{role}.toml"));
-    let (root, api) = (site.root.display(), site.api);
-    fs::write(config("api"), format!("state_dir = \"{root}/api\"\nlisten = \"{api}\"\n"))?;
+    let config = |role: Role| site.config(role.name());
+    let root = site.root.display();
+    let database = match &site.database {
+        Database::Sqlite(_) => String::new(),
+        Database::Postgres(socket) => format!("database = \"{}\"\n", socket.url()),
+    };
+    for (role, address) in &site.doors {
+        let name = role.name();
+        let text = format!("state_dir = \"{root}/{name}\"\nlisten = \"{address}\"\n{database}");
+        fs::write(config(*role), text)?;
+    }
     fs::write(
-        config("agent"),
+        config(Role::Agent),
         format!(
             "state_dir = \"{root}/agent\"\nlisten = \"{agent}\"\n\n[[array]]\nname = \"storm\"\n\
              path = \"{root}/array\"\ncapacity_bytes = {CAPACITY}\n"
         ),
     )?;
-    let run = |role: &str| vec!["--config".into(), config(role).into(), "run".into()];
+    let run = |role: Role| vec!["--config".into(), config(role).into(), "run".into()];
 
-    let mut init = Command::new(sibling("elasticstack-api")?);
-    let text = process::capture(init.arg("--config").arg(config("api")).arg("init"))?;
+    let mut init = Command::new(sibling(Role::Api.binary())?);
+    let text = process::capture(init.arg("--config").arg(config(Role::Api)).arg("init"))?;
     let auth = text
         .lines()
         .find_map(|line| line.strip_prefix("EHAUTH="))
         .context("`elasticstack-api init` printed no EHAUTH")?;
-    platform.launch(Role::Api, run("api"))?;
+    for (role, _) in &site.doors {
+        if *role != Role::Api {
+            share_authority(&site.root.join(Role::Api.name()), &site.root.join(role.name()))?;
+        }
+        platform.launch(*role, run(*role))?;
+    }
     let customer = site.customer(auth)?;
     customer.until_served().await?;
 
     let watch = CommandLines::watch();
     let mut add = Command::new(sibling("elasticstack")?);
     add.args(["host", "add", "storm", &agent.to_string()]);
-    let text = process::capture(add.env("EHURI", format!("http://{api}/")).env("EHAUTH", auth))?;
+    add.env("EHURI", format!("http://{}/", site.api()?)).env("EHAUTH", auth);
+    let text = process::capture(&mut add)?;
     let bundle = here_document(&text).context("`elasticstack host add` printed no bundle")?;
-    let mut join = Command::new(sibling("elasticstack-agent")?);
+    let mut join = Command::new(sibling(Role::Agent.binary())?);
     let mut join = join
         .arg("--config")
-        .arg(config("agent"))
+        .arg(config(Role::Agent))
         .arg("join")
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -81,8 +98,17 @@ pub(crate) async fn enrol(platform: &mut Platform, agent: SocketAddr) -> Result<
     );
     let leaks = leaks(&seen, auth, &bundle);
     ensure!(leaks.is_empty(), "a secret stood in an argument: {leaks:?}");
-    platform.launch(Role::Agent, run("agent"))?;
+    platform.launch(Role::Agent, run(Role::Agent))?;
     Ok(customer)
+}
+
+/// Gives a further control plane what it needs of the first, whose `init` made it.
+fn share_authority(first: &Path, further: &Path) -> Result<()> {
+    fs::create_dir(further)?;
+    for file in ["authority.key", "authority.pem"] {
+        fs::copy(first.join(file), further.join(file)).with_context(|| format!("copy {file}"))?;
+    }
+    Ok(())
 }
 
 /// The text that a shell would feed to the command.

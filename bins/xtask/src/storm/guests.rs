@@ -157,6 +157,12 @@ impl Cast {
         Ok(())
     }
 
+    /// The drives that all of them append to, which are there from before the storm to its end.
+    pub(crate) fn trails(&self) -> impl Iterator<Item = &str> {
+        let others = [&self.ender, &self.vanisher, &self.churned];
+        self.steady.iter().chain(others).map(|trail| trail.drive.as_str())
+    }
+
     /// Judges every trail, once no guest runs any more.
     pub(crate) fn judge(&self, ledger: &mut Ledger) -> Result<Left> {
         let mut left = Left::default();

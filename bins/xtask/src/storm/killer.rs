@@ -1,7 +1,12 @@
 //! Who kills: `kill -9` of the product's programs at seeded moments, and their revival. Counts what
 //! was under way at each kill, proved and not guessed: calls that were open and were not answered
 //! before it, images with some of their bytes, a guest that ended while its agent was dead.
+//!
+//! Of two control planes one is now and then left dead for longer than its leases last, while the
+//! other goes on with an agent that is killed on, and one stays dead at the end.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -10,7 +15,8 @@ use super::customer::Customer;
 use super::dice::Dice;
 use super::guests::{ENDER, ENDER_RECORDS};
 use super::imaging::Copy;
-use super::platform::{Platform, Role};
+use super::mode::Role;
+use super::platform::Platform;
 use super::sight;
 use super::wait::{GUARD, until};
 use super::work::Stage;
@@ -19,6 +25,8 @@ use super::work::Stage;
 const STORM: Duration = Duration::from_secs(30);
 /// For how long it goes on, at most, until a second writer has come to the churned trail.
 const LONG_STORM: Duration = Duration::from_secs(60);
+/// For how long a control plane is left dead, in milliseconds: another has its hosts after 10 s.
+const ABSENCE: Range<u64> = 11_000..16_000;
 /// How many records before its end the ender loses its agent.
 const LAST_RECORDS: u64 = 10;
 
@@ -29,6 +37,8 @@ pub(crate) struct Toll {
     pub(crate) with_request: u64,
     pub(crate) with_job: u64,
     pub(crate) with_ending: u64,
+    /// Control planes that were dead for longer than their leases last while another answered.
+    pub(crate) absent: u64,
 }
 
 impl Toll {
@@ -37,6 +47,7 @@ impl Toll {
         self.with_request += other.with_request;
         self.with_job += other.with_job;
         self.with_ending += other.with_ending;
+        self.absent += other.absent;
     }
 }
 
@@ -47,19 +58,60 @@ pub(crate) struct Killer<'a> {
     customer: &'a Customer,
     dice: Dice,
     pub(crate) toll: Toll,
-    /// How many calls had been answered when the product was last revived.
-    answered: u64,
+    /// How many calls had been answered, and by whom, when the product was last revived.
+    answered: BTreeMap<Role, u64>,
+    absence: Option<Absence>,
+}
+
+/// A control plane is left dead.
+#[derive(Debug, Clone, Copy)]
+struct Absence {
+    of: Role,
+    until: Instant,
+    /// How many calls had been answered when it began.
+    answers: u64,
 }
 
 impl<'a> Killer<'a> {
     pub(crate) fn new(platform: &'a mut Platform, customer: &'a Customer, dice: Dice) -> Self {
-        Self { platform, customer, dice, toll: Toll::default(), answered: 0 }
+        let (answered, absence) = (BTreeMap::new(), None);
+        Self { platform, customer, dice, toll: Toll::default(), answered, absence }
     }
 
     /// Kills some of the programs at once, and counts what that hit.
     pub(crate) fn strike(&mut self, copy: Option<&Copy>) -> Result<()> {
-        let victims = *self.dice.pick(self.platform.site.mode.victims()).context("no victims")?;
-        self.strike_these(copy, victims)
+        self.strike_one_of(copy, self.platform.site.mode.victims()).map(|_| ())
+    }
+
+    /// Kills one of these sets and answers it. While a control plane is absent the other is spared:
+    /// it would never come to have its hosts.
+    fn strike_one_of(
+        &mut self,
+        copy: Option<&Copy>,
+        sets: &[&'static [Role]],
+    ) -> Result<&'static [Role]> {
+        let doors = self.platform.site.mode.doors();
+        let spared = |set: &[Role]| {
+            self.absence.is_some() && set.iter().any(|victim| doors.contains(victim))
+        };
+        let sets: Vec<_> = sets.iter().copied().filter(|set| !spared(set)).collect();
+        let victims = *self.dice.pick(&sets).context("no victims")?;
+        self.strike_these(copy, victims)?;
+        Ok(victims)
+    }
+
+    /// Has one of two control planes stay dead for a while, if one was killed and none is absent.
+    fn leave_dead(&mut self, victims: &[Role]) {
+        let doors = self.platform.site.mode.doors();
+        let victim = victims.iter().find(|role| doors.contains(role));
+        if let Some(of) = victim.filter(|_| doors.len() > 1)
+            && self.absence.is_none()
+            && (self.toll.absent == 0 || self.dice.one_in(4))
+        {
+            let until = Instant::now() + self.dice.millis(ABSENCE);
+            let answers = self.customer.calls().answers();
+            self.absence = Some(Absence { of: *of, until, answers });
+        }
     }
 
     fn strike_these(&mut self, copy: Option<&Copy>, victims: &[Role]) -> Result<()> {
@@ -72,26 +124,55 @@ impl<'a> Killer<'a> {
         }
         let after = self.customer.calls();
         // A call that knocked at a door not open yet since the last revival was in no flight.
-        let served = before.answered > self.answered;
-        let hit = |call| after.open.contains(call) || after.lost.contains(call);
-        if served && before.open.iter().any(hit) {
+        let served = |door: &Role| before.answered.get(door) > self.answered.get(door);
+        let concerned = |door: &Role| victims.contains(door) || victims.contains(&Role::Agent);
+        let hit = |(call, door): (&u64, &Role)| {
+            let unanswered = after.open.contains_key(call) || after.lost.contains(call);
+            served(door) && concerned(door) && unanswered
+        };
+        if before.open.iter().any(hit) {
             self.toll.with_request += 1;
         }
         self.toll.kills += 1;
         Ok(())
     }
 
+    /// Starts all that is dead and not left so.
     pub(crate) fn revive(&mut self) -> Result<()> {
-        self.answered = self.customer.calls().answered;
-        self.platform.revive()
+        let calls = self.customer.calls();
+        if let Some(absence) = self.absence.take_if(|absence| absence.until <= Instant::now())
+            && calls.answers() > absence.answers
+        {
+            self.toll.absent += 1;
+        }
+        self.answered = calls.answered;
+        self.platform.revive(self.absence.map(|absence| absence.of))
     }
 
-    /// Kills until the storm is over: it has lasted, and the ender has ended in the dark.
+    /// Leaves one of two control planes dead for good; what was begun is the other's from now on.
+    fn leave_one(&mut self, copy: Option<&Copy>) -> Result<()> {
+        self.platform.revive(None)?;
+        match self.platform.site.mode.doors() {
+            [one, other] => {
+                let victim = *self.dice.pick(&[one, other]).context("there are two")?;
+                self.strike_these(copy, std::slice::from_ref(victim))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Kills until the storm is over: it has lasted, the ender has ended in the dark, and of two
+    /// control planes one was gone for a while. One of the two is dead then.
     pub(crate) async fn rage(&mut self, stage: &Stage) -> Result<()> {
         let mut in_the_dark = false;
         let began = Instant::now();
         let churned = || stage.cast.churned.has_booted_again() || began.elapsed() > LONG_STORM;
-        while began.elapsed() < STORM || !in_the_dark || !churned() {
+        let has_two = self.platform.site.mode.doors().len() > 1;
+        while began.elapsed() < STORM
+            || !in_the_dark
+            || !churned()
+            || (has_two && self.toll.absent == 0)
+        {
             ensure!(began.elapsed() < 2 * GUARD, "the ender never came to its end");
             let pause = self.dice.millis(200..2_200);
             let due = until_due(stage, pause, in_the_dark).await?;
@@ -99,20 +180,21 @@ impl<'a> Killer<'a> {
                 if self.dice.one_in(4) {
                     into_an_image(stage, &mut self.dice).await?;
                 }
-                self.strike(stage.board.copy().as_ref())?;
+                let victims = self.platform.site.mode.victims();
+                let victims = self.strike_one_of(stage.board.copy().as_ref(), victims)?;
+                self.leave_dead(victims);
             }
             let pause = self.dice.millis(50..2_500);
             if due || until_due(stage, pause, in_the_dark).await? {
                 let guardians = self.platform.site.mode.guardians();
-                let victims = *self.dice.pick(&guardians).context("no guardians")?;
-                self.strike_these(stage.board.copy().as_ref(), victims)?;
+                self.strike_one_of(stage.board.copy().as_ref(), &guardians)?;
                 end_in_the_dark(stage, &mut self.dice).await?;
                 self.toll.with_ending += 1;
                 in_the_dark = true;
             }
             self.revive()?;
         }
-        Ok(())
+        self.leave_one(stage.board.copy().as_ref())
     }
 }
 

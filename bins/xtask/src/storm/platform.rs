@@ -3,8 +3,9 @@
 //! came of the round.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -13,85 +14,15 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, bail};
 use elasticstack_core::client::{Client, HyperTransport};
 use elasticstack_core::secret::Secret;
+use elasticstack_lab::Postgres;
 
-use super::customer::Customer;
+use super::customer::{Customer, Door};
+use super::database::Database;
 use super::dice::Dice;
+use super::mode::{Mode, Role};
 use super::wait::until;
 use super::{enrol, sight};
 use crate::process;
-
-/// How the product is cut into processes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mode {
-    /// The control plane and the agent are programs of their own.
-    Split,
-    /// All in one.
-    AllInOne,
-}
-
-/// One of the product's programs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Role {
-    Api,
-    Agent,
-    AllInOne,
-}
-
-impl Role {
-    pub(crate) const fn package(self) -> &'static str {
-        match self {
-            Self::Api => "elasticstack-bin-api",
-            Self::Agent => "elasticstack-bin-agent",
-            Self::AllInOne => "elasticstack-bin-allinone",
-        }
-    }
-
-    const fn binary(self) -> &'static str {
-        match self {
-            Self::Api => "elasticstack-api",
-            Self::Agent => "elasticstack-agent",
-            Self::AllInOne => "elasticstack-allinone",
-        }
-    }
-}
-
-impl Mode {
-    /// Every set of programs that may be killed at once.
-    pub(crate) const fn victims(self) -> &'static [&'static [Role]] {
-        match self {
-            Self::Split => &[&[Role::Api], &[Role::Agent], &[Role::Api, Role::Agent]],
-            Self::AllInOne => &[&[Role::AllInOne]],
-        }
-    }
-
-    /// The sets whose death leaves the guests alone.
-    pub(crate) fn guardians(self) -> Vec<&'static [Role]> {
-        let guards = |victims: &&&[Role]| victims.iter().any(|role| *role != Role::Api);
-        self.victims().iter().filter(guards).copied().collect()
-    }
-
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Split => "split",
-            Self::AllInOne => "allinone",
-        }
-    }
-
-    /// Builds what it takes.
-    pub(crate) fn build(self) -> Result<()> {
-        let mut cargo = process::cargo(["build", "--quiet", "--locked"])?;
-        match self {
-            Self::Split => {
-                cargo.args(["-p", Role::Api.package(), "-p", Role::Agent.package()]);
-                cargo.args(["-p", "elasticstack-bin-cli"]);
-            }
-            Self::AllInOne => {
-                cargo.args(["-p", Role::AllInOne.package()]);
-            }
-        }
-        process::run(&mut cargo)
-    }
-}
 
 /// Where the product is and keeps things.
 #[derive(Debug, Clone)]
@@ -106,26 +37,34 @@ pub(crate) struct Site {
     /// Where the programs put what is to be gone with them.
     pub(crate) scratch: PathBuf,
     /// The control plane's database.
-    pub(crate) database: PathBuf,
-    /// Where the public API listens.
-    pub(crate) api: SocketAddr,
+    pub(crate) database: Database,
+    /// Where the public API listens, by program.
+    pub(crate) doors: Vec<(Role, SocketAddr)>,
 }
 
 impl Site {
-    fn new(mode: Mode, root: &Path, dice: &mut Dice) -> Result<Self> {
-        // One canonical path, because /proc shows no other.
-        let root = fs::canonicalize(root).context("resolve the data directory")?;
-        let (array, servers, database) = match mode {
-            Mode::Split => {
-                (root.join("array"), root.join("agent/servers"), root.join("api/api.db"))
-            }
-            Mode::AllInOne => {
-                (root.join("data/array"), root.join("data/servers"), root.join("data/api.db"))
-            }
+    /// In `root`, which is empty, beside the database if that is a program of its own.
+    fn new(mode: Mode, root: &Path, postgres: Option<&Postgres>, dice: &mut Dice) -> Result<Self> {
+        let (array, servers, file) = match mode {
+            Mode::Split | Mode::Several => ("array", "agent/servers", "api/api.db"),
+            Mode::AllInOne => ("data/array", "data/servers", "data/api.db"),
         };
-        let (drives, scratch) = (array.join("drives"), root.join("tmp"));
+        let database = match postgres {
+            Some(postgres) => Database::Postgres(postgres.socket().clone()),
+            None => Database::Sqlite(root.join(file)),
+        };
+        let scratch = root.join("tmp");
         fs::create_dir(&scratch).context("make the programs' TMPDIR")?;
-        Ok(Self { mode, root, drives, servers, scratch, database, api: free_port(dice)? })
+        let doors = mode.doors().iter().map(|role| Ok((*role, free_port(dice)?)));
+        Ok(Self {
+            mode,
+            root: root.to_owned(),
+            drives: root.join(array).join("drives"),
+            servers: root.join(servers),
+            scratch,
+            database,
+            doors: doors.collect::<Result<_>>()?,
+        })
     }
 
     /// The file with a drive's bytes.
@@ -133,12 +72,26 @@ impl Site {
         self.drives.join(format!("{drive}.raw"))
     }
 
-    /// A client for the account `auth`, which is `UUID:KEY`.
+    /// The configuration file of this name.
+    pub(crate) fn config(&self, name: &str) -> PathBuf {
+        self.root.join(name).with_extension("toml")
+    }
+
+    /// The address of its first door.
+    pub(crate) fn api(&self) -> Result<SocketAddr> {
+        self.doors.first().map(|(_, address)| *address).context("the product has no door")
+    }
+
+    /// The account `auth`, which is `UUID:KEY`, at every door.
     pub(crate) fn customer(&self, auth: &str) -> Result<Arc<Customer>> {
         let (account, key) = auth.split_once(':').context("credentials are UUID:KEY")?;
-        let transport = HyperTransport::new(&format!("http://{}", self.api))?;
-        let client = Client::new(transport, account.parse()?, &Secret::new(key))?;
-        Ok(Arc::new(Customer::new(client)))
+        let door = |(role, address): &(Role, SocketAddr)| {
+            let transport = HyperTransport::new(&format!("http://{address}"))?;
+            let client = Client::new(transport, account.parse()?, &Secret::new(key))?;
+            Ok(Door { role: *role, client })
+        };
+        let doors = self.doors.iter().map(door).collect::<Result<_>>()?;
+        Ok(Arc::new(Customer::new(doors, self.database.clone())))
     }
 }
 
@@ -147,6 +100,8 @@ impl Site {
 pub(crate) struct Platform {
     pub(crate) site: Site,
     programs: Vec<Program>,
+    /// Ends after the programs.
+    _postgres: Option<Postgres>,
 }
 
 #[derive(Debug)]
@@ -159,24 +114,34 @@ struct Program {
 }
 
 impl Platform {
-    /// Starts the product in `root` and answers it with its one customer.
+    /// Starts the product below `home` and answers it with its one customer.
     pub(crate) async fn start(
         mode: Mode,
-        root: &Path,
+        home: &Path,
         dice: &mut Dice,
         image: &Path,
     ) -> Result<(Self, Arc<Customer>)> {
-        let site = Site::new(mode, root, dice)?;
-        let mut platform = Self { site: site.clone(), programs: Vec::new() };
+        // One canonical path, because /proc shows no other.
+        let home = fs::canonicalize(home).context("resolve the data directory")?;
+        let postgres = match mode {
+            Mode::Several => Some(start_postgres(&home)?),
+            Mode::Split | Mode::AllInOne => None,
+        };
+        // Beside PostgreSQL: whatever works below it is the product's.
+        let root = home.join("site");
+        fs::create_dir(&root)?;
+        let site = Site::new(mode, &root, postgres.as_ref(), dice)?;
+        let programs = Vec::new();
+        let mut platform = Self { site: site.clone(), programs, _postgres: postgres };
         let customer = match mode {
             Mode::AllInOne => {
                 let mut arguments = vec!["--data-dir".into(), site.root.join("data").into()];
-                arguments.extend(["--api".into(), site.api.to_string().into()]);
+                arguments.extend(["--api".into(), site.api()?.to_string().into()]);
                 arguments.extend(["--image".into(), image.with_extension("json").into()]);
                 platform.launch(Role::AllInOne, arguments)?;
                 site.customer(&platform.demo_account().await?)?
             }
-            Mode::Split => enrol::enrol(&mut platform, free_port(dice)?).await?,
+            Mode::Split | Mode::Several => enrol::enrol(&mut platform, free_port(dice)?).await?,
         };
         customer.until_served().await?;
         Ok((platform, customer))
@@ -184,7 +149,7 @@ impl Platform {
 
     /// Starts one more program for good.
     pub(crate) fn launch(&mut self, role: Role, arguments: Vec<OsString>) -> Result<()> {
-        let log = self.site.root.join(format!("{}.log", role.binary()));
+        let log = self.site.root.join(format!("{}.log", role.name()));
         let scratch = self.site.scratch.clone();
         let mut program = Program { role, arguments, log, scratch, child: None };
         let started = program.start();
@@ -223,10 +188,10 @@ impl Platform {
         Ok(())
     }
 
-    /// Starts every program that is dead.
-    pub(crate) fn revive(&mut self) -> Result<()> {
-        let mut dead = self.programs.iter_mut().filter(|program| program.child.is_none());
-        dead.try_for_each(Program::start)
+    /// Starts every program that is dead, but for `absent`.
+    pub(crate) fn revive(&mut self, absent: Option<Role>) -> Result<()> {
+        let due = |program: &&mut Program| program.child.is_none() && absent != Some(program.role);
+        self.programs.iter_mut().filter(due).try_for_each(Program::start)
     }
 
     /// Whether every program that should live does.
@@ -238,7 +203,7 @@ impl Platform {
             if let Some(child) = &mut program.child
                 && let Some(status) = child.try_wait()?
             {
-                let (name, log) = (program.role.binary(), program.log.display());
+                let (name, log) = (program.role.name(), program.log.display());
                 program.child = None;
                 bail!("{name} ended by itself: {status}; its log is {log}");
             }
@@ -246,18 +211,18 @@ impl Platform {
         Ok(())
     }
 
-    /// Asks every program to stop.
+    /// Asks every program to stop. The database stays.
     ///
     /// # Errors
     /// One does not end, or not well.
-    pub(crate) async fn stop(mut self) -> Result<()> {
+    pub(crate) async fn stop(&mut self) -> Result<()> {
         for program in &mut self.programs {
             let Some(child) = &mut program.child else { continue };
             process::run(process::command("kill")?.arg(child.id().to_string()))?;
             let mut ended = None;
             until("a program stops when it is asked to", async || {
                 ended = child.try_wait()?;
-                Ok(ended.is_none().then(|| program.role.binary().to_owned()))
+                Ok(ended.is_none().then(|| program.role.name().to_owned()))
             })
             .await?;
             program.child = None;
@@ -265,7 +230,7 @@ impl Platform {
                 Some(status) if status.success() => {}
                 Some(status) => {
                     let signal = status.signal();
-                    bail!("{} ended with {status} (signal {signal:?})", program.role.binary())
+                    bail!("{} ended with {status} (signal {signal:?})", program.role.name())
                 }
                 None => {}
             }
@@ -305,6 +270,15 @@ impl Program {
         self.child = Some(child.with_context(|| format!("start {}", self.role.binary()))?);
         Ok(())
     }
+}
+
+/// A PostgreSQL below `home`. It is not killed, so it need not wait for the disk.
+fn start_postgres(home: &Path) -> Result<Postgres> {
+    let directory = home.join("postgres");
+    fs::create_dir(&directory)?;
+    // PostgreSQL's own user has to find the way.
+    fs::set_permissions(home, Permissions::from_mode(0o711))?;
+    Postgres::start(&directory, &[], &["-F"])
 }
 
 /// A program that cargo built beside this one.

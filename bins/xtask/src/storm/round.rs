@@ -15,10 +15,11 @@ use super::guests::{Cast, Left, Tiny};
 use super::imaging::{Acknowledged, Conversion, Copy, Outcome, Sources, TARGET};
 use super::killer::{Killer, Toll};
 use super::ledger::Answer;
-use super::platform::{Mode, Platform};
+use super::mode::Mode;
+use super::platform::Platform;
 use super::wait::until;
 use super::work::{self, Stage};
-use super::{settle, usage};
+use super::{backup, settle, usage};
 
 /// How many images of each conversion a round of jobs makes, each with kills of its own.
 const CRASH_POINTS: usize = 3;
@@ -31,6 +32,8 @@ pub(crate) struct Report {
     images: [u64; 3],
     /// What the guests left; nothing in a round of jobs.
     pub(crate) left: Option<Left>,
+    /// Made while the product was at work; the last was restored.
+    backups: usize,
     calls: u64,
     lost: usize,
     intervals: usize,
@@ -76,14 +79,14 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Toll { kills, with_request, with_job, with_ending } = self.toll;
+        let Toll { kills, with_request, with_job, with_ending, absent } = self.toll;
         let [whole, failed, untouched] = self.images;
         write!(
             f,
             "{kills} kills: {with_request} with a request in flight, {with_job} with a job, \
-             {with_ending} with a guest ending; {} calls, {} without answer; images: {whole} whole, \
-             {failed} failed, {untouched} never begun; ",
-            self.calls, self.lost
+             {with_ending} with a guest ending, {absent} control planes long absent; {} calls, {} without answer; images: {whole} whole, \
+             {failed} failed, {untouched} never begun; {} backups; ",
+            self.calls, self.lost, self.backups
         )?;
         if let Some(Left { steady, boots, starts }) = self.left {
             write!(
@@ -115,6 +118,9 @@ pub(crate) async fn storm(mode: Mode, root: &Path, image: &Path, mut dice: Dice)
     tasks.spawn(work::drives(Arc::clone(&stage), dice.fork()));
     tasks.spawn(work::images(Arc::clone(&stage), dice.fork()));
     tasks.spawn(work::churn(Arc::clone(&stage), dice.fork()));
+    if mode == Mode::Split {
+        tasks.spawn(backup::make(Arc::clone(&stage), dice.fork()));
+    }
     let mut killer = Killer::new(&mut platform, &customer, dice.fork());
     tokio::select! {
         raged = killer.rage(&stage) => raged?,
@@ -139,9 +145,14 @@ pub(crate) async fn storm(mode: Mode, root: &Path, image: &Path, mut dice: Dice)
     for (name, copy, acknowledged) in pending {
         report.count(until_judged(&customer, &customer.id(&name)?, &copy, acknowledged).await?);
     }
+    platform.revive(None)?;
+    customer.until_served().await?;
     stage.cast.until_growing().await?;
     settle::settle(&mut platform, &customer).await.context("staying settled")?;
     times.lap("settling");
+    if mode == Mode::Split {
+        report.backups = backup::judge(&stage).await.context("restoring a backup")?;
+    }
     settle::destroy_servers(&customer).await?;
     report.left = Some(stage.cast.judge(&mut customer.ledger())?);
     finish(platform, &customer, &tiny, &mut report).await?;
@@ -249,9 +260,8 @@ async fn finish(
     settle::destroy_servers(customer).await?;
     settle::destroy_drives(customer).await?;
     settle::until_nothing_is_left(&mut platform, customer, &tiny.standard).await?;
-    let database = platform.site.database.clone();
     platform.stop().await?;
-    let intervals = usage::read(&database)?;
+    let intervals = usage::read(&platform.site.database)?;
     report.intervals = usage::check(&intervals, &customer.ledger(), &tiny.standard)?;
     let calls = customer.calls();
     (report.calls, report.lost) = (calls.sent, calls.lost.len());

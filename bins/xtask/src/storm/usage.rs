@@ -1,14 +1,13 @@
 //! Usage as the control plane's database has it: whether its intervals tile every life. Pure but
-//! for the one question to the database, which an outside program asks.
+//! for the one question to the database.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 
+use super::database::Database;
 use super::ledger::{Entry, Kind, Ledger, Ran};
-use crate::process;
 
 const QUESTION: &str = "SELECT resource, meter, quantity, from_us, to_us FROM usage_intervals \
                         ORDER BY resource, meter, from_us, id";
@@ -24,13 +23,9 @@ pub(crate) struct Interval {
 }
 
 /// Reads all intervals.
-pub(crate) fn read(database: &Path) -> Result<Vec<Interval>> {
-    let mut sqlite = process::command("sqlite3")?;
-    let text = process::capture(sqlite.arg("-json").arg(database).arg(QUESTION))?;
-    if text.trim().is_empty() {
-        return Ok(Vec::new());
-    }
-    serde_json::from_str(&text).context("sqlite3 printed an unknown shape")
+pub(crate) fn read(database: &Database) -> Result<Vec<Interval>> {
+    let rows = database.ask(QUESTION)?.into_iter().map(serde_json::from_value);
+    rows.collect::<Result<_, _>>().context("read intervals")
 }
 
 /// Checks them against the ledger once everything is destroyed; answers how many there are, without

@@ -55,11 +55,12 @@ impl Stage {
         self.over.store(true, Ordering::Relaxed);
     }
 
-    fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.over.load(Ordering::Relaxed)
     }
 
-    async fn pause(&self, pause: Duration) {
+    /// Waits for `pause`, or until it is over.
+    pub(crate) async fn pause(&self, pause: Duration) {
         let began = Instant::now();
         while !self.is_over() && began.elapsed() < pause {
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -155,7 +155,7 @@ impl fmt::Display for Table {
         let mut line = |cells: [&str; 6]| {
             let [what, ours, peers, compared, goal, verdict] = cells;
             let line =
-                format!("{what:<48}{ours:>11}{peers:>10}{compared:>12}   {goal:<19}{verdict}");
+                format!("{what:<48}{ours:>11}{peers:>22}{compared:>12}   {goal:<19}{verdict}");
             writeln!(f, "{}", line.trim_end())
         };
         line(["", "ours", "peer", "compared", "goal", ""])?;

@@ -1,6 +1,7 @@
 //! Lists of everything, and whether what is in them is what is in the database.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -10,29 +11,50 @@ use http::Method;
 use serde_json::Value;
 
 use super::prepare::text;
-use super::rig::Rig;
+use super::rig::{Rig, Spent};
 
 /// How often a list is asked for.
 const EVERY: Duration = Duration::from_secs(1);
 
 /// What lists of all servers take.
 pub(super) struct Lists {
-    /// Processor time of the API server for one, in milliseconds: the mean.
-    pub(super) server_ms: f64,
+    /// Processor time of the API server for one. The kernel counts it in ticks of 10 ms.
+    pub(super) server: Times,
     /// That of the database.
-    pub(super) database_ms: f64,
-    /// From the request to the last byte, in milliseconds: the mean.
-    pub(super) wall_ms: f64,
+    pub(super) database: Times,
+    /// From the request to the last byte.
+    pub(super) wall: Times,
     pub(super) bytes: usize,
     /// The most memory of the API server that was seen.
     pub(super) memory_mib: f64,
+}
+
+/// In milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
+    pub(super) best: f64,
+    pub(super) mean: f64,
+    pub(super) worst: f64,
+}
+
+impl Times {
+    fn of(times: impl Iterator<Item = Duration> + Clone) -> Self {
+        let ms = times.map(|time| time.as_secs_f64() * 1e3);
+        let (sum, count) =
+            ms.clone().fold((0.0, 0.0), |(sum, count), time| (sum + time, count + 1.0));
+        Self {
+            best: ms.clone().fold(f64::INFINITY, f64::min),
+            mean: sum / count,
+            worst: ms.fold(0.0, f64::max),
+        }
+    }
 }
 
 /// Asks for all servers once a second, each time after a change to one of them, and compares every
 /// answer with the database.
 pub(super) async fn measure(rig: &Rig, servers: &[String], rounds: u32) -> Result<Lists> {
     let customer = rig.customer()?;
-    let (mut server, mut database, mut wall) = Default::default();
+    let mut spent = Vec::new();
     let (mut bytes, mut memory_mib) = (0, 0.0_f64);
     for (round, changed) in (1..=rounds).zip(servers.iter().cycle()) {
         let began = Instant::now();
@@ -40,10 +62,7 @@ pub(super) async fn measure(rig: &Rig, servers: &[String], rounds: u32) -> Resul
         customer.client.one(Call::ServerSet, &[changed], &change).await?;
         let meter = rig.meter()?;
         let answer = customer.bytes(Method::GET, "/servers/info").await?;
-        let spent = meter.read()?;
-        server += spent.server;
-        database += spent.database;
-        wall += spent.wall;
+        spent.push(meter.read()?);
         bytes = answer.len();
         memory_mib = memory_mib.max(rig.memory_mib()?);
         let shown = Record::list_from_json(&answer)?;
@@ -56,15 +75,15 @@ pub(super) async fn measure(rig: &Rig, servers: &[String], rounds: u32) -> Resul
         );
         tokio::time::sleep(EVERY.saturating_sub(began.elapsed())).await;
     }
-    let mean = |all: Duration| all.as_secs_f64() * 1e3 / f64::from(rounds);
-    let (server_ms, database_ms, wall_ms) = (mean(server), mean(database), mean(wall));
-    Ok(Lists { server_ms, database_ms, wall_ms, bytes, memory_mib })
+    let of = |part: fn(&Spent) -> Duration| Times::of(spent.iter().map(part));
+    let (server, database) = (of(|spent| spent.server), of(|spent| spent.database));
+    Ok(Lists { server, database, wall: of(|spent| spent.wall), bytes, memory_mib })
 }
 
-const QUESTION: &str = "SELECT server, account, state, config, hardware, started_us, failed \
+const QUESTION: &str = "SELECT server, account, state, config, hardware, started_us, screen, failed \
     FROM servers WHERE state NOT IN ('destroying', 'gone')";
 
-/// Whether each row is shown, with each of its keys, and nothing else is.
+/// Whether each row is shown, with each of its keys and no other, and no other server is.
 fn compare(shown: &[Record], rows: &[Value]) -> Result<()> {
     let shown: BTreeMap<_, _> =
         shown.iter().map(|record| (record.value("server").unwrap_or_default(), record)).collect();
@@ -78,18 +97,22 @@ fn compare(shown: &[Record], rows: &[Value]) -> Result<()> {
         let server = text(row, "server")?;
         let record =
             shown.get(server.as_str()).with_context(|| format!("{server} is not shown"))?;
-        for (key, value) in expected(row)? {
-            let found = record.value(&key);
+        let expected = expected(row)?;
+        for (key, value) in &expected {
+            let found = record.value(key);
             ensure!(
-                found == Some(&value),
+                found == Some(value),
                 "{key} of {server} is shown as {found:?}, the database has {value:?}"
             );
+        }
+        if let Some((key, value)) = record.iter().find(|(key, _)| !expected.contains_key(*key)) {
+            bail!("{key} of {server} is shown as {value:?}, the database has none");
         }
     }
     Ok(())
 }
 
-/// The keys of a server as its row has them.
+/// The keys of a server by its row: those that its owner set, and those that follow.
 fn expected(row: &Value) -> Result<BTreeMap<String, String>> {
     let config: BTreeMap<String, Value> = serde_json::from_str(&text(row, "config")?)?;
     let mut keys: BTreeMap<String, String> =
@@ -100,8 +123,12 @@ fn expected(row: &Value) -> Result<BTreeMap<String, String>> {
         "stopped" => ("stopped", false),
         state => bail!("a server is {state}"),
     };
-    keys.insert("server".to_owned(), text(row, "server")?);
+    let server = text(row, "server")?;
+    keys.entry("name".to_owned()).or_insert_with(|| server.clone());
+    keys.entry("smp".to_owned()).or_insert_with(|| "auto".to_owned());
+    keys.insert("server".to_owned(), server);
     keys.insert("user".to_owned(), text(row, "account")?);
+    keys.insert("type".to_owned(), "vm".to_owned());
     keys.insert("status".to_owned(), status.to_owned());
     if let Some(failed) = row.get("failed").and_then(Value::as_str) {
         keys.insert("failed".to_owned(), failed.to_owned());
@@ -113,6 +140,10 @@ fn expected(row: &Value) -> Result<BTreeMap<String, String>> {
         let hardware: Value = serde_json::from_str(hardware)?;
         let vcpus = hardware.get("vcpus").context("hardware without processors")?;
         keys.insert("smp:cores".to_owned(), plain(vcpus));
+    }
+    if is_active && let Some(screen) = row.get("screen").and_then(Value::as_str) {
+        let screen: SocketAddr = screen.parse().context("a screen without an address")?;
+        keys.insert("vnc:ip".to_owned(), screen.ip().to_string());
     }
     Ok(keys)
 }
@@ -130,7 +161,8 @@ mod tests {
     fn row() -> Value {
         json!({
             "server": "s1", "account": "a1", "state": "running", "config": r#"{"name":"web","cpu":"500"}"#,
-            "hardware": r#"{"vcpus":2}"#, "started_us": 7_999_999, "failed": "no",
+            "hardware": r#"{"vcpus":2}"#, "started_us": 7_999_999, "screen": "127.0.0.1:5900",
+            "failed": "no",
         })
     }
 
@@ -138,9 +170,12 @@ mod tests {
         Record::new()
             .with("server", "s1")
             .with("user", "a1")
+            .with("type", "vm")
             .with("status", "active")
             .with("name", "web")
             .with("cpu", 500)
+            .with("smp", "auto")
+            .with("vnc:ip", "127.0.0.1")
             .with("started", 7)
             .with("failed", "no")
             .with("smp:cores", 2)
@@ -149,13 +184,15 @@ mod tests {
     #[test]
     fn an_answer_that_differs_from_the_database_in_one_key_is_refused() {
         compare(&[record()], &[row()]).unwrap();
-        for key in ["user", "status", "name", "cpu", "failed", "started", "smp:cores"] {
+        for (key, _) in record().iter().filter(|(key, _)| *key != "server") {
             let wrong = record().with(key, "another");
             assert!(compare(&[wrong], &[row()]).is_err(), "{key}");
             let mut without = record();
             without.remove(key);
             assert!(compare(&[without], &[row()]).is_err(), "{key}");
         }
+        let more = record().with("boot", "ide:0:0");
+        assert!(compare(&[more], &[row()]).is_err(), "a key that the database does not have");
     }
 
     #[test]

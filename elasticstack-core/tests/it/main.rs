@@ -6,6 +6,7 @@ mod golden;
 mod hypervisor_mutants;
 mod kits;
 mod mutants;
+mod optimum;
 mod scheduler_mutants;
 mod scheduler_quality;
 mod snapshot_mutants;

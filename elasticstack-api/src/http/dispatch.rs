@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Limits;
 use super::request::Parameters;
-use super::response::Reply;
+use super::response::{Packing, Reply};
 use crate::app::{App, Caller, OnCreate, OnSuspend, Page, Whose};
 
 /// What came with a call; what the call does not have is empty.
@@ -85,7 +85,7 @@ pub(super) async fn dispatch(
         Call::DriveRead => {
             let (drive, offset) = (parameters.id(0)?, parameters.size(1, "offset")?);
             let length = parameters.size(2, "size")?;
-            Reply::Bytes(app.drive_read(caller, drive, offset, length).await?)
+            Reply::Drive(app.drive_read(caller, drive, offset, length).await?, Packing::None)
         }
         Call::DriveWrite => {
             nothing(app.drive_write(caller, parameters.id(0)?, Bytes::ZERO, data).await?)

@@ -16,6 +16,7 @@ mod error;
 mod feed;
 mod limits;
 mod pace;
+mod packing;
 mod places;
 mod request;
 mod response;
@@ -320,7 +321,7 @@ impl Api {
             if let Reply::Seen(_, _, version) = &reply {
                 notes.version = Some(version.clone());
             }
-            return Ok(self.unless_legacy(route.call, reply));
+            return packing::packed(self.unless_legacy(route.call, reply), headers).await;
         };
         let asks = asked.record.to_text();
         let asks = iter::once(route.path).chain(asked.parameters.0.iter().copied()).chain([&*asks]);

@@ -14,7 +14,7 @@ use elasticstack_core::wire::keys::Object;
 use elasticstack_core::wire::queries::EVENTS_CURSOR;
 use elasticstack_core::wire::record::{Record, list_to_text};
 use http::StatusCode;
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, VARY};
 use http_body::{Frame, SizeHint};
 use serde_json::Value;
 
@@ -23,6 +23,7 @@ use super::request::Format;
 use crate::app::{Events, Listed};
 
 const JSON: &str = "application/json";
+const BYTES: &str = "application/octet-stream";
 const CURSOR: HeaderName = HeaderName::from_static(EVENTS_CURSOR);
 const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering");
 
@@ -47,8 +48,17 @@ pub(super) enum Reply {
     Resources(Vec<ResourceId>),
     /// Raw bytes, whatever form was asked for.
     Bytes(Bytes),
+    /// A drive's bytes, which may be packed on their way.
+    Drive(Bytes, Packing),
     /// Nothing.
     Nothing,
+}
+
+/// How bytes are packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Packing {
+    None,
+    Gzip,
 }
 
 /// The answer in this form.
@@ -101,7 +111,16 @@ pub(super) fn render(reply: Reply, format: Format) -> Result<Response> {
             let listed = |id: &ResourceId| serde_json::json!({ "resource": id.to_string(), "type": id.kind().as_str() });
             json(&ids.iter().map(listed).collect())
         }
-        (Reply::Bytes(data), _) => ok("application/octet-stream", Body::from(data)),
+        (Reply::Bytes(data), _) => ok(BYTES, Body::from(data)),
+        (Reply::Drive(data, packing), _) => {
+            let mut response = ok(BYTES, Body::from(data));
+            let headers = response.headers_mut();
+            headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+            if packing == Packing::Gzip {
+                headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            }
+            response
+        }
         (Reply::Nothing, _) => {
             let mut response = Response::new(Body::empty());
             *response.status_mut() = StatusCode::NO_CONTENT;

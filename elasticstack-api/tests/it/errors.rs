@@ -1,11 +1,12 @@
 //! What is refused, how, and that nothing is half done.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 
 use axum::body::Body;
 use elasticstack_core::wire::calls::{self, CALLS, Call, Effect};
 use elasticstack_core::wire::internal::MAX_WRITE;
 use flate2::Compression;
+use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use http::Request;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -188,6 +189,38 @@ async fn a_write_has_64_mib_and_no_byte_more() {
     assert!(cloud.agent.bytes(drive).iter().all(|byte| *byte == 0));
     write(vec![1; MAX_WRITE]).await.expect(204);
     assert!(cloud.agent.bytes(drive).iter().all(|byte| *byte == 1));
+    cloud.server.close().await;
+}
+
+#[tokio::test]
+async fn a_drive_is_read_packed_by_whoever_takes_gzip() {
+    let cloud = Cloud::new().await;
+    let drive = cloud.drive().await;
+    cloud.post(&format!("/drives/{drive}/write"), "packed").await.expect(204);
+    let read = async |accepted: &str| {
+        let request = cloud.request("GET", &format!("/drives/{drive}/read/0/1M"));
+        let request = request.header("Accept-Encoding", accepted);
+        let read = cloud.send(request.body(Body::empty()).unwrap()).await.expect(200);
+        let [vary, kind] = ["vary", "content-type"].map(|name| read.header(name).to_owned());
+        assert_eq!((&*vary, &*kind), ("Accept-Encoding", "application/octet-stream"));
+        read
+    };
+    for accepted in ["", "identity", "gzip;q=0"] {
+        let plain = read(accepted).await;
+        assert_eq!((plain.header("content-encoding"), plain.body.len()), ("", 1 << 20));
+        assert_eq!(plain.body[..8], *b"packed\0\0");
+    }
+    let packed = read("deflate, gzip").await;
+    assert_eq!(packed.header("content-encoding"), "gzip");
+    assert!(packed.body.len() < 16 << 10, "zeros take {} bytes", packed.body.len());
+    let mut unpacked = Vec::new();
+    GzDecoder::new(packed.body.as_slice()).read_to_end(&mut unpacked).unwrap();
+    assert_eq!((unpacked.len(), &unpacked[..8]), (1 << 20, &b"packed\0\0"[..]));
+    for (path, status) in [("drives/list", 200), (&*format!("drives/{drive}/read/4M/1"), 400)] {
+        let request = cloud.request("GET", &format!("/{path}")).header("Accept-Encoding", "gzip");
+        let other = cloud.send(request.body(Body::empty()).unwrap()).await.expect(status);
+        assert_eq!(other.header("content-encoding"), "", "{path}");
+    }
     cloud.server.close().await;
 }
 

@@ -103,7 +103,7 @@ pub(super) const ROWS: &[Route] = &[
         Call::DriveRead,
         "/drives/DRIVE/read/OFFSET/SIZE",
         Answer::Bytes,
-        "At most 4 MiB from a byte offset on; offset and size may carry k, M, G or T.",
+        "At most 4 MiB from a byte offset on, gzip of them under Accept-Encoding: gzip; offset and size may carry k, M, G or T.",
     ),
     change(
         Call::DriveWrite,

@@ -1,6 +1,7 @@
 //! The one table of the headers that calls, answers and refusals carry, but for those that HTTP
 //! itself needs. To add one, add its row; the documentation has them all.
 
+use super::calls::Call;
 use super::keys::Object;
 use super::queries::EVENTS_CURSOR;
 use super::route::{Answer, Effect, Route};
@@ -80,7 +81,17 @@ const REQUEST_ID: &str = "Names the request in the operator's log.";
 
 /// Every header, in the order of their names.
 pub const HEADERS: &[Header] = &[
+    text(
+        "Accept-Encoding",
+        Carrier::Call(may_be_packed),
+        "Where it names gzip, a drive's bytes are packed on their way.",
+    ),
     text("Allow", Carrier::Refusal(&[405]), "The methods that the path has."),
+    text(
+        "Content-Encoding",
+        Carrier::AnswerAtTimes(may_be_packed),
+        "gzip where a drive's bytes are packed.",
+    ),
     text(
         "ETag",
         Carrier::Answer(tells_version),
@@ -124,6 +135,11 @@ pub const HEADERS: &[Header] = &[
         "After how many seconds to repeat the call.",
     ),
     text(
+        "Vary",
+        Carrier::Answer(may_be_packed),
+        "Accept-Encoding: it says whether a drive's bytes are packed.",
+    ),
+    text(
         "WWW-Authenticate",
         Carrier::Refusal(&[401]),
         "The scheme of credentials that every client has; a token goes by Bearer too.",
@@ -145,6 +161,10 @@ pub const HEADERS: &[Header] = &[
 
 const fn every(_: &Route) -> bool {
     true
+}
+
+fn may_be_packed(route: &Route) -> bool {
+    route.call == Call::DriveRead
 }
 
 fn tells_events(route: &Route) -> bool {

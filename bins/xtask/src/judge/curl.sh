@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# The API as the official shell scripts of older clouds use it, with curl alone: POST for everything,
-# lines of text under application/octet-stream, 4 MiB of gzip at a time, uploads that are resumed.
+# The API as the official shell scripts of older clouds use it, with curl alone: POST for everything but
+# downloads, lines of text under application/octet-stream or JSON both ways, 4 MiB at a time, uploads
+# packed, and up- and downloads that are resumed. Those scripts download plain; here it is done packed
+# too.
 #
 # Environment: EHURI, EHAUTH. Exits with 0 if every step held.
 set -euo pipefail
@@ -29,6 +31,14 @@ call_with() {
     path=$(IFS=/ && echo "$*")
     curl_ --header 'Content-Type: application/octet-stream' --data-binary "$data" "$EHURI/$path"
 }
+# As elastichosts.sh -j: JSON both ways.
+call_json() {
+    local data=$1 path
+    shift
+    path=$(IFS=/ && echo "$*")
+    curl_ --header 'Content-Type: application/json' --header 'Accept: application/json' \
+        --data-binary "$data" "$EHURI/$path"
+}
 value() { sed -n "s/^$1 //p"; }
 step() { echo "  curl: $1: ok"; }
 fail() {
@@ -47,12 +57,15 @@ upload() {
     done
 }
 
-# download DRIVE FROM TO: exact byte counts from read/OFFSET/LENGTH, the last one shorter.
+# download DRIVE FROM [OPTION...]: as elastichosts-download.sh, GET of info, whose size it takes, then of
+# read/OFFSET/LENGTH up to there.
 download() {
-    local offset length
-    for ((offset = $2; offset < $3; offset += CHUNK)); do
-        length=$(($3 - offset < CHUNK ? $3 - offset : CHUNK))
-        curl_ "$EHURI/drives/$1/read/$offset/$length"
+    local drive=$1 offset=$2 size length
+    shift 2
+    size=$(curl_ "$EHURI/drives/$drive/info" | value size)
+    for (( ; offset < size; offset += CHUNK)); do
+        length=$((size - offset < CHUNK ? size - offset : CHUNK))
+        curl_ "$@" "$EHURI/drives/$drive/read/$offset/$length" || return
     done
 }
 
@@ -75,17 +88,26 @@ if curl_ --limit-rate 256k --max-time 2 --header 'Content-Type: application/octe
     --data-binary "@$work/other" "$EHURI/drives/$drive/write/$half" 2>"$work/cut"; then
     fail "an upload at 256 kB/s of 4 MiB is over in 2 s"
 fi
-[ "$(download "$drive" "$half" $((half + CHUNK)) | tr -d '\0' | wc -c)" = 0 ] || fail "a cut chunk is not written"
+[ "$(curl_ "$EHURI/drives/$drive/read/$half/$CHUNK" | tr -d '\0' | wc -c)" = 0 ] || fail "a cut chunk is not written"
 step "a cut upload wrote nothing of the chunk it was at"
 
 upload "$work/image" "$drive" "$half" $SIZE
 step "the upload is resumed at offset $half"
 
 # The download is cut too, and goes on where it broke off.
-download "$drive" 0 $((half + 1000)) >"$work/back"
-download "$drive" "$(stat -c %s "$work/back")" $SIZE >>"$work/back"
+download "$drive" 0 2>"$work/cut" | head -c $((half + 1000)) >"$work/back" || true
+[ "$(stat -c %s "$work/back")" = $((half + 1000)) ] || fail "a download breaks off where it is cut"
+download "$drive" $((half + 1000)) >>"$work/back"
 [ "$(sha256sum <"$work/back")" = "$sum" ] || fail "what came back is what was sent"
 step "$SIZE bytes came back as they were sent"
+
+[ "$(download "$drive" 0 --compressed --dump-header "$work/head" | sha256sum)" = "$sum" ] || fail "a packed download is the same"
+grep -qi '^content-encoding: gzip' "$work/head" || fail "a download is packed for who takes gzip"
+step "they came packed too"
+
+call_json '{"name": "curl in JSON"}' drives "$drive" set | grep -q '"name":"curl in JSON"' || fail "set takes JSON"
+call_json '' drives "$drive" info | grep -q "\"size\":$SIZE[,}]" || fail "info answers JSON"
+step "set and info in JSON both ways"
 
 server=$(call_with "$(printf 'name curl\ncpu 500\nmem 128\npersistent true\nide:0:0 %s\nboot ide:0:0' "$drive")" \
     servers create stopped | value server)

@@ -30,6 +30,7 @@ pub mod backup;
 mod db;
 pub mod hosts;
 pub mod http;
+mod key_hash;
 mod openapi;
 mod runtime;
 mod server;

@@ -1,26 +1,21 @@
 //! Accounts: making them, authenticating.
 //!
-//! Invariants: of a secret key only its hash is kept, which is enough because keys are random and
-//! long; it is compared in constant time; an unknown account and a wrong key cost the same and
-//! look the same.
+//! Invariants: of a secret key only its hash is kept; an unknown account and a wrong key cost the same
+//! and look the same.
 
 use elasticstack_core::name::InvalidName;
 use elasticstack_core::prelude::*;
 use elasticstack_core::wire::calls::Scope;
 use elasticstack_core::wire::record::Record;
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
 use super::{App, Caller};
 use crate::db::{AccountRow, Standing, Writer};
+use crate::key_hash::{KeyHash, hex};
 
 /// The account that owns standard drives. It has no key: nobody logs in as it.
 pub const OPERATOR: AccountId =
     AccountId::from_uuid(Uuid::from_u128(0x0000_0000_0000_4000_8000_0000_0000_0001));
-
-/// Stands in for the hash of an account that is not there; no key has it.
-const NO_HASH: &str = "----------------------------------------------------------------";
 
 impl App {
     /// Makes an account of a customer. `key` is its secret key and must be random, at least 128 bits. Repeating
@@ -35,7 +30,8 @@ impl App {
         email: &str,
         key: &Secret,
     ) -> Result<()> {
-        self.add_account(&new_account(account, name, email, Scope::Customer, hash(key))).await
+        let hash = KeyHash::of(key);
+        self.add_account(&new_account(account, name, email, Scope::Customer, hash)).await
     }
 
     /// Makes an account of an operator, who may do all that a customer may, and commands hosts.
@@ -49,7 +45,8 @@ impl App {
         name: &Name,
         key: &Secret,
     ) -> Result<()> {
-        self.add_account(&new_account(account, name, "", Scope::Operator, hash(key))).await
+        let hash = KeyHash::of(key);
+        self.add_account(&new_account(account, name, "", Scope::Operator, hash)).await
     }
 
     async fn add_account(&self, row: &AccountRow) -> Result<()> {
@@ -76,9 +73,7 @@ impl App {
     /// `BadCredentials`, whichever of the two is wrong.
     pub async fn authenticate(&self, account: AccountId, key: &Secret) -> Result<Caller> {
         let known = self.db.glance().await?.account(account).await?;
-        let given = hash(key);
-        let kept = known.as_ref().map_or(NO_HASH, |row| row.key_hash.as_str());
-        let fits = bool::from(given.as_bytes().ct_eq(kept.as_bytes()));
+        let fits = KeyHash::of(key).is(known.as_ref().map(|row| &row.key_hash));
         match known {
             Some(row) if fits => Ok(row.caller()),
             Some(_) | None => Err(Error::new(
@@ -105,7 +100,7 @@ pub(super) async fn ensure_operator(tx: &mut Writer<'_>) -> Result<()> {
     let name = "operator".parse().map_err(|error: InvalidName| {
         Error::internal("naming the operator's account").source(error)
     })?;
-    tx.save_account(&new_account(OPERATOR, &name, "", Scope::Operator, String::new())).await
+    tx.save_account(&new_account(OPERATOR, &name, "", Scope::Operator, KeyHash::NONE)).await
 }
 
 impl AccountRow {
@@ -137,7 +132,7 @@ pub(super) fn new_account(
     name: &Name,
     email: &str,
     scope: Scope,
-    key_hash: String,
+    key_hash: KeyHash,
 ) -> AccountRow {
     AccountRow {
         account,
@@ -159,18 +154,4 @@ pub fn secret_key() -> Result<Secret> {
     getrandom::fill(&mut bits)
         .map_err(|error| Error::internal(format!("drawing a secret key: {error}")))?;
     Ok(Secret::new(hex(&bits)))
-}
-
-pub(super) fn hash(key: &Secret) -> String {
-    hex(&Sha256::digest(key.expose().as_bytes()))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    let mut hex = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        // Writing to a String can't fail.
-        let _ = write!(hex, "{byte:02x}");
-    }
-    hex
 }

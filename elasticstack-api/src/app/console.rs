@@ -1,22 +1,21 @@
 //! Servers' screens: the tickets that open them, and until when what was opened stands.
 //!
-//! Invariants: of a ticket only its hash is kept and it is compared in constant time; it is taken
-//! away in the transaction that opens the screen, so that of two at once one finds it gone,
-//! whichever servers they ask; it opens the screen of the run that it was asked for, and no more
-//! than what it was asked with still opens.
+//! Invariants: of a ticket only its hash is kept; it is taken away in the transaction that opens the
+//! screen, so that of two at once one finds it gone, whichever servers they ask; it opens the screen
+//! of the run that it was asked for, and no more than what it was asked with still opens.
 
 use std::time::Duration;
 
 use elasticstack_core::prelude::*;
 use elasticstack_core::state::ServerState;
 use elasticstack_core::wire::record::Record;
-use subtle::ConstantTimeEq as _;
 use uuid::Uuid;
 
 use super::access::{Wish, permitted};
-use super::accounts::{hash, secret_key};
+use super::accounts::secret_key;
 use super::{App, Caller, Screen};
 use crate::db::{Reader, ServerRow, Subject, TicketRow};
+use crate::key_hash::KeyHash;
 
 /// How long a ticket is good.
 pub const TICKET: Duration = Duration::from_secs(60);
@@ -41,7 +40,7 @@ pub(crate) struct Grant {
     run: Run,
     token: Option<TokenId>,
     /// The hash of its account's key when it was opened.
-    key: String,
+    key: KeyHash,
 }
 
 impl App {
@@ -59,7 +58,7 @@ impl App {
             .with("path", format!("/console/{secret}"))
             .with("ticket", &secret)
             .with("expires", expires.as_seconds());
-        let (kept, hash) = (&answer, &hash(&Secret::new(secret)));
+        let (kept, hash) = (&answer, &KeyHash::of(&Secret::new(secret)));
         self.intend(caller, Subject::Server(server), |tx| {
             Box::pin(async move {
                 let row = permitted(caller.account, tx.server(server).await?, Wish::Own)?;
@@ -96,7 +95,7 @@ impl App {
     /// `NotFound`, whatever is wrong with it.
     pub(crate) async fn ticket_holder(&self, ticket: &Secret) -> Result<AccountId> {
         let mut reader = self.db.read().await?;
-        Ok(fitting(&mut reader, ticket, &hash(ticket), self.now()).await?.account)
+        Ok(fitting(&mut reader, ticket, &KeyHash::of(ticket), self.now()).await?.account)
     }
 
     /// Uses a ticket up and opens the screen that it is for.
@@ -106,7 +105,7 @@ impl App {
     /// `AccountSuspended`;
     /// `Unavailable` if its host does not answer: the ticket is used up all the same.
     pub(crate) async fn open_screen(&self, ticket: &Secret) -> Result<(Box<dyn Screen>, Grant)> {
-        let (hash, now) = (&hash(ticket), self.now());
+        let (hash, now) = (&KeyHash::of(ticket), self.now());
         let (host, grant) = self
             .db
             .write(|tx| {
@@ -147,13 +146,12 @@ impl App {
 async fn fitting(
     reader: &mut Reader,
     ticket: &Secret,
-    given: &str,
+    given: &KeyHash,
     now: Timestamp,
 ) -> Result<TicketRow> {
     let id = ticket_id(ticket).ok_or_else(no_console)?;
     let row = reader.ticket(id).await?;
-    let kept = row.as_ref().map_or("", |row| row.hash.as_str());
-    let fits = bool::from(given.as_bytes().ct_eq(kept.as_bytes()));
+    let fits = given.is(row.as_ref().map(|row| &row.hash));
     row.filter(|row| fits && now < row.expires).ok_or_else(no_console)
 }
 
@@ -169,7 +167,7 @@ async fn host_of(reader: &mut Reader, grant: &Grant, now: Timestamp) -> Result<H
     let account = reader.account(grant.account).await?.ok_or_else(no_console)?;
     account.standing.check()?;
     let stands = match grant.token {
-        None => bool::from(account.key_hash.as_bytes().ct_eq(grant.key.as_bytes())),
+        None => account.key_hash == grant.key,
         Some(token) => {
             let token = reader.token(token).await?;
             token.is_some_and(|row| row.expires.is_none_or(|expires| now < expires))

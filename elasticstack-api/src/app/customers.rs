@@ -10,11 +10,12 @@ use elasticstack_core::wire::keys::{self, Moment, Object};
 use elasticstack_core::wire::record::Record;
 
 use super::access::Guarded as _;
-use super::accounts::{hash, new_account, secret_key};
+use super::accounts::{new_account, secret_key};
 use super::power::power_off;
 use super::quotas::wanted;
 use super::{App, Caller, Page, new_id};
 use crate::db::{AccountRow, Reader, Standing, Subject, Writer};
+use crate::key_hash::KeyHash;
 
 /// What becomes of the servers of an account that is suspended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +71,7 @@ impl App {
         let email = wish.value("email").unwrap_or_default();
         let key = &secret_key()?;
         let account = new_id();
-        let mut row = new_account(account, &name, email, Scope::Customer, hash(key));
+        let mut row = new_account(account, &name, email, Scope::Customer, KeyHash::of(key));
         row.quotas.apply(&wanted(wish));
         let row = &row;
         self.intend(caller, Subject::Account(account), |tx| {
@@ -164,7 +165,7 @@ impl App {
         let key = &secret_key()?;
         self.intend(caller, Subject::Account(account), |tx| {
             Box::pin(async move {
-                let row = AccountRow { key_hash: hash(key), ..known(tx, account).await? };
+                let row = AccountRow { key_hash: KeyHash::of(key), ..known(tx, account).await? };
                 tx.save_account(&row).await?;
                 self.answer_with_key(tx, caller, &row, key).await
             })

@@ -1,20 +1,19 @@
 //! Tokens: credentials that an account makes beside its key, for less, or for a while.
 //!
-//! Invariants: of a token only its hash is kept and it is compared in constant time; it never
-//! opens more than its account does; only the account's key makes further ones, so that what ends
-//! can't outlive itself.
+//! Invariants: of a token only its hash is kept; it never opens more than its account does; only the
+//! account's key makes further ones, so that what ends can't outlive itself.
 
 use elasticstack_core::prelude::*;
 use elasticstack_core::wire::calls::{Effect, Scope};
 use elasticstack_core::wire::keys::{self, Moment, Object};
 use elasticstack_core::wire::record::Record;
-use subtle::ConstantTimeEq as _;
 use uuid::Uuid;
 
 use super::access::{Wish, permitted};
-use super::accounts::{hash, secret_key};
+use super::accounts::secret_key;
 use super::{App, Caller, Page, new_id};
 use crate::db::{Reach, Subject, TokenRow};
+use crate::key_hash::KeyHash;
 
 /// What every token begins with.
 const PREFIX: &str = "es_";
@@ -62,9 +61,7 @@ impl App {
         let mut reader = self.db.read().await?;
         let id = token_id(secret).ok_or_else(refused)?;
         let row = reader.token(id).await?;
-        let given = hash(secret);
-        let kept = row.as_ref().map_or("", |row| row.hash.as_str());
-        let fits = bool::from(given.as_bytes().ct_eq(kept.as_bytes()));
+        let fits = KeyHash::of(secret).is(row.as_ref().map(|row| &row.hash));
         let row = row.filter(|_| fits).ok_or_else(refused)?;
         if row.expires.is_some_and(|expires| expires <= self.now()) {
             return Err(refused());
@@ -145,7 +142,7 @@ impl App {
             account: caller.account,
             name,
             reach: wish.value("access").and_then(Reach::from_word).unwrap_or(Reach::Full),
-            hash: hash(&secret),
+            hash: KeyHash::of(&secret),
             created: now,
             expires,
         };

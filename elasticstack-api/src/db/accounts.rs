@@ -7,6 +7,7 @@ use elasticstack_core::wire::record::Record;
 use super::dialect::Row;
 use super::row::{column, failed, from_record, parsed, record, word};
 use super::{Reader, Writer};
+use crate::key_hash::KeyHash;
 
 /// Whether an account may change things.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +40,7 @@ pub(crate) struct AccountRow {
     pub(crate) email: String,
     pub(crate) scope: Scope,
     /// The secret key's hash; empty where nobody may log in.
-    pub(crate) key_hash: String,
+    pub(crate) key_hash: KeyHash,
     pub(crate) standing: Standing,
     /// The limits that an operator set, by key.
     pub(crate) quotas: Record,
@@ -51,7 +52,7 @@ fn account(row: &Row) -> Result<AccountRow> {
         name: parsed(row, "name")?,
         email: column(row, "email")?,
         scope: word(row, "scope", Scope::from_word)?,
-        key_hash: column(row, "key_hash")?,
+        key_hash: KeyHash::kept(column(row, "key_hash")?),
         standing: word(row, "standing", Standing::from_word)?,
         quotas: record(row, "quotas")?,
     })
@@ -122,7 +123,7 @@ impl Writer<'_> {
         .bind(name.as_str())
         .bind(email)
         .bind(scope.as_str())
-        .bind(key_hash)
+        .bind(key_hash.as_str())
         .bind(standing.as_str())
         .bind(from_record(quotas)?)
         .execute()

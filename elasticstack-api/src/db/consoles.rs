@@ -6,6 +6,7 @@ use uuid::Uuid;
 use super::dialect::Row;
 use super::row::{column, failed, instant, number, parsed, parsed_if_any, stored};
 use super::{Reader, Writer};
+use crate::key_hash::KeyHash;
 
 /// A ticket that was not used yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +19,7 @@ pub(crate) struct TicketRow {
     /// The token that it was asked with; `None` if that was the account's key.
     pub(crate) token: Option<TokenId>,
     /// Of the whole ticket.
-    pub(crate) hash: String,
+    pub(crate) hash: KeyHash,
     pub(crate) expires: Timestamp,
 }
 
@@ -29,7 +30,7 @@ fn ticket(row: &Row) -> Result<TicketRow> {
         server: parsed(row, "server")?,
         run: Run(number(row, "run")?),
         token: parsed_if_any(row, "token")?,
-        hash: column(row, "hash")?,
+        hash: KeyHash::kept(column(row, "hash")?),
         expires: instant(row, "expires_us")?,
     })
 }
@@ -86,7 +87,7 @@ impl Writer<'_> {
         .bind(server.to_string())
         .bind(stored(run.0))
         .bind(token.map(|token| token.to_string()))
-        .bind(hash)
+        .bind(hash.as_str())
         .bind(expires.as_micros())
         .execute()
         .await

@@ -5,6 +5,7 @@ use elasticstack_core::prelude::*;
 use super::dialect::Row;
 use super::row::{column, failed, instant, parsed, word};
 use super::{Reader, Writer};
+use crate::key_hash::KeyHash;
 
 /// What a token is good for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +37,7 @@ pub(crate) struct TokenRow {
     pub(crate) name: Name,
     pub(crate) reach: Reach,
     /// Of the whole token.
-    pub(crate) hash: String,
+    pub(crate) hash: KeyHash,
     pub(crate) created: Timestamp,
     /// When it is good no more; `None` for never.
     pub(crate) expires: Option<Timestamp>,
@@ -49,7 +50,7 @@ fn token(row: &Row) -> Result<TokenRow> {
         account: parsed(row, "account")?,
         name: parsed(row, "name")?,
         reach: word(row, "access", Reach::from_word)?,
-        hash: column(row, "hash")?,
+        hash: KeyHash::kept(column(row, "hash")?),
         created: instant(row, "created_us")?,
         expires: expires.map(Timestamp::from_micros),
     })
@@ -92,7 +93,7 @@ impl Writer<'_> {
         .bind(account.to_string())
         .bind(name.as_str())
         .bind(reach.as_str())
-        .bind(hash)
+        .bind(hash.as_str())
         .bind(created.as_micros())
         .bind(expires.map(Timestamp::as_micros))
         .execute()

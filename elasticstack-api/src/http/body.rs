@@ -160,7 +160,7 @@ mod tests {
 
     use flate2::Compression;
     use flate2::write::GzEncoder;
-    use futures_util::stream;
+    use futures_util::{StreamExt as _, stream};
     use http::HeaderValue;
     use proptest::prelude::*;
 
@@ -203,8 +203,31 @@ mod tests {
         assert!(collect(late, 4).await.is_err(), "a short chunk after a long one is not taken");
     }
 
+    /// A body of so many chunks, each after a pause.
+    fn dripping(chunks: usize, size: usize, pause: Duration) -> Body {
+        let drops = stream::iter(0..chunks).then(move |_| async move {
+            tokio::time::sleep(pause).await;
+            Ok::<_, std::io::Error>(vec![7_u8; size])
+        });
+        Body::from_stream(drops)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_drips_is_too_slow() {
+        let seconds = Duration::from_secs;
+        let refused = collect(dripping(1_000, 1, seconds(1)), MIB).await.unwrap_err();
+        assert!(refused.public_message().contains("comes too slowly"), "{refused}");
+        let refused = ignore(dripping(1_000, 1, seconds(1))).await.unwrap_err();
+        assert!(refused.public_message().contains("comes too slowly"), "{refused}");
+        let refused = collect(dripping(2, MIB / 4, seconds(61)), MIB).await.unwrap_err();
+        assert!(refused.public_message().contains("stopped coming"), "{refused}");
+        let slow = collect(dripping(250, SLOWEST, seconds(1)), MIB).await.unwrap();
+        assert_eq!(slow.len(), 250 * SLOWEST, "slow enough is taken, however long it takes");
+        ignore(dripping(250, SLOWEST, seconds(1))).await.unwrap();
+    }
+
     #[test]
-    fn a_body_that_drips_is_too_slow() {
+    fn how_slow_is_too_slow_depends_on_how_much_has_come() {
         let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
         for (elapsed, length, is_slow) in [
             (minutes(1), 1, false),

@@ -26,6 +26,18 @@ async fn limited(limits: Limits) -> (Cloud, Arc<AtomicI64>) {
     (Cloud::with(TestDatabase::new(), choose).await, clock)
 }
 
+/// Where a proxy is listed at the address that requests without a link come from.
+fn behind_a_proxy() -> Limits {
+    Limits { proxies: vec!["127.0.0.1".parse().unwrap()], ..Limits::default() }
+}
+
+/// Credentials of the customer with another key.
+fn wrong(cloud: &Cloud) -> String {
+    let decoded = STANDARD.decode(&cloud.basic["Basic ".len()..]).unwrap();
+    let account = std::str::from_utf8(&decoded).unwrap().split_once(':').unwrap().0.to_owned();
+    format!("Basic {}", STANDARD.encode(format!("{account}:{}", Uuid::new_v4())))
+}
+
 async fn ask(cloud: &Cloud, basic: &str, from: &str) -> Answer {
     let request = Request::get("/drives/list").header("Authorization", basic);
     cloud.send(request.header("X-Forwarded-For", from).body(Body::empty()).unwrap()).await
@@ -57,11 +69,8 @@ async fn an_account_is_told_what_it_may_still_ask_and_when_to_go_on() {
 
 #[tokio::test]
 async fn guessing_is_throttled_by_address_and_the_right_key_from_elsewhere_is_not() {
-    let limits = Limits { proxies: vec!["127.0.0.1".parse().unwrap()], ..Limits::default() };
-    let (cloud, clock) = limited(limits).await;
-    let decoded = STANDARD.decode(&cloud.basic["Basic ".len()..]).unwrap();
-    let account = std::str::from_utf8(&decoded).unwrap().split_once(':').unwrap().0.to_owned();
-    let wrong = format!("Basic {}", STANDARD.encode(format!("{account}:{}", Uuid::new_v4())));
+    let (cloud, clock) = limited(behind_a_proxy()).await;
+    let wrong = wrong(&cloud);
     let mut tries = 0;
     let refused = loop {
         let answer = ask(&cloud, &wrong, "192.0.2.1").await;
@@ -87,6 +96,27 @@ async fn guessing_is_throttled_by_address_and_the_right_key_from_elsewhere_is_no
 }
 
 #[tokio::test]
+async fn an_account_that_is_guessed_at_from_everywhere_is_open_to_who_was_never_wrong() {
+    let (cloud, clock) = limited(behind_a_proxy()).await;
+    let wrong = wrong(&cloud);
+    let guesser = |number: u8| format!("192.0.2.{number}");
+    for number in 0..100 {
+        ask(&cloud, &wrong, &guesser(number)).await.expect(401);
+    }
+    for key in [&wrong, &cloud.basic] {
+        let refused = ask(&cloud, key, &guesser(0)).await.expect(429);
+        assert_eq!(refused.header("x-elastic-error"), "busy code=throttled");
+        assert_eq!(refused.header("retry-after"), "3", "far less than an address waits");
+    }
+    ask(&cloud, &cloud.basic, "").await.expect(429);
+    ask(&cloud, &cloud.basic, "198.51.100.1").await.expect(200);
+    ask(&cloud, &cloud.stranger().await, &guesser(0)).await.expect(200);
+    clock.fetch_add(3_000_000, Ordering::SeqCst);
+    ask(&cloud, &cloud.basic, &guesser(0)).await.expect(200);
+    cloud.server.close().await;
+}
+
+#[tokio::test]
 async fn a_request_is_called_in_its_answer_what_its_client_called_it() {
     let cloud = Cloud::new().await;
     for (given, kept) in [("my-trace.7", true), ("two words", false)] {
@@ -99,8 +129,7 @@ async fn a_request_is_called_in_its_answer_what_its_client_called_it() {
 
 #[tokio::test]
 async fn an_address_has_so_many_requests_under_way_and_no_more() {
-    let proxies = vec!["127.0.0.1".parse().unwrap()];
-    let limits = Limits { requests_each: 2, proxies, ..Limits::default() };
+    let limits = Limits { requests_each: 2, ..behind_a_proxy() };
     let (cloud, _clock) = limited(limits).await;
     served(&cloud.server, async |address| {
         // Each waits for a body that does not come.

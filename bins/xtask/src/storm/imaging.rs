@@ -2,7 +2,7 @@
 //! All of it is judged by the bytes of the drives' files.
 
 use std::fs::{self, File};
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -128,7 +128,11 @@ impl Copy {
     }
 
     fn is_whole(&self) -> Result<bool> {
-        let target = File::open(&self.file).context("open a target")?;
+        let target = match File::open(&self.file) {
+            // Its host has not heard of it yet.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            target => target.context("open a target")?,
+        };
         match self.conversion {
             Conversion::Plain | Conversion::Gunzip => {
                 // The end first: a copy in the making is told by 64 KiB.

@@ -3,7 +3,7 @@
 //!
 //! sqlx opens and counts them. It would also test each that comes back to it, which is a message and
 //! an answer as dear as a short statement's, so none does. Invariants: a connection that is ready has
-//! no transaction and owes no answer; one of which that is not known is rolled back first, and closed
+//! no transaction and owes no answer; one of which that is not known is settled first, and closed
 //! if that fails.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -155,17 +155,19 @@ impl Open {
         timeout(BUSY_WAIT, connection.ping()).await.is_ok_and(|answer| answer.is_ok())
     }
 
-    /// Ends what it was doing. Answers whether it is as one that has done nothing.
-    async fn rolls_back(&mut self) -> bool {
+    /// Ends what it was doing, in a transaction or without one, where there is nothing to roll back
+    /// and all answers are awaited. Answers whether it is as one that has done nothing.
+    async fn settles(&mut self, in_transaction: bool) -> bool {
         let Ok(connection) = self.connection() else { return false };
-        let rolled_back = async {
-            match connection.execute("ROLLBACK").await {
+        let last = if in_transaction { "ROLLBACK" } else { "-- the last answer" };
+        let settled = async {
+            match connection.execute(last).await {
                 // That was the answer to what was cut off: it comes first.
-                Err(Error::Database(_)) => connection.execute("ROLLBACK").await,
+                Err(Error::Database(_)) => connection.execute(last).await,
                 outcome => outcome,
             }
         };
-        timeout(BUSY_WAIT, rolled_back).await.is_ok_and(|outcome| outcome.is_ok())
+        timeout(BUSY_WAIT, settled).await.is_ok_and(|outcome| outcome.is_ok())
     }
 }
 
@@ -219,8 +221,9 @@ impl Drop for Transaction {
         if self.is_settled {
             shared.take_back(connection);
         } else if let Ok(runtime) = Handle::try_current() {
+            let in_transaction = self.is_begun;
             runtime.spawn(async move {
-                if connection.rolls_back().await {
+                if connection.settles(in_transaction).await {
                     shared.take_back(connection);
                 }
                 drop(place);

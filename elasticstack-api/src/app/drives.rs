@@ -228,7 +228,7 @@ impl App {
         self.drive_seen(caller, drive).await.map(|(record, _)| record)
     }
 
-    /// One drive of the caller's, or a standard one, and the version that it is at.
+    /// One drive of the caller's, or one that it may read, and the version that it is at.
     ///
     /// # Errors
     /// `NotFound`.

@@ -19,10 +19,9 @@ use elasticstack_core::wire::internal::{
 use super::fleet::followed;
 use super::intake::{News, Word};
 use super::power::{doom, metered};
-use super::quarantine::is_back;
 use super::server_record::{OnStop, ServerConfig};
 use super::{App, drives, imaging, plugs, quarantine};
-use crate::db::{DriveRow, Holder, OutboxRow, ServerRow, Stray, Why, Writer};
+use crate::db::{DriveRow, Holder, OutboxRow, ServerRow, Stray, Writer};
 use crate::usage::{self, Edge};
 
 impl App {
@@ -76,22 +75,11 @@ impl App {
         status: &DriveStatus,
         now: Timestamp,
     ) -> Result<bool> {
-        let before = match tx.drive(status.drive).await? {
-            Some(row) if row.host == host => row,
-            Some(_) => return Ok(false),
-            None => {
-                let stray = Stray::Drive(status.clone());
-                quarantine::seen(tx, host, stray, Why::Unknown, now).await?;
-                return Ok(false);
-            }
+        let known = tx.drive(status.drive).await?;
+        let stray = || Stray::Drive(status.clone());
+        let Some(before) = quarantine::heeded(tx, host, known, stray, now).await? else {
+            return Ok(false);
         };
-        if before.state == DriveState::Gone && (status.gone || is_back(before.since, now)) {
-            let stray = Stray::Drive(status.clone());
-            quarantine::seen(tx, host, stray, Why::Destroyed, now).await?;
-            if !status.gone {
-                return Ok(false);
-            }
-        }
         let mut row = before.clone();
         row.epoch = row.epoch.max(status.epoch);
         let current = self.number(status.generation) >= row.generation;
@@ -124,22 +112,11 @@ impl App {
         status: &ServerStatus,
         now: Timestamp,
     ) -> Result<bool> {
-        let before = match tx.server(status.server).await? {
-            Some(row) if row.host == Some(host) => row,
-            Some(_) => return Ok(false),
-            None => {
-                let stray = Stray::Server(status.clone());
-                quarantine::seen(tx, host, stray, Why::Unknown, now).await?;
-                return Ok(false);
-            }
+        let known = tx.server(status.server).await?;
+        let stray = || Stray::Server(status.clone());
+        let Some(before) = quarantine::heeded(tx, host, known, stray, now).await? else {
+            return Ok(false);
         };
-        if before.state == ServerState::Gone && (status.gone || is_back(before.since, now)) {
-            let stray = Stray::Server(status.clone());
-            quarantine::seen(tx, host, stray, Why::Destroyed, now).await?;
-            if !status.gone {
-                return Ok(false);
-            }
-        }
         let mut row = before.clone();
         let number = self.number(status.generation);
         let current = number >= row.generation;

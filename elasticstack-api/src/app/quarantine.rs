@@ -200,9 +200,7 @@ impl App {
             return Err(changed_meanwhile("drive"));
         }
         let home = status.home.filter(|_| status.fault.is_none()).ok_or_else(not_there)?;
-        if !tx.arrays_of(host).await?.contains_key(&home.array) {
-            return Err(not_there());
-        }
+        told_of(tx, host, home.array).await?;
         let size = size_of(status.size)?;
         let newest = known.as_ref().map_or(0, |row| row.generation);
         Ok(DriveRow {
@@ -277,9 +275,7 @@ impl App {
             return Err(changed_meanwhile("snapshot"));
         }
         let home = status.home.filter(|_| status.fault.is_none()).ok_or_else(not_there)?;
-        if !tx.arrays_of(host).await?.contains_key(&home.array) {
-            return Err(not_there());
-        }
+        told_of(tx, host, home.array).await?;
         let newest = known.as_ref().map_or(0, |row| row.generation);
         Ok(SnapshotRow {
             snapshot: status.snapshot,
@@ -338,9 +334,67 @@ pub(super) async fn seen(
     }
 }
 
-/// Whether what is gone since then, and told of as there, is there again.
-pub(super) fn is_back(since: Timestamp, now: Timestamp) -> bool {
-    now.since(since) > LATE
+/// The row of what a host tells of, if the host is to be heeded about it: it is the host's, and not
+/// gone. What no row is about, and what is there although it should be gone, is taken in as a stray.
+pub(super) async fn heeded<R: Row>(
+    tx: &mut Writer<'_>,
+    host: HostId,
+    known: Option<R>,
+    stray: impl FnOnce() -> Stray,
+    now: Timestamp,
+) -> Result<Option<R>> {
+    let Some(row) = known else {
+        seen(tx, host, stray(), Why::Unknown, now).await?;
+        return Ok(None);
+    };
+    if row.host() != Some(host) {
+        return Ok(None);
+    }
+    let Some(since) = row.gone_since() else { return Ok(Some(row)) };
+    let stray = stray();
+    let gone = stray.is_gone();
+    let is_back = !gone && now.since(since) > LATE;
+    if gone || is_back {
+        seen(tx, host, stray, Why::Destroyed, now).await?;
+    }
+    Ok((!is_back).then_some(row))
+}
+
+/// A row of what a host can have.
+pub(super) trait Row {
+    fn host(&self) -> Option<HostId>;
+    /// Since when it is gone, if it is.
+    fn gone_since(&self) -> Option<Timestamp>;
+}
+
+impl Row for DriveRow {
+    fn host(&self) -> Option<HostId> {
+        Some(self.host)
+    }
+
+    fn gone_since(&self) -> Option<Timestamp> {
+        (self.state == DriveState::Gone).then_some(self.since)
+    }
+}
+
+impl Row for ServerRow {
+    fn host(&self) -> Option<HostId> {
+        self.host
+    }
+
+    fn gone_since(&self) -> Option<Timestamp> {
+        (self.state == ServerState::Gone).then_some(self.since)
+    }
+}
+
+impl Row for SnapshotRow {
+    fn host(&self) -> Option<HostId> {
+        Some(self.host)
+    }
+
+    fn gone_since(&self) -> Option<Timestamp> {
+        (self.state == SnapshotState::Gone).then_some(self.since)
+    }
 }
 
 fn subject(seen: &Stray) -> Subject {
@@ -349,6 +403,12 @@ fn subject(seen: &Stray) -> Subject {
         Stray::Server(status) => Subject::Server(status.server),
         Stray::Snapshot(status) => Subject::Snapshot(status.snapshot),
     }
+}
+
+/// Refuses an array that its host does not tell of.
+async fn told_of(tx: &mut Writer<'_>, host: HostId, array: ArrayId) -> Result<()> {
+    let arrays = tx.arrays_of(host).await?;
+    arrays.contains_key(&array).then_some(()).ok_or_else(not_there)
 }
 
 fn size_of(bytes: u64) -> Result<Bytes> {

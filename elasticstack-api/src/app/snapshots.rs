@@ -19,10 +19,9 @@ use super::access::{Wish, permitted};
 use super::drive_record::apply;
 use super::drives::{check_free, in_use};
 use super::page::snapshot_status;
-use super::quarantine::{self, is_back};
 use super::stock::heard;
-use super::{App, Caller, Page, Quota, changed_meanwhile, new_id, version};
-use crate::db::{ClaimRow, DriveRow, Holder, OutboxRow, SnapshotRow, Stray, Subject, Why, Writer};
+use super::{App, Caller, Page, Quota, changed_meanwhile, new_id, quarantine, version};
+use crate::db::{ClaimRow, DriveRow, Holder, OutboxRow, SnapshotRow, Stray, Subject, Writer};
 use crate::usage::{self, Edge, Metered};
 
 impl App {
@@ -242,22 +241,11 @@ impl App {
         status: &SnapshotStatus,
         now: Timestamp,
     ) -> Result<bool> {
-        let before = match tx.snapshot(status.snapshot).await? {
-            Some(row) if row.host == host => row,
-            Some(_) => return Ok(false),
-            None => {
-                let stray = Stray::Snapshot(status.clone());
-                quarantine::seen(tx, host, stray, Why::Unknown, now).await?;
-                return Ok(false);
-            }
+        let known = tx.snapshot(status.snapshot).await?;
+        let stray = || Stray::Snapshot(status.clone());
+        let Some(before) = quarantine::heeded(tx, host, known, stray, now).await? else {
+            return Ok(false);
         };
-        if before.state == SnapshotState::Gone && (status.gone || is_back(before.since, now)) {
-            let stray = Stray::Snapshot(status.clone());
-            quarantine::seen(tx, host, stray, Why::Destroyed, now).await?;
-            if !status.gone {
-                return Ok(false);
-            }
-        }
         let mut row = before.clone();
         let current = self.number(status.generation) >= row.generation;
         if row.state == SnapshotState::Restoring && status.restored >= row.restore {

@@ -2,6 +2,7 @@
 //! plane's documents say.
 
 pub mod agent;
+pub mod array;
 mod driver;
 pub mod image;
 pub mod qemu;

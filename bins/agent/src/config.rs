@@ -8,37 +8,117 @@
 //! name = "fast"
 //! path = "/srv/fast"            # a directory on a file system of its own
 //! reserve_bytes = 10737418240   # or capacity_bytes, which may over-commit
+//!
+//! [[array]]                     # as `array create` adds it
+//! name = "slow"
+//! path = "/srv/slow"
+//! array = "0198c0de-0000-7000-8000-000000000001"
+//! md = "5b1f4d3c-0000-4000-8000-000000000007"
+//! filesystem = "19dbb1d4-7fb2-406a-9beb-09f580cceb24"
 //! ```
 
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use elasticstack_core::prelude::*;
+use elasticstack_host::array::MadeArray;
 use elasticstack_host::store::{ArrayCapacity, DirectoryArray, KnownArrays};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// Where the file is unless told otherwise.
 pub(crate) const DEFAULT_PATH: &str = "/etc/elasticstack/agent.toml";
 
+/// The file, as it is written.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RawConfig {
-    state_dir: PathBuf,
+pub(crate) struct RawConfig {
+    pub(crate) state_dir: PathBuf,
     #[serde(default = "default_listen")]
     listen: SocketAddr,
     #[serde(default)]
-    array: Vec<RawArray>,
+    pub(crate) array: Vec<RawArray>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-struct RawArray {
-    name: String,
-    path: PathBuf,
+pub(crate) struct RawArray {
+    pub(crate) name: String,
+    pub(crate) path: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    array: Option<ArrayId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    md: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    filesystem: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     reserve_bytes: Option<Bytes>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     capacity_bytes: Option<Bytes>,
+}
+
+impl RawConfig {
+    /// Reads the file at `path`.
+    pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
+        let text =
+            fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+        toml::from_str(&text).with_context(|| format!("{} can't be used", path.display()))
+    }
+
+    /// Writes the last array at the end of the file, which is otherwise left as it stands there.
+    pub(crate) fn keep_last(&self, path: &Path) -> anyhow::Result<()> {
+        let mut text = fs::read_to_string(path)?;
+        let last = self.array.last().into_iter().collect::<Vec<_>>();
+        let table = toml::to_string(&toml::Table::from_iter([(
+            "array".to_owned(),
+            toml::Value::try_from(last)?,
+        )]))?;
+        text.push('\n');
+        text.push_str(&table);
+        let _: Self = toml::from_str(&text).context("what would be written can't be read")?;
+        let scratch = path.with_extension("toml.new");
+        let write = || {
+            let mut file = File::create(&scratch)?;
+            file.set_permissions(fs::metadata(path)?.permissions())?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&scratch, path)
+        };
+        write().with_context(|| {
+            format!("adding to {}: add this to it by hand:\n{table}", path.display())
+        })
+    }
+}
+
+impl RawArray {
+    /// One that was just made.
+    pub(crate) const fn made(array: ArrayId, name: String, path: PathBuf, made: MadeArray) -> Self {
+        Self {
+            name,
+            path,
+            array: Some(array),
+            md: Some(made.md),
+            filesystem: Some(made.filesystem),
+            reserve_bytes: None,
+            capacity_bytes: None,
+        }
+    }
+
+    /// What is to be put together and mounted for it, unless it is a directory.
+    pub(crate) fn made_of(&self) -> anyhow::Result<Option<MadeArray>> {
+        match (self.md, self.filesystem, self.array) {
+            (Some(md), Some(filesystem), Some(_)) => Ok(Some(MadeArray { md, filesystem })),
+            (None, None, _) => Ok(None),
+            _ => bail!(
+                "array {:?} has some of array, md and filesystem: give all three, as \
+                 `elasticstack-agent array create` wrote them, or none",
+                self.name
+            ),
+        }
+    }
 }
 
 /// A configuration that holds together.
@@ -49,24 +129,32 @@ pub(crate) struct Config {
     /// Where the internal API listens.
     pub(crate) listen: SocketAddr,
     /// The arrays of this host.
-    pub(crate) arrays: Vec<DirectoryArray>,
+    pub(crate) arrays: Vec<ConfiguredArray>,
     /// Those that it has had so far.
     pub(crate) known: KnownArrays,
+}
+
+/// An array of this host.
+#[derive(Debug)]
+pub(crate) struct ConfiguredArray {
+    pub(crate) directory: DirectoryArray,
+    /// What is to be put together and mounted for it, unless its directory is there anyway.
+    pub(crate) made: Option<MadeArray>,
 }
 
 impl Config {
     /// Reads and checks the file at `path`.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
-        let text =
-            std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-        Self::parse(&text).with_context(|| format!("{} can't be used", path.display()))
+        let config = RawConfig::read(path)?;
+        Self::check(config).with_context(|| format!("{} can't be used", path.display()))
     }
 
-    fn parse(text: &str) -> anyhow::Result<Self> {
-        let RawConfig { state_dir, listen, array } = toml::from_str(text)?;
-        let known = KnownArrays::read(&state_dir)?;
+    fn check(RawConfig { state_dir, listen, array }: RawConfig) -> anyhow::Result<Self> {
+        let mut known = KnownArrays::read(&state_dir)?;
         let mut arrays = Vec::with_capacity(array.len());
-        for RawArray { name, path, reserve_bytes, capacity_bytes } in array {
+        for raw in array {
+            let made = raw.made_of()?;
+            let RawArray { name, path, reserve_bytes, capacity_bytes, .. } = raw;
             let capacity = match (reserve_bytes, capacity_bytes) {
                 (None, Some(capacity)) => ArrayCapacity::Fixed(capacity),
                 (reserve, None) => ArrayCapacity::Disk { reserve: reserve.unwrap_or(Bytes::ZERO) },
@@ -74,12 +162,16 @@ impl Config {
                     "array {name:?} has both reserve_bytes and capacity_bytes: give one of them"
                 ),
             };
+            // What was made before has its label: its mount point without it is no new array.
+            if let Some(array) = raw.array {
+                known.remember(&path, array)?;
+            }
             // A new directory gets an id; from then on its label says which array it is.
-            let array = match known.identify(&path)? {
-                Some(array) => array,
-                None => ArrayId::from_uuid(Uuid::now_v7()),
-            };
-            arrays.push(DirectoryArray { array, name, path, capacity });
+            let identified =
+                raw.array.map_or_else(|| known.identify(&path), |array| Ok(Some(array)));
+            let array = identified?.unwrap_or_else(|| ArrayId::from_uuid(Uuid::now_v7()));
+            let directory = DirectoryArray { array, name, path, capacity };
+            arrays.push(ConfiguredArray { directory, made });
         }
         if arrays.is_empty() {
             bail!("there is no [[array]]: a host without one can keep no drive");
@@ -90,4 +182,65 @@ impl Config {
 
 fn default_listen() -> SocketAddr {
     SocketAddr::from(([0, 0, 0, 0], 8444))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MADE: &str = r#"
+        [[array]]
+        name = "fast"
+        path = "/srv/fast"
+        array = "0198c0de-0000-7000-8000-000000000001"
+        md = "5b1f4d3c-0000-4000-8000-000000000007"
+        filesystem = "19dbb1d4-7fb2-406a-9beb-09f580cceb24"
+    "#;
+
+    fn in_file(text: &str) -> (tempfile::TempDir, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("agent.toml");
+        let state = directory.path().join("state");
+        fs::write(&path, format!("state_dir = {state:?} # ours\n{text}")).unwrap();
+        (directory, path)
+    }
+
+    #[test]
+    fn an_array_that_was_made_is_added_and_the_rest_of_the_file_stays() {
+        let (_directory, path) = in_file("[[array]]\nname = \"old\"\npath = \"/srv/old\"");
+        let before = fs::read_to_string(&path).unwrap();
+        let mut config = RawConfig::read(&path).unwrap();
+        let made = MadeArray { md: Uuid::from_u128(1), filesystem: Uuid::from_u128(2) };
+        let array = ArrayId::from_uuid(Uuid::from_u128(3));
+        config.array.push(RawArray::made(array, "fa\"st".to_owned(), "/srv/fast".into(), made));
+        config.keep_last(&path).unwrap();
+        assert!(fs::read_to_string(&path).unwrap().starts_with(&before));
+        let config = Config::read(&path).unwrap();
+        let [old, fast] = &config.arrays[..] else { panic!("{config:?}") };
+        assert_eq!((&*old.directory.name, old.made), ("old", None));
+        assert_eq!((&*fast.directory.name, fast.directory.array), ("fa\"st", array));
+        assert_eq!(fast.made, Some(made));
+    }
+
+    #[test]
+    fn the_mount_point_of_an_array_that_was_made_is_no_new_array() {
+        let (_directory, path) = in_file(MADE);
+        let config = Config::read(&path).unwrap();
+        let [ConfiguredArray { directory: array, made: Some(_) }] = &config.arrays[..] else {
+            panic!("{config:?}")
+        };
+        assert_eq!(array.array.to_string(), "0198c0de-0000-7000-8000-000000000001");
+        assert_eq!(config.known.identify("/srv/fast".as_ref()).unwrap(), Some(array.array));
+    }
+
+    #[test]
+    fn an_array_is_given_whole_or_as_a_directory() {
+        for key in ["array", "md", "filesystem"] {
+            let without = MADE.lines().filter(|line| !line.trim().starts_with(&format!("{key} =")));
+            let (_directory, path) = in_file(&without.collect::<Vec<_>>().join("\n"));
+            let error = Config::read(&path).unwrap_err();
+            let error = format!("{error:#}");
+            assert!(error.contains("\"fast\"") && error.contains("all three"), "{error}");
+        }
+    }
 }

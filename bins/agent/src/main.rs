@@ -1,5 +1,6 @@
 //! `elasticstack-agent`: runs the servers and keeps the drives of one host.
 
+mod array;
 mod config;
 mod service;
 
@@ -8,7 +9,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use config::{Config, DEFAULT_PATH};
+use config::{Config, DEFAULT_PATH, RawConfig};
 
 /// The agent of one host.
 #[derive(Debug, Parser)]
@@ -27,6 +28,9 @@ enum Command {
     Join,
     /// Serve the control plane; what is done without a command too.
     Run,
+    /// The arrays of this host.
+    #[command(subcommand)]
+    Array(array::Command),
 }
 
 #[tokio::main]
@@ -34,9 +38,10 @@ async fn main() -> anyhow::Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let arguments = Arguments::parse();
-    let config = Config::read(&arguments.config)?;
+    let path = &arguments.config;
     match arguments.command {
-        Some(Command::Join) => service::join(&config.state_dir),
-        Some(Command::Run) | None => service::run(config).await,
+        Some(Command::Array(command)) => array::run(command, path).await,
+        Some(Command::Join) => service::join(&RawConfig::read(path)?.state_dir),
+        Some(Command::Run) | None => service::run(Config::read(path)?).await,
     }
 }

@@ -31,7 +31,8 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let scope = Scope::detect();
     let guests = scope.describe();
     tracing::info!(accelerator = reason, guests, listen = %config.listen, "serving");
-    let store = DirectoryStore::open(config.known, config.arrays)?;
+    let arrays = config.arrays.into_iter().map(|configured| configured.brought_up()).collect();
+    let store = DirectoryStore::open(config.known, arrays)?;
     let description = HostDescription {
         cpu_mhz: capacity.cpu.0,
         memory_mib: capacity.memory.0,

@@ -60,7 +60,10 @@ impl KnownArrays {
     }
 
     /// Remembers, durably, that the directory is this array.
-    pub(super) fn remember(&mut self, path: &Path, array: ArrayId) -> Result<()> {
+    ///
+    /// # Errors
+    /// `Internal` if it can't be written.
+    pub fn remember(&mut self, path: &Path, array: ArrayId) -> Result<()> {
         if self.arrays.insert(path.to_owned(), array) == Some(array) {
             return Ok(());
         }

@@ -1,0 +1,163 @@
+//! `elasticstack-agent array`: makes arrays of this host's disks, and says how they are.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, ensure};
+use clap::{Args, Subcommand};
+use elasticstack_core::block::{ArrayState, BlockStore as _};
+use elasticstack_core::prelude::*;
+use elasticstack_host::array::{ArrayPlan, Disk, DiskName, Level, Md};
+use elasticstack_host::store::{ArrayCapacity, DirectoryArray, DirectoryStore, KnownArrays};
+use uuid::Uuid;
+
+use crate::config::{Config, ConfiguredArray, RawArray, RawConfig};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List the disks of this machine, with their serial numbers and what they hold
+    Disks,
+    /// Make an array of disks, with XFS on it, and add it to the configuration
+    Create(Create),
+    /// Say how this host's arrays are
+    Status,
+    /// Put this host's arrays together and mount them, as the agent does when it starts
+    Up,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Create {
+    /// What the array is called
+    name: Name,
+    /// How its disks are put together: raid1, raid10, raid5 or raid6
+    #[arg(long)]
+    level: Level,
+    /// A disk of it, by its serial number, which gives up what the disk holds, or by its path, if it is empty
+    #[arg(long = "disk", value_name = "SERIAL|PATH", required = true)]
+    disks: Vec<DiskName>,
+    /// A disk that takes the place of one that fails
+    #[arg(long = "spare", value_name = "SERIAL|PATH")]
+    spares: Vec<DiskName>,
+    /// Where it is mounted
+    #[arg(long)]
+    path: PathBuf,
+}
+
+/// Does what is asked, with the configuration at `path`.
+pub(crate) async fn run(command: Command, path: &Path) -> anyhow::Result<()> {
+    match command {
+        Command::Disks => disks(),
+        Command::Create(wish) => create(wish, path).await,
+        Command::Status => status(path),
+        Command::Up => {
+            let arrays = Config::read(path)?.arrays;
+            arrays.iter().try_for_each(|array| array.bring_up().map(drop))
+        }
+    }
+}
+
+impl ConfiguredArray {
+    /// Its directory; as it is not there unless it can be brought up, the store finds it failed else.
+    pub(crate) fn brought_up(self) -> DirectoryArray {
+        let name = &self.directory.name;
+        match self.bring_up() {
+            Ok(None) => {}
+            Ok(Some(md)) => {
+                let (device, health) = (md.device.display(), md.health());
+                tracing::info!(name, %device, %health, missing = md.missing, "an array is up");
+            }
+            Err(error) => tracing::error!(name, "{error:#}"),
+        }
+        self.directory
+    }
+
+    fn bring_up(&self) -> anyhow::Result<Option<Md>> {
+        let up = self.made.map(|made| made.bring_up(&self.directory.path)).transpose();
+        up.with_context(|| format!("array {} can't be brought up", self.directory.name))
+    }
+}
+
+fn disks() -> anyhow::Result<()> {
+    for disk in Disk::all()? {
+        let serial = disk.serial.as_deref().unwrap_or("-");
+        let state = match disk.check_unused() {
+            Ok(()) => format!("holds {}", disk.holding()?),
+            Err(error) if error.kind() == ErrorKind::InvalidValue => "in use".to_owned(),
+            Err(error) => return Err(error.into()),
+        };
+        println!("{}  {}  {serial}  {state}", disk.device.display(), disk.size);
+    }
+    Ok(())
+}
+
+async fn create(wish: Create, path: &Path) -> anyhow::Result<()> {
+    let Create { name, level, disks, spares, path: at } = wish;
+    let mut config = RawConfig::read(path)?;
+    ensure!(at.is_absolute(), "{} is not an absolute path", at.display());
+    let is_empty = std::fs::read_dir(&at).map_or(true, |mut entries| entries.next().is_none());
+    ensure!(is_empty, "{} is not empty: what is in it would be hidden", at.display());
+    for RawArray { name: other, path: there, .. } in &config.array {
+        let (file, there) = (path.display(), there.as_path());
+        ensure!(
+            *other != name.as_str() && there != at,
+            "{file} has array {other} at {} already",
+            there.display()
+        );
+    }
+    let plan = ArrayPlan::new(name.clone(), level, &disks, &spares)?;
+    let made = plan.make().with_context(|| format!("making array {name}"))?;
+    made.bring_up(&at).with_context(|| format!("mounting array {name}"))?;
+    let array = ArrayId::from_uuid(Uuid::now_v7());
+    let directory = DirectoryArray {
+        array,
+        name: name.to_string(),
+        path: at.clone(),
+        capacity: ArrayCapacity::Disk { reserve: Bytes::ZERO },
+    };
+    // To open a new one is to label it, and to remember that it was here.
+    let store = DirectoryStore::open(KnownArrays::read(&config.state_dir)?, vec![directory])?;
+    let opened = store.capacity().await?;
+    ensure!(opened.iter().all(|array| array.state == ArrayState::Online), "it can't be used");
+    config.array.push(RawArray::made(array, name.to_string(), at, made));
+    config.keep_last(path)?;
+    println!("made, mounted and added to {}: restart the agent to have it used", path.display());
+    Ok(())
+}
+
+fn status(path: &Path) -> anyhow::Result<()> {
+    for array in RawConfig::read(path)?.array {
+        let (name, at) = (&array.name, array.path.display());
+        let Some(made) = array.made_of()? else {
+            println!("{name}  {at}  a directory");
+            continue;
+        };
+        match Md::find(made.md).with_context(|| format!("looking for array {name}"))? {
+            None => println!("{name}  {at}  not put together"),
+            Some(md) => show(name, &at.to_string(), &md),
+        }
+    }
+    Ok(())
+}
+
+fn show(name: &str, at: &str, md: &Md) {
+    println!("{name}  {at}  {}  {}  {}", md.device.display(), md.level, md.health());
+    if md.missing > 0 {
+        println!("  lacks {} of {} disks", md.missing, md.disks);
+    }
+    if let Some(activity) = &md.activity {
+        println!("  {}: {} %", activity.kind, activity.percent);
+    }
+    if md.mismatches > 0 {
+        println!("  mismatches: {} sectors at the last scrub", md.mismatches);
+    }
+    if !md.discards {
+        println!("  what is freed is not discarded on the disks");
+    }
+    for member in &md.members {
+        let corrected = member.corrected;
+        println!(
+            "  {}  {}  {corrected} read errors corrected",
+            member.device,
+            member.state.join(" ")
+        );
+    }
+}

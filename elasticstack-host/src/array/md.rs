@@ -1,0 +1,331 @@
+//! What the kernel tells of an md array (Documentation/admin-guide/md.rst), and what that means.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use elasticstack_core::prelude::*;
+use uuid::Uuid;
+
+use super::tool::run;
+
+/// An md array that is put together here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Md {
+    /// Such as `/dev/md127`, until the next boot.
+    pub device: PathBuf,
+    /// Such as `raid1`, in the kernel's words.
+    pub level: String,
+    /// How many disks it is made of, spares aside.
+    pub disks: u32,
+    /// How many of those it lacks, or has no whole copy on.
+    pub missing: u32,
+    /// In the kernel's words: `clean`, `active`, `readonly`, `broken`.
+    pub state: String,
+    /// What the kernel does to it beside serving it, if anything.
+    pub activity: Option<Activity>,
+    /// Sectors of 512 bytes that the last scrub found to differ between copies, or not to fit their parity.
+    /// On RAID 1 and 10 some are no fault: what was being overwritten in memory while it was written
+    /// reaches the copies as it was at two instants, and nobody reads it before it is written again.
+    pub mismatches: u64,
+    /// Whether what is discarded on it is discarded on its disks.
+    pub discards: bool,
+    /// Its disks, by their devices.
+    pub members: Vec<Member>,
+}
+
+/// Work of the kernel's on an array as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Activity {
+    /// In the kernel's words: `resync`, `recover`, `check`, `repair`, `reshape`.
+    pub kind: String,
+    /// Hundredths that are done; 0 as long as it waits.
+    pub percent: u64,
+}
+
+/// A disk of an array.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Its name below `/dev`.
+    pub device: String,
+    /// In the kernel's words: `in_sync`, `spare`, `faulty`, `write_mostly`, and others.
+    pub state: Vec<String>,
+    /// Read errors that were corrected from the other disks since it was put together.
+    pub corrected: u64,
+}
+
+/// What an array is like, worst first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Health {
+    /// It has lost more disks than it can do without: its drives are gone with it.
+    Failed,
+    /// It lacks disks and goes on without; nothing is under way to change that.
+    Degraded,
+    /// It lacks disks and what they held is being written to others.
+    Rebuilding,
+    /// It is whole.
+    Whole,
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Failed => "failed",
+            Self::Degraded => "degraded",
+            Self::Rebuilding => "rebuilding",
+            Self::Whole => "whole",
+        })
+    }
+}
+
+impl Md {
+    /// The array with this UUID, if it is put together here.
+    ///
+    /// # Errors
+    /// `Internal` if `/sys` can't be read, or `mdadm` fails.
+    pub fn find(uuid: Uuid) -> Result<Option<Self>> {
+        for name in names("/sys/block".as_ref())?.iter().filter(|name| name.starts_with("md")) {
+            let directory = Path::new("/sys/block").join(name);
+            // A device that is no array, or one being taken apart, tells no level.
+            let level = fs::read_to_string(directory.join("md/level")).unwrap_or_default();
+            if level.trim().is_empty() {
+                continue;
+            }
+            let device = Path::new("/dev").join(name);
+            let told = run(Command::new("mdadm").args(["--detail", "--export"]).arg(&device))?;
+            if uuid_of(&told) == Some(uuid) {
+                return Self::read(&directory, device).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    fn read(directory: &Path, device: PathBuf) -> Result<Self> {
+        let md = directory.join("md");
+        let text = |file: &Path| {
+            let text = fs::read_to_string(file).map_err(looking_at(file))?;
+            Ok::<_, Error>(text.trim().to_owned())
+        };
+        let number = |file: PathBuf| {
+            let text = text(&file)?;
+            text.parse().map_err(|error| {
+                let what = format!("{} tells {text:?}, no number", file.display());
+                Error::internal(what).source(error)
+            })
+        };
+        let mut members = Vec::new();
+        for name in names(&md)? {
+            let Some(device) = name.strip_prefix("dev-") else { continue };
+            let at = md.join(&name);
+            // A disk may be taken out between the list and the look.
+            let Ok(state) = text(&at.join("state")) else { continue };
+            let state = state.split(',').map(str::to_owned).collect();
+            let corrected = number(at.join("errors")).unwrap_or_default();
+            members.push(Member { device: device.to_owned(), state, corrected });
+        }
+        members.sort_by(|one, other| one.device.cmp(&other.device));
+        let kind = text(&md.join("sync_action"))?;
+        let completed = text(&md.join("sync_completed"))?;
+        Ok(Self {
+            device,
+            level: text(&md.join("level"))?,
+            disks: count(number(md.join("raid_disks"))?),
+            missing: count(number(md.join("degraded"))?),
+            state: text(&md.join("array_state"))?,
+            activity: activity(&kind, &completed),
+            mismatches: number(md.join("mismatch_cnt"))?,
+            discards: number(directory.join("queue/discard_max_bytes"))? > 0,
+            members,
+        })
+    }
+
+    /// What it is like.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        let spares = match self.level.as_str() {
+            "raid1" => self.disks.saturating_sub(1),
+            "raid6" => 2,
+            "raid4" | "raid5" => 1,
+            // RAID 10 may live with more, as long as no two of them are of one pair: the kernel says.
+            "raid10" => self.disks,
+            _ => 0,
+        };
+        let is_recovering = || self.activity.as_ref().is_some_and(|is| is.kind == "recover");
+        if self.missing > spares || matches!(self.state.as_str(), "broken" | "inactive" | "clear") {
+            Health::Failed
+        } else if self.missing == 0 {
+            Health::Whole
+        } else if is_recovering() {
+            Health::Rebuilding
+        } else {
+            Health::Degraded
+        }
+    }
+
+    /// The number of its device.
+    ///
+    /// # Errors
+    /// `Internal` if it is gone.
+    pub(super) fn number(&self) -> Result<u64> {
+        let metadata = fs::metadata(&self.device).map_err(looking_at(&self.device))?;
+        Ok(metadata.rdev())
+    }
+}
+
+/// A UUID as mdadm writes it.
+pub(super) fn in_mdadms_words(uuid: Uuid) -> String {
+    let hex = uuid.simple().to_string();
+    let words: Vec<_> = (0..4).map(|word| &hex[word * 8..][..8]).collect();
+    words.join(":")
+}
+
+/// The UUID in what `mdadm --export` prints.
+fn uuid_of(exported: &str) -> Option<Uuid> {
+    let words = exported.lines().find_map(|line| line.strip_prefix("MD_UUID="))?;
+    Uuid::try_parse(&words.replace(':', "")).ok()
+}
+
+/// What `sync_action` and `sync_completed` tell together.
+fn activity(kind: &str, completed: &str) -> Option<Activity> {
+    if matches!(kind, "idle" | "frozen") {
+        return None;
+    }
+    let (done, total) = completed.split_once('/').unwrap_or_default();
+    let numbers = (done.trim().parse::<u64>(), total.trim().parse::<u64>());
+    let percent = match numbers {
+        (Ok(done), Ok(total)) if total > 0 => done.min(total).saturating_mul(100) / total,
+        _ => 0,
+    };
+    Some(Activity { kind: kind.to_owned(), percent })
+}
+
+fn count(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+fn names(directory: &Path) -> Result<Vec<String>> {
+    let entries = fs::read_dir(directory).map_err(looking_at(directory))?;
+    Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
+}
+
+fn looking_at(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let what = format!("looking at {}", path.display());
+    move |error| Error::internal(what).source(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Files as Linux 6.1 has them of a mirror with a spare, one disk of which failed.
+    fn mirror(directory: &Path) {
+        for (file, text) in [
+            ("md/level", "raid1\n"),
+            ("md/raid_disks", "2\n"),
+            ("md/degraded", "1\n"),
+            ("md/array_state", "clean\n"),
+            ("md/sync_action", "recover\n"),
+            ("md/sync_completed", "524288 / 2093056\n"),
+            ("md/mismatch_cnt", "128\n"),
+            ("md/dev-sda/state", "in_sync\n"),
+            ("md/dev-sda/errors", "3\n"),
+            ("md/dev-sdb/state", "faulty,write_error\n"),
+            ("md/dev-sdb/errors", "0\n"),
+            ("md/dev-sdc/state", "spare\n"),
+            ("md/dev-sdc/errors", "0\n"),
+            ("queue/discard_max_bytes", "0\n"),
+        ] {
+            let file = directory.join(file);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, text).unwrap();
+        }
+    }
+
+    #[test]
+    fn an_array_is_read_as_the_kernel_tells_it() {
+        let directory = tempfile::tempdir().unwrap();
+        mirror(directory.path());
+        let read = || Md::read(directory.path(), "/dev/md0".into()).unwrap();
+        let md = read();
+        assert_eq!((md.level.as_str(), md.disks, md.missing), ("raid1", 2, 1));
+        assert_eq!(md.activity, Some(Activity { kind: "recover".to_owned(), percent: 25 }));
+        assert_eq!((md.mismatches, md.discards), (128, false));
+        let member = |device: &str, state: &[&str], corrected| Member {
+            device: device.to_owned(),
+            state: state.iter().map(|&word| word.to_owned()).collect(),
+            corrected,
+        };
+        let members = [
+            member("sda", &["in_sync"], 3),
+            member("sdb", &["faulty", "write_error"], 0),
+            member("sdc", &["spare"], 0),
+        ];
+        assert_eq!(md.members, members);
+        assert_eq!(md.health(), Health::Rebuilding);
+        fs::remove_dir_all(directory.path().join("md/dev-sdb")).unwrap();
+        fs::write(directory.path().join("md/sync_action"), "idle\n").unwrap();
+        assert_eq!(read().members.len(), 2);
+        assert_eq!(read().health(), Health::Degraded);
+        fs::write(directory.path().join("md/degraded"), "many\n").unwrap();
+        let error = Md::read(directory.path(), "/dev/md0".into()).unwrap_err();
+        let chain = Chain(&error).to_string();
+        assert!(chain.contains("no number"), "{chain}");
+    }
+
+    #[test]
+    fn an_array_fails_with_one_disk_more_than_it_can_lose() {
+        let directory = tempfile::tempdir().unwrap();
+        mirror(directory.path());
+        let mut md = Md::read(directory.path(), "/dev/md0".into()).unwrap();
+        md.activity = None;
+        for (level, disks, most) in
+            [("raid1", 3, 2), ("raid5", 4, 1), ("raid6", 6, 2), ("raid10", 4, 4), ("raid0", 2, 0)]
+        {
+            (md.level, md.disks) = (level.to_owned(), disks);
+            for missing in 0..=most + 1 {
+                md.missing = missing;
+                let health = match missing {
+                    0 => Health::Whole,
+                    _ if missing > most => Health::Failed,
+                    _ => Health::Degraded,
+                };
+                assert_eq!(md.health(), health, "{level} without {missing}");
+            }
+        }
+        md.missing = 0;
+        for state in ["broken", "inactive", "clear"] {
+            md.state = state.to_owned();
+            assert_eq!(md.health(), Health::Failed, "{state}");
+        }
+    }
+
+    #[test]
+    fn progress_is_hundredths_and_nothing_while_it_waits() {
+        for (kind, completed, percent) in [
+            ("idle", "none", None),
+            ("frozen", "none", None),
+            ("check", "none", Some(0)),
+            ("resync", "delayed", Some(0)),
+            ("resync", "0 / 0", Some(0)),
+            ("resync", "1 / 3", Some(33)),
+            ("reshape", "3 / 3", Some(100)),
+            ("repair", "9 / 3", Some(100)),
+        ] {
+            let found = activity(kind, completed).map(|activity| activity.percent);
+            assert_eq!(found, percent, "{kind} {completed}");
+        }
+    }
+
+    #[test]
+    fn a_uuid_is_written_and_read_as_mdadm_does() {
+        let uuid = Uuid::from_u128(0x5b1f_4d3c_0000_4000_8000_0000_0000_0007);
+        assert_eq!(in_mdadms_words(uuid), "5b1f4d3c:00004000:80000000:00000007");
+        let exported = format!("MD_LEVEL=raid1\nMD_UUID={}\nMD_NAME=x\n", in_mdadms_words(uuid));
+        assert_eq!(uuid_of(&exported), Some(uuid));
+        assert_eq!(uuid_of("MD_LEVEL=raid1\nMD_UUID=5b1f\n"), None);
+        assert_eq!(uuid_of(""), None);
+    }
+}

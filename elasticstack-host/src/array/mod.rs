@@ -1,0 +1,20 @@
+//! Arrays of disks: made, put together, looked after by the kernel's md, with XFS on them.
+//!
+//! ```text
+//!  disks, by serial ─▶ md (RAID 1, 10, 5, 6) ─▶ XFS with reflinks ─▶ mounted ─▶ a directory of `store`
+//!     `disk`              `plan`, `md`                        `made`
+//! ```
+//! The kernel does the work, and Debian's own tools tell it so. Here is what must not be got wrong:
+//! which disks are taken, that nothing on them is lost unasked, and that what is mounted is the
+//! array that was meant. The same array is told by its UUIDs, whatever its devices are called now.
+
+mod disk;
+mod made;
+mod md;
+mod plan;
+mod tool;
+
+pub use disk::{Disk, DiskName, Holding, serial_of_vpd};
+pub use made::MadeArray;
+pub use md::{Activity, Health, Md, Member};
+pub use plan::{ArrayPlan, Level};

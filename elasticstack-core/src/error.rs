@@ -11,7 +11,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why something asked for did not happen.
 ///
-/// `Display` shows the client's sentence only. [`Chain`] shows everything, for logs.
+/// `Display` shows the client's sentence only. [`Chain`] shows everything, for logs; so does whoever
+/// follows the sources, of which the context is the first.
 #[expect(clippy::error_impl_error, reason = "this is the one error that crosses crates")]
 pub struct Error(Box<Parts>);
 
@@ -19,6 +20,12 @@ struct Parts {
     kind: ErrorKind,
     public: String,
     field: Option<String>,
+    cause: Cause,
+}
+
+/// What an operator is told: a source of its own if there is a context.
+#[derive(Default)]
+struct Cause {
     context: Option<String>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
@@ -28,13 +35,7 @@ impl Error {
     /// what the limit is, and what to do. Lower case, no full stop, no secret, no path.
     #[must_use]
     pub fn new(kind: ErrorKind, public: impl Into<String>) -> Self {
-        Self(Box::new(Parts {
-            kind,
-            public: public.into(),
-            field: None,
-            context: None,
-            source: None,
-        }))
+        Self(Box::new(Parts { kind, public: public.into(), field: None, cause: Cause::default() }))
     }
 
     /// Something of ours went wrong. The client is told no more than that; `context` and the
@@ -56,7 +57,7 @@ impl Error {
     #[must_use]
     pub fn context(mut self, context: impl Into<String>) -> Self {
         let context = context.into();
-        self.0.context = Some(match self.0.context.take() {
+        self.0.cause.context = Some(match self.0.cause.context.take() {
             Some(inner) => format!("{context}: {inner}"),
             None => context,
         });
@@ -66,7 +67,7 @@ impl Error {
     /// Adds the error that caused this one, for the log.
     #[must_use]
     pub fn source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        self.0.source = Some(source.into());
+        self.0.cause.source = Some(source.into());
         self
     }
 
@@ -103,7 +104,26 @@ impl fmt::Debug for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.0.source.as_deref().map(|source| source as _)
+        let cause = &self.0.cause;
+        if cause.context.is_some() { Some(cause) } else { cause.source() }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.context.as_deref().unwrap_or_default())
+    }
+}
+
+impl fmt::Debug for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl StdError for Cause {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as _)
     }
 }
 
@@ -114,10 +134,10 @@ impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let parts = &self.0.0;
         write!(f, "{}: {}", parts.kind.code(), parts.public)?;
-        if let Some(context) = &parts.context {
+        if let Some(context) = &parts.cause.context {
             write!(f, " [{context}]")?;
         }
-        let mut source = StdError::source(self.0);
+        let mut source = parts.cause.source();
         while let Some(error) = source {
             write!(f, ": {error}")?;
             source = error.source();
@@ -372,6 +392,12 @@ mod tests {
             "internal: internal error, not your doing: try again later \
              [writing /srv/canary: inner]: disk canary"
         );
+        let first = StdError::source(&error);
+        let sources = std::iter::successors(first, |&source| source.source());
+        let told: Vec<_> = sources.map(ToString::to_string).collect();
+        assert_eq!(told, ["writing /srv/canary: inner", "disk canary"]);
+        let bare = Error::new(ErrorKind::Stale, "older").source(std::io::Error::other("disk"));
+        assert_eq!(StdError::source(&bare).map(ToString::to_string).as_deref(), Some("disk"));
     }
 
     #[test]

@@ -40,6 +40,7 @@ mod usage;
 use std::collections::BTreeSet;
 use std::error::Error as StdError;
 use std::fmt;
+use std::iter;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -393,7 +394,8 @@ fn nothing<'tx>(_: &'tx mut Writer<'_>) -> BoxFuture<'tx, Result<()>> {
 }
 
 fn is_conflict(error: &Error) -> bool {
-    error.source().and_then(|source| source.downcast_ref()).is_some_and(dialect::is_conflict)
+    let mut sources = iter::successors(error.source(), |&source| source.source());
+    sources.any(|source| source.downcast_ref().is_some_and(dialect::is_conflict))
 }
 
 /// Wakes the watchers of `changes` after commits of other servers, for as long as it is run. What

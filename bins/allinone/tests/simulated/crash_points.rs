@@ -232,26 +232,25 @@ async fn strike_agent(
     ends: &Ends,
     messages: u64,
 ) -> Fell {
-    let falls = async {
-        world.tap.cut_after(messages).await;
-        let machine = &world.machines[0];
-        world.kill_agent(machine).await;
-        world.tap.mend();
-        world.boot_agent(machine).await;
-    };
     let fell = {
         let mut lives = std::pin::pin!(async {
             insist(&server, asked).await;
             settle_as(world, &server, &[&ends.after], Presses::OnceOrAgain).await;
         });
-        tokio::select! {
+        let fell = tokio::select! {
             biased;
-            () = falls => {
-                lives.await;
-                Fell::Yes
-            }
+            () = world.tap.cut_after(messages) => Fell::Yes,
             () = &mut lives => Fell::TooLate,
+        };
+        if fell == Fell::Yes {
+            // Whole, whoever needs no agent meanwhile: the end is looked at when there is one again.
+            let machine = &world.machines[0];
+            world.kill_agent(machine).await;
+            world.tap.mend();
+            world.boot_agent(machine).await;
+            lives.await;
         }
+        fell
     };
     server.close().await;
     fell

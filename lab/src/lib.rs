@@ -41,6 +41,8 @@ pub struct Lab {
     /// Of the network, on loopback.
     port: u16,
     console: Console,
+    /// Bytes of each disk that arrays are made of.
+    disk_size: u64,
 }
 
 /// Who is at the second serial port of machine 1.
@@ -72,7 +74,15 @@ impl Lab {
         // differ modulo 10,000.
         let own = u32::from(LABS.fetch_add(1, Ordering::Relaxed) % 4);
         let port = u16::try_from(20_000 + std::process::id() % 10_000 * 4 + own)?;
-        Ok(Self { kit, directory, port, console: Console::Nobody })
+        Ok(Self { kit, directory, port, console: Console::Nobody, disk_size: 1 << 30 })
+    }
+
+    /// The same, with disks of so many MiB for arrays instead of 1024: what copies whole disks is then
+    /// done sooner.
+    #[must_use]
+    pub fn with_disks_of(mut self, mebibytes: u32) -> Self {
+        self.disk_size = u64::from(mebibytes) << 20;
+        self
     }
 
     /// The same, with this process's terminal at `/dev/ttyS1` of the first machine.

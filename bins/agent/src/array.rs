@@ -6,7 +6,7 @@ use anyhow::{Context as _, ensure};
 use clap::{Args, Subcommand};
 use elasticstack_core::block::{ArrayState, BlockStore as _};
 use elasticstack_core::prelude::*;
-use elasticstack_host::array::{ArrayPlan, Disk, DiskName, Level, Md};
+use elasticstack_host::array::{ArrayPlan, Disk, DiskName, Level, MadeArray, Md, Scrub};
 use elasticstack_host::store::{ArrayCapacity, DirectoryArray, DirectoryStore, KnownArrays};
 use uuid::Uuid;
 
@@ -20,6 +20,55 @@ pub(crate) enum Command {
     Create(Create),
     /// Say how this host's arrays are
     Status,
+    /// Add a disk: for one that is missing, or as a spare
+    Add {
+        /// The array
+        name: Name,
+        /// The disk, as for `create`
+        disk: DiskName,
+    },
+    /// Copy a disk that still works to another one, which takes its place
+    Replace {
+        /// The array
+        name: Name,
+        /// The disk that is to go
+        old: DiskName,
+        /// The disk that takes its place, as for `create`
+        new: DiskName,
+    },
+    /// Take a disk out that the array can do without
+    Remove {
+        /// The array
+        name: Name,
+        /// The disk
+        disk: DiskName,
+    },
+    /// Read all of an array in the background and compare its copies; `status` says what differs
+    Scrub {
+        /// The array
+        name: Name,
+        /// Write anew what differs
+        #[arg(long)]
+        repair: bool,
+        /// End the scrub that runs
+        #[arg(long, conflicts_with = "repair")]
+        stop: bool,
+    },
+    /// Make an array and its file system as large as its disks allow, and wait for that
+    Grow {
+        /// The array
+        name: Name,
+        /// Disks that are added before, as for `create`
+        disks: Vec<DiskName>,
+    },
+    /// Take an array over that came with its disks from another machine
+    Import {
+        /// What it is called there, and will be here
+        name: Name,
+        /// Where it is mounted
+        #[arg(long)]
+        path: PathBuf,
+    },
     /// Put this host's arrays together and mount them, as the agent does when it starts
     Up,
 }
@@ -48,6 +97,24 @@ pub(crate) async fn run(command: Command, path: &Path) -> anyhow::Result<()> {
         Command::Disks => disks(),
         Command::Create(wish) => create(wish, path).await,
         Command::Status => status(path),
+        Command::Add { name, disk } => Ok(made(path, &name)?.0.add_disk(&disk)?),
+        Command::Replace { name, old, new } => Ok(made(path, &name)?.0.replace_disk(&old, &new)?),
+        Command::Remove { name, disk } => Ok(made(path, &name)?.0.remove_disk(&disk)?),
+        Command::Scrub { name, repair, stop } => {
+            let scrub = match (repair, stop) {
+                (_, true) => Scrub::Stop,
+                (true, false) => Scrub::Repair,
+                (false, false) => Scrub::Check,
+            };
+            Ok(made(path, &name)?.0.scrub(scrub)?)
+        }
+        Command::Grow { name, disks } => {
+            let (made, at) = made(path, &name)?;
+            made.grow(&at, &disks)?;
+            println!("grown: restart the agent to have the room used");
+            Ok(())
+        }
+        Command::Import { name, path: at } => import(name, at, path).await,
         Command::Up => {
             let arrays = Config::read(path)?.arrays;
             arrays.iter().try_for_each(|array| array.bring_up().map(drop))
@@ -91,36 +158,65 @@ fn disks() -> anyhow::Result<()> {
 
 async fn create(wish: Create, path: &Path) -> anyhow::Result<()> {
     let Create { name, level, disks, spares, path: at } = wish;
-    let mut config = RawConfig::read(path)?;
-    ensure!(at.is_absolute(), "{} is not an absolute path", at.display());
-    let is_empty = std::fs::read_dir(&at).map_or(true, |mut entries| entries.next().is_none());
-    ensure!(is_empty, "{} is not empty: what is in it would be hidden", at.display());
-    for RawArray { name: other, path: there, .. } in &config.array {
-        let (file, there) = (path.display(), there.as_path());
-        ensure!(
-            *other != name.as_str() && there != at,
-            "{file} has array {other} at {} already",
-            there.display()
-        );
-    }
+    let config = RawConfig::read(path)?;
+    check_new(&config, &name, &at)?;
     let plan = ArrayPlan::new(name.clone(), level, &disks, &spares)?;
     let made = plan.make().with_context(|| format!("making array {name}"))?;
     made.bring_up(&at).with_context(|| format!("mounting array {name}"))?;
     let array = ArrayId::from_uuid(Uuid::now_v7());
-    let directory = DirectoryArray {
-        array,
-        name: name.to_string(),
-        path: at.clone(),
-        capacity: ArrayCapacity::Disk { reserve: Bytes::ZERO },
-    };
-    // To open a new one is to label it, and to remember that it was here.
+    keep(config, path, (array, &name, at, made)).await?;
+    println!("made, mounted and added to {}: restart the agent to have it used", path.display());
+    Ok(())
+}
+
+async fn import(name: Name, at: PathBuf, path: &Path) -> anyhow::Result<()> {
+    let config = RawConfig::read(path)?;
+    check_new(&config, &name, &at)?;
+    let made = MadeArray::import(&name)?;
+    made.bring_up(&at).with_context(|| format!("mounting array {name}"))?;
+    let label = DirectoryArray::label(&at)?;
+    let array = label.with_context(|| format!("array {name} is mounted and holds no drives"))?;
+    keep(config, path, (array, &name, at, made)).await?;
+    println!("mounted and added to {}: restart the agent to have it used", path.display());
+    Ok(())
+}
+
+/// Refuses what would hide something, or be in the configuration twice.
+fn check_new(config: &RawConfig, name: &Name, at: &Path) -> anyhow::Result<()> {
+    ensure!(at.is_absolute(), "{} is not an absolute path", at.display());
+    let is_empty = std::fs::read_dir(at).map_or(true, |mut entries| entries.next().is_none());
+    ensure!(is_empty, "{} is not empty: what is in it would be hidden", at.display());
+    for RawArray { name: other, path: there, .. } in &config.array {
+        let is_new = *other != name.as_str() && there != at;
+        ensure!(is_new, "the configuration has array {other} at {} already", there.display());
+    }
+    Ok(())
+}
+
+/// Opens an array that is mounted, which labels and remembers it, and adds it to the configuration.
+async fn keep(
+    mut config: RawConfig,
+    path: &Path,
+    (array, name, at, made): (ArrayId, &Name, PathBuf, MadeArray),
+) -> anyhow::Result<()> {
+    let capacity = ArrayCapacity::Disk { reserve: Bytes::ZERO };
+    let name = name.to_string();
+    let directory = DirectoryArray { array, name: name.clone(), path: at.clone(), capacity };
     let store = DirectoryStore::open(KnownArrays::read(&config.state_dir)?, vec![directory])?;
     let opened = store.capacity().await?;
     ensure!(opened.iter().all(|array| array.state == ArrayState::Online), "it can't be used");
-    config.array.push(RawArray::made(array, name.to_string(), at, made));
-    config.keep_last(path)?;
-    println!("made, mounted and added to {}: restart the agent to have it used", path.display());
-    Ok(())
+    config.array.push(RawArray::made(array, name, at, made));
+    config.keep_last(path)
+}
+
+/// An array of the configuration that is made of disks, and where it is mounted.
+fn made(path: &Path, name: &Name) -> anyhow::Result<(MadeArray, PathBuf)> {
+    let arrays = RawConfig::read(path)?.array;
+    let array = arrays.into_iter().find(|array| array.name == name.as_str());
+    let array = array.with_context(|| format!("{} has no array {name}", path.display()))?;
+    let made = array.made_of()?;
+    let made = made.with_context(|| format!("array {name} is a directory, and has no disks"))?;
+    Ok((made, array.path))
 }
 
 fn status(path: &Path) -> anyhow::Result<()> {

@@ -86,3 +86,79 @@ fn on_a_lab_machine_no_disk_is_taken_that_is_in_use_or_holds_what_was_not_given_
     let taken = agent(&mut machine, &format!("{more} {by_serial}"));
     assert!(taken.status != 0 && taken.output.contains("is in use by md"), "{}", taken.output);
 }
+
+#[test]
+#[ignore = "needs QEMU: cargo xtask test"]
+fn on_a_lab_machine_a_disk_is_replaced_another_lost_and_none_taken_that_is_needed() {
+    let lab = Lab::new().unwrap().with_disks_of(384);
+    let mut machine = machine(&lab);
+    let create = "array create fast --level raid1 --path /srv/fast \
+                  --disk LAB-DISK-1 --disk LAB-DISK-2";
+    agent(&mut machine, create).ok().unwrap();
+    run(&mut machine, "mdadm --wait /dev/md/fast || true; echo kept >/srv/fast/word; sync");
+    agent(&mut machine, "array replace fast LAB-DISK-1 LAB-DISK-3").ok().unwrap();
+    run(&mut machine, "mdadm --wait /dev/md/fast || true");
+    let status = agent(&mut machine, "array status").ok().unwrap();
+    assert!(status.contains("whole") && status.contains("faulty"), "{status}");
+    machine.pull(2).unwrap();
+    run(&mut machine, "echo more >>/srv/fast/word; sync");
+    let status = agent(&mut machine, "array status").ok().unwrap();
+    assert!(status.contains("degraded") && status.contains("lacks 1 of 2"), "{status}");
+    let refused = agent(&mut machine, "array remove fast LAB-DISK-3");
+    assert!(
+        refused.status != 0 && refused.output.contains("can't do without"),
+        "{}",
+        refused.output
+    );
+    machine.plug(2).unwrap();
+    run(&mut machine, "until [ \"$(of 2)\" ]; do sleep 0.1; done; echo again >>/srv/fast/word");
+    agent(&mut machine, "array add fast LAB-DISK-2").ok().unwrap();
+    run(&mut machine, "mdadm --wait /dev/md/fast || true");
+    agent(&mut machine, "array remove fast LAB-DISK-3").ok().unwrap();
+    let status = agent(&mut machine, "array status").ok().unwrap();
+    assert!(!status.contains("faulty") && status.contains("lacks 1 of 2"), "{status}");
+    agent(&mut machine, "array add fast LAB-DISK-4").ok().unwrap();
+    run(&mut machine, "mdadm --wait /dev/md/fast || true");
+    agent(&mut machine, "array scrub fast").ok().unwrap();
+    run(&mut machine, "mdadm --wait /dev/md/fast || true; echo 3 >/proc/sys/vm/drop_caches");
+    let status = agent(&mut machine, "array status").ok().unwrap();
+    assert!(status.contains("whole") && !status.contains("mismatches"), "{status}");
+    assert_eq!(run(&mut machine, "cat /srv/fast/word"), "kept\nmore\nagain\n");
+}
+
+#[test]
+#[ignore = "needs QEMU: cargo xtask test"]
+fn on_a_lab_machine_a_raid_5_grows_by_a_disk_and_another_machine_takes_it_over() {
+    let lab = Lab::new().unwrap().with_disks_of(384);
+    let mut machine = machine(&lab);
+    let create = "array create large --level raid5 --path /srv/large \
+                  --disk LAB-DISK-1 --disk LAB-DISK-2 --disk LAB-DISK-3";
+    agent(&mut machine, create).ok().unwrap();
+    run(&mut machine, "mdadm --wait /dev/md/large || true; echo kept >/srv/large/word; sync");
+    let status = agent(&mut machine, "array status").ok().unwrap();
+    assert!(status.contains("raid5") && status.contains("not discarded"), "{status}");
+    let size = "df --output=size -BM /srv/large | tail -1 | tr -d ' M'; \
+                cat /sys/block/$(basename $(readlink -f /dev/md/large))/md/consistency_policy";
+    let told = run(&mut machine, size);
+    let (before, policy) = told.split_once('\n').unwrap();
+    assert_eq!(policy.trim(), "ppl");
+    agent(&mut machine, "array grow large LAB-DISK-4").ok().unwrap();
+    let told = run(&mut machine, size);
+    let (after, policy) = told.split_once('\n').unwrap();
+    assert_eq!(policy.trim(), "ppl");
+    let megabytes = |text: &str| text.parse::<u32>().unwrap();
+    assert!(megabytes(after) > megabytes(before) + 300, "{before} to {after}");
+    // Another machine: these disks, and nothing of what this one knew.
+    run(&mut machine, &format!("sync; rm -r {CONFIG} /data/state; sync"));
+    machine.cut_power().unwrap();
+    let mut machine = self::machine(&lab);
+    let missing = agent(&mut machine, "array import small --path /srv/small");
+    assert!(missing.status != 0 && missing.output.contains("[\"large\"]"), "{}", missing.output);
+    agent(&mut machine, "array import large --path /srv/other").ok().unwrap();
+    assert_eq!(run(&mut machine, "cat /srv/other/word"), "kept\n");
+    let status = agent(&mut machine, "array status").ok().unwrap();
+    assert!(
+        status.starts_with("large  /srv/other  /dev/md") && status.contains("whole"),
+        "{status}"
+    );
+}

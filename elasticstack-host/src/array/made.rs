@@ -11,7 +11,7 @@ use std::process::Command;
 use elasticstack_core::prelude::*;
 use uuid::Uuid;
 
-use super::md::{Md, in_mdadms_words};
+use super::md::{Health, Md, in_mdadms_words};
 use super::tool::run;
 
 /// What nobody but drives' bytes needs of a file system, and what is freed in it told to the disks.
@@ -39,8 +39,37 @@ impl MadeArray {
             Some(md) => md,
             None => self.assemble()?,
         };
+        if md.health() != Health::Failed {
+            md.settle()?;
+        }
         self.mount(&md, path)?;
         Ok(md)
+    }
+
+    /// The array of this name on disks that came from another machine, put together.
+    ///
+    /// # Errors
+    /// `NotFound` if no disk has one of it, with the names that there are; `InvalidValue` if several
+    /// arrays have the name; those of [`MadeArray::bring_up`].
+    pub fn import(name: &Name) -> Result<Self> {
+        let mut mdadm = Command::new("mdadm");
+        let scanned = run(mdadm.args(["--examine", "--scan", "--config=partitions"]))?;
+        let found: Vec<_> = scanned.lines().filter_map(listed).collect();
+        let mut named = found.iter().filter(|(_, found)| *found == name.as_str());
+        let (Some((md, _)), None) = (named.next(), named.next()) else {
+            let names: Vec<_> = found.iter().map(|(_, name)| *name).collect();
+            let sentence = format!("of the arrays on these disks, {names:?}, not one is {name}");
+            return Err(Error::new(ErrorKind::NotFound, sentence).field("name"));
+        };
+        // What is on it is known once it is put together.
+        let array = Self { md: *md, filesystem: Uuid::nil() };
+        let put_together = match Md::find(array.md)? {
+            Some(md) => md,
+            None => array.assemble()?,
+        };
+        let filesystem = filesystem(&put_together)?;
+        let no_filesystem = || Error::internal(format!("array {name} has no file system"));
+        Ok(Self { filesystem: filesystem.ok_or_else(no_filesystem)?, ..array })
     }
 
     fn assemble(self) -> Result<Md> {
@@ -73,19 +102,59 @@ impl MadeArray {
                 path.display()
             )));
         }
-        let mut blkid = Command::new("blkid");
-        blkid.args(["--probe", "--match-tag", "UUID", "--output", "value"]);
-        let found = run(blkid.arg(&md.device))?;
-        if Uuid::try_parse(found.trim()).ok() != Some(self.filesystem) {
+        let found = filesystem(md)?;
+        if found != Some(self.filesystem) {
             return Err(Error::internal(format!(
-                "{} has the file system {:?}, not {}: correct the configuration",
+                "{} has the file system {found:?}, not {}: correct the configuration",
                 md.device.display(),
-                found.trim(),
                 self.filesystem
             )));
         }
         let mut mount = Command::new("mount");
         mount.args(["-t", "xfs", "-o", MOUNT_OPTIONS]).arg(&md.device).arg(path);
         run(&mut mount).map(|_| ())
+    }
+}
+
+/// The UUID of the file system on an array, if there is one.
+fn filesystem(md: &Md) -> Result<Option<Uuid>> {
+    let mut blkid = Command::new("blkid");
+    blkid.args(["--probe", "--match-tag", "UUID", "--output", "value"]);
+    Ok(Uuid::try_parse(run(blkid.arg(&md.device))?.trim()).ok())
+}
+
+/// The array in a line that `mdadm --examine --scan` prints, with its name.
+fn listed(line: &str) -> Option<(Uuid, &str)> {
+    let words = || line.strip_prefix("ARRAY ").unwrap_or_default().split_whitespace();
+    let name = words().find_map(|word| word.strip_prefix("name="))?;
+    // Before the colon stands the machine that it was made for.
+    let name = name.split_once(':').map_or(name, |(_, name)| name);
+    Some((words().find_map(uuid_in)?, name))
+}
+
+fn uuid_in(word: &str) -> Option<Uuid> {
+    Uuid::try_parse(&word.strip_prefix("UUID=")?.replace(':', "")).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arrays_are_listed_as_mdadm_prints_them() {
+        let uuid = Uuid::try_parse("82f688140342998a83d590c698ff154a").unwrap();
+        for (line, array) in [
+            (
+                "ARRAY /dev/md/five  metadata=1.2 UUID=82f68814:0342998a:83d590c6:98ff154a name=any:five",
+                Some((uuid, "five")),
+            ),
+            ("ARRAY /dev/md/6 UUID=82f68814:0342998a:83d590c6:98ff154a name=6", Some((uuid, "6"))),
+            ("ARRAY metadata=imsm UUID=82f68814:0342998a:83d590c6:98ff154a", None),
+            ("ARRAY /dev/md/5 metadata=1.2 UUID=82f6 name=any:five", None),
+            ("   spares=1 name=x UUID=82f68814:0342998a:83d590c6:98ff154a", None),
+            ("", None),
+        ] {
+            assert_eq!(listed(line), array, "{line}");
+        }
     }
 }

@@ -31,6 +31,8 @@ pub struct Md {
     /// On RAID 1 and 10 some are no fault: what was being overwritten in memory while it was written
     /// reaches the copies as it was at two instants, and nobody reads it before it is written again.
     pub mismatches: u64,
+    /// How a write that a crash cut off is found again, in the kernel's words: `bitmap`, `ppl`, `resync`.
+    pub consistency: String,
     /// Whether what is discarded on it is discarded on its disks.
     pub discards: bool,
     /// Its disks, by their devices.
@@ -55,6 +57,20 @@ pub struct Member {
     pub state: Vec<String>,
     /// Read errors that were corrected from the other disks since it was put together.
     pub corrected: u64,
+}
+
+impl Member {
+    /// Whether it has a whole copy of what it should.
+    #[must_use]
+    pub fn is_in_sync(&self) -> bool {
+        self.state.iter().any(|word| word == "in_sync")
+    }
+
+    /// Whether it waits to take the place of another one.
+    #[must_use]
+    pub fn is_spare(&self) -> bool {
+        self.state.iter().any(|word| word == "spare")
+    }
 }
 
 /// What an array is like, worst first.
@@ -137,6 +153,7 @@ impl Md {
             state: text(&md.join("array_state"))?,
             activity: activity(&kind, &completed),
             mismatches: number(md.join("mismatch_cnt"))?,
+            consistency: text(&md.join("consistency_policy"))?,
             discards: number(directory.join("queue/discard_max_bytes"))? > 0,
             members,
         })
@@ -145,16 +162,13 @@ impl Md {
     /// What it is like.
     #[must_use]
     pub fn health(&self) -> Health {
-        let spares = match self.level.as_str() {
-            "raid1" => self.disks.saturating_sub(1),
-            "raid6" => 2,
-            "raid4" | "raid5" => 1,
-            // RAID 10 may live with more, as long as no two of them are of one pair: the kernel says.
+        let most = match self.level.as_str() {
+            // It may live with more than one, as long as no two of them are of one pair: the kernel says.
             "raid10" => self.disks,
-            _ => 0,
+            _ => self.can_lose(),
         };
         let is_recovering = || self.activity.as_ref().is_some_and(|is| is.kind == "recover");
-        if self.missing > spares || matches!(self.state.as_str(), "broken" | "inactive" | "clear") {
+        if self.missing > most || matches!(self.state.as_str(), "broken" | "inactive" | "clear") {
             Health::Failed
         } else if self.missing == 0 {
             Health::Whole
@@ -163,6 +177,26 @@ impl Md {
         } else {
             Health::Degraded
         }
+    }
+
+    /// How many disks it can lose, whichever they are, when it is whole.
+    const fn can_lose(&self) -> u32 {
+        match self.level.as_bytes() {
+            b"raid1" => self.disks.saturating_sub(1),
+            b"raid6" => 2,
+            b"raid4" | b"raid5" | b"raid10" => 1,
+            _ => 0,
+        }
+    }
+
+    /// Whether it can lose another disk, whichever that is.
+    pub(super) const fn can_lose_one(&self) -> bool {
+        self.missing < self.can_lose()
+    }
+
+    /// Where the kernel has what it tells of it, and takes orders.
+    pub(super) fn sysfs(&self) -> PathBuf {
+        Path::new("/sys/block").join(self.device.file_name().unwrap_or_default()).join("md")
     }
 
     /// The number of its device.
@@ -183,7 +217,7 @@ pub(super) fn in_mdadms_words(uuid: Uuid) -> String {
 }
 
 /// The UUID in what `mdadm --export` prints.
-fn uuid_of(exported: &str) -> Option<Uuid> {
+pub(super) fn uuid_of(exported: &str) -> Option<Uuid> {
     let words = exported.lines().find_map(|line| line.strip_prefix("MD_UUID="))?;
     Uuid::try_parse(&words.replace(':', "")).ok()
 }
@@ -230,6 +264,7 @@ mod tests {
             ("md/sync_action", "recover\n"),
             ("md/sync_completed", "524288 / 2093056\n"),
             ("md/mismatch_cnt", "128\n"),
+            ("md/consistency_policy", "bitmap\n"),
             ("md/dev-sda/state", "in_sync\n"),
             ("md/dev-sda/errors", "3\n"),
             ("md/dev-sdb/state", "faulty,write_error\n"),

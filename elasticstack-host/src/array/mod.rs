@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  disks, by serial ─▶ md (RAID 1, 10, 5, 6) ─▶ XFS with reflinks ─▶ mounted ─▶ a directory of `store`
-//!     `disk`              `plan`, `md`                        `made`
+//!     `disk`         `plan`, `md`, `tend`                     `made`
 //! ```
 //! The kernel does the work, and Debian's own tools tell it so. Here is what must not be got wrong:
 //! which disks are taken, that nothing on them is lost unasked, and that what is mounted is the
@@ -12,9 +12,11 @@ mod disk;
 mod made;
 mod md;
 mod plan;
+mod tend;
 mod tool;
 
 pub use disk::{Disk, DiskName, Holding, serial_of_vpd};
 pub use made::MadeArray;
 pub use md::{Activity, Health, Md, Member};
 pub use plan::{ArrayPlan, Level};
+pub use tend::Scrub;

@@ -79,8 +79,10 @@ impl FromStr for Level {
 pub struct ArrayPlan {
     name: Name,
     level: Level,
+    /// Spares last.
     disks: Vec<Disk>,
-    spares: Vec<Disk>,
+    /// How many of them are no spares.
+    active: usize,
 }
 
 impl ArrayPlan {
@@ -95,20 +97,8 @@ impl ArrayPlan {
             let sentence = format!("{level} takes {fewest} disks or more, not {}", disks.len());
             return Err(Error::new(ErrorKind::InvalidValue, sentence).field("disk"));
         }
-        let mut taken = BTreeSet::new();
-        let mut take = |names: &[DiskName]| {
-            let usable = |name| {
-                let disk = usable(name)?;
-                if taken.insert(disk.device.clone()) {
-                    return Ok(disk);
-                }
-                let sentence = format!("disk {name} is named twice: each can be in it once");
-                Err(Error::new(ErrorKind::InvalidValue, sentence).field("disk"))
-            };
-            names.iter().map(usable).collect::<Result<Vec<_>>>()
-        };
-        let (disks, spares) = (take(disks)?, take(spares)?);
-        Ok(Self { name, level, disks, spares })
+        let all = usable_each(disks.iter().chain(spares))?;
+        Ok(Self { name, level, disks: all, active: disks.len() })
     }
 
     /// Makes the array, and XFS with reflinks on it. What its disks held is gone from then on. It can be used
@@ -119,7 +109,7 @@ impl ArrayPlan {
     /// array then: `mdadm --stop` it, and make it again with its disks named by their serial numbers.
     pub fn make(&self) -> Result<MadeArray> {
         let made = MadeArray { md: Uuid::new_v4(), filesystem: Uuid::new_v4() };
-        for disk in self.disks.iter().chain(&self.spares) {
+        for disk in &self.disks {
             run(Command::new("wipefs").arg("--all").arg(&disk.device))?;
         }
         let mut mdadm = Command::new("mdadm");
@@ -130,11 +120,9 @@ impl ArrayPlan {
             .arg(format!("--name={}", self.name))
             .arg(format!("--uuid={}", in_mdadms_words(made.md)))
             .arg(format!("--level={}", self.level.as_str()))
-            .arg(format!("--raid-devices={}", self.disks.len()));
-        if !self.spares.is_empty() {
-            mdadm.arg(format!("--spare-devices={}", self.spares.len()));
-        }
-        mdadm.args(self.disks.iter().chain(&self.spares).map(|disk| &disk.device));
+            .arg(format!("--raid-devices={}", self.active))
+            .arg(format!("--spare-devices={}", self.disks.len().saturating_sub(self.active)))
+            .args(self.disks.iter().map(|disk| &disk.device));
         run(&mut mdadm)?;
         let md = Md::find(made.md)?
             .ok_or_else(|| Error::internal("mdadm made an array that is not there"))?;
@@ -145,8 +133,22 @@ impl ArrayPlan {
     }
 }
 
+/// The disks, if each of them may be taken.
+pub(super) fn usable_each<'a>(names: impl IntoIterator<Item = &'a DiskName>) -> Result<Vec<Disk>> {
+    let mut taken = BTreeSet::new();
+    let take = |name| {
+        let disk = usable(name)?;
+        if taken.insert(disk.device.clone()) {
+            return Ok(disk);
+        }
+        let sentence = format!("disk {name} is named twice: each can be in it once");
+        Err(Error::new(ErrorKind::InvalidValue, sentence).field("disk"))
+    };
+    names.into_iter().map(take).collect()
+}
+
 /// The disk, if it may be taken.
-fn usable(name: &DiskName) -> Result<Disk> {
+pub(super) fn usable(name: &DiskName) -> Result<Disk> {
     let disk = Disk::find(name)?;
     disk.check_unused()?;
     match (name, disk.holding()?) {

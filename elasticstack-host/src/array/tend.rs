@@ -1,0 +1,211 @@
+//! What becomes of an array in its life: disks come, are replaced and go, copies are compared, room is
+//! added. Each returns once the kernel has begun; [`Md`] tells how far it is.
+//!
+//! Invariant: nothing here takes a disk out that the array can't do without.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use elasticstack_core::prelude::*;
+
+use super::disk::{Disk, DiskName};
+use super::made::MadeArray;
+use super::md::{Md, Member, uuid_of};
+use super::plan::{usable, usable_each};
+use super::tool::run;
+
+/// As many as the kernel counts.
+const MAX_READ_ERRORS: &str = "2147483647";
+
+/// What a scrub does where copies differ, or parity does not fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scrub {
+    /// Count it. What can't be read is written anew from the other disks in any case.
+    Check,
+    /// Write it anew. Without checksums nobody knows which copy was right: the first one is taken.
+    Repair,
+    /// It ends, and no scrub runs.
+    Stop,
+}
+
+impl MadeArray {
+    /// Adds a disk. One that was in the array until lately only gets what was written since. Another one
+    /// takes the place of one that is missing, and is a spare if none is. What failed is taken out.
+    ///
+    /// # Errors
+    /// Those of [`super::ArrayPlan::new`] for one disk; `Internal` if mdadm fails.
+    pub fn add_disk(self, name: &DiskName) -> Result<()> {
+        let md = self.here()?;
+        md.forget_failed()?;
+        let disk = Disk::find(name)?;
+        disk.check_unused()?;
+        let examined = run(Command::new("mdadm").args(["--examine", "--export"]).arg(&disk.device));
+        let was_ours = examined.is_ok_and(|told| uuid_of(&told) == Some(self.md));
+        if was_ours && run(manage(&md).arg("--re-add").arg(&disk.device)).is_ok() {
+            return Ok(());
+        }
+        md.take_in(&usable(name)?)
+    }
+
+    /// Copies a disk to another one and puts that in its place, while it still serves: the array
+    /// lacks nothing meanwhile. Afterwards the old one counts as failed.
+    ///
+    /// # Errors
+    /// `NotFound` if the old one is not of the array; those of [`MadeArray::add_disk`] for the new one.
+    pub fn replace_disk(self, old: &DiskName, new: &DiskName) -> Result<()> {
+        let md = self.here()?;
+        let old = md.device_of(old)?;
+        let new = usable(new)?;
+        md.forget_failed()?;
+        md.take_in(&new)?;
+        let (old, new) = (old.as_os_str(), new.device.as_os_str());
+        run(manage(&md).args(["--replace".as_ref(), old, "--with".as_ref(), new])).map(drop)
+    }
+
+    /// Takes a disk out. A spare takes its place, if there is one.
+    ///
+    /// # Errors
+    /// `InvalidValue` if the array can't do without it; `NotFound` if it is not of the array.
+    pub fn remove_disk(self, name: &DiskName) -> Result<()> {
+        let md = self.here()?;
+        let device = md.device_of(name)?;
+        let is_needed = md.member(&device).is_some_and(Member::is_in_sync);
+        if is_needed && !md.can_lose_one() {
+            let sentence = format!(
+                "the array can't do without disk {name}: add another one, and wait until it is whole"
+            );
+            return Err(Error::new(ErrorKind::InvalidValue, sentence).field("disk"));
+        }
+        run(manage(&md).arg("--fail").arg(&device).arg("--remove").arg(&device)).map(drop)
+    }
+
+    /// Reads all of it and compares, in the background; [`Md::mismatches`] says what was found.
+    ///
+    /// # Errors
+    /// `Internal` if the kernel refuses, as while it rebuilds.
+    pub fn scrub(self, scrub: Scrub) -> Result<()> {
+        let word = match scrub {
+            Scrub::Check => "check",
+            Scrub::Repair => "repair",
+            Scrub::Stop => "idle",
+        };
+        self.here()?.order("sync_action", word)
+    }
+
+    /// Makes the array as large as its disks allow, with these added to them, and its file system as
+    /// large as the array; blocks until all is done, which takes as long as its disks take to be written.
+    /// Cut off, it is finished by doing the same again.
+    ///
+    /// # Errors
+    /// `InvalidValue` for disks to a level that gains no room by them; those of [`MadeArray::add_disk`];
+    /// `Internal` if mdadm refuses, as while the array lacks a disk.
+    pub fn grow(self, path: &Path, disks: &[DiskName]) -> Result<()> {
+        let md = self.here()?;
+        if !disks.is_empty() && md.level == "raid1" {
+            let sentence = "a RAID 1 gains no room by more disks: replace each by a larger one";
+            return Err(Error::new(ErrorKind::InvalidValue, sentence).field("disk"));
+        }
+        let ours = |name: &&DiskName| md.device_of(name).is_ok();
+        let (ours, others): (Vec<_>, Vec<_>) = disks.iter().partition(ours);
+        let others = usable_each(others)?;
+        // While there is a partial parity log, so that each keeps a place for its part of it.
+        for disk in &others {
+            md.take_in(disk)?;
+        }
+        // It is laid out for the array as it is: it is taken away, and made anew.
+        if md.consistency == "ppl" {
+            run(grow(&md).arg("--consistency-policy=resync"))?;
+        }
+        // What was cut off goes on by itself.
+        wait(&md)?;
+        let mut spares = 0;
+        for name in ours {
+            spares += usize::from(md.member(&md.device_of(name)?).is_some_and(Member::is_spare));
+        }
+        match u32::try_from(spares.saturating_add(others.len())) {
+            Ok(more @ 1..) => {
+                let devices = md.disks.saturating_add(more);
+                run(grow(&md).arg(format!("--raid-devices={devices}")))?;
+            }
+            _ => drop(run(grow(&md).arg("--size=max"))?),
+        }
+        wait(&md)?;
+        self.here()?.settle()?;
+        run(Command::new("xfs_growfs").arg(path)).map(drop)
+    }
+
+    fn here(self) -> Result<Md> {
+        Md::find(self.md)?.ok_or_else(|| {
+            let sentence = "the array is not put together: `array up` does that";
+            Error::new(ErrorKind::Unavailable, sentence)
+        })
+    }
+}
+
+impl Md {
+    /// Has the kernel do with it what its defaults would not.
+    ///
+    /// # Errors
+    /// `Internal` if it refuses.
+    pub(super) fn settle(&self) -> Result<()> {
+        // A disk that corrects read errors is still worth more than none: whoever counts them decides.
+        self.order("max_read_errors", MAX_READ_ERRORS)?;
+        // Growth, cut off, leaves a RAID 5 without its log.
+        if self.level == "raid5" && self.consistency == "resync" && self.activity.is_none() {
+            run(grow(self).arg("--consistency-policy=ppl"))?;
+        }
+        Ok(())
+    }
+
+    fn order(&self, file: &str, word: &str) -> Result<()> {
+        let path = self.sysfs().join(file);
+        fs::write(&path, word).map_err(|error| {
+            Error::internal(format!("writing {word} to {}", path.display())).source(error)
+        })
+    }
+
+    /// Takes a disk in that was found usable: for one that is missing, or as a spare.
+    fn take_in(&self, disk: &Disk) -> Result<()> {
+        run(Command::new("wipefs").arg("--all").arg(&disk.device))?;
+        run(manage(self).arg("--add").arg(&disk.device)).map(drop)
+    }
+
+    /// Takes out what failed, and what is no longer in the machine.
+    fn forget_failed(&self) -> Result<()> {
+        run(manage(self).args(["--remove", "failed", "--remove", "detached"])).map(drop)
+    }
+
+    fn member(&self, device: &Path) -> Option<&Member> {
+        self.members.iter().find(|member| Path::new("/dev").join(&member.device) == device)
+    }
+
+    /// The device of a disk of its own.
+    fn device_of(&self, name: &DiskName) -> Result<PathBuf> {
+        let device = Disk::find(name)?.device;
+        if self.member(&device).is_some() {
+            return Ok(device);
+        }
+        let sentence = format!("disk {name} is not of this array: `array status` lists them");
+        Err(Error::new(ErrorKind::NotFound, sentence).field("disk"))
+    }
+}
+
+fn manage(md: &Md) -> Command {
+    let mut mdadm = Command::new("mdadm");
+    mdadm.arg("--manage").arg(&md.device);
+    mdadm
+}
+
+fn grow(md: &Md) -> Command {
+    let mut mdadm = Command::new("mdadm");
+    mdadm.arg("--grow").arg(&md.device);
+    mdadm
+}
+
+/// Waits until the kernel does nothing to the array beside serving it.
+fn wait(md: &Md) -> Result<()> {
+    // mdadm ends with 1 if there was nothing to wait for.
+    let waited = Command::new("mdadm").arg("--wait").arg(&md.device).stdin(Stdio::null()).status();
+    waited.map(drop).map_err(|error| Error::internal("waiting for an array").source(error))
+}

@@ -5,6 +5,7 @@ pub mod agent;
 pub mod array;
 mod driver;
 pub mod image;
+pub mod iscsi;
 pub mod qemu;
 mod reconcile;
 pub mod store;

@@ -37,7 +37,11 @@ const LAB: Packages = &[
     ("xfsprogs", "a machine's data directory"),
 ];
 
-const TESTS: Packages = &[("xfsprogs", "a file system with reflinks, to clone drives on")];
+const TESTS: Packages = &[
+    ("qemu-block-extra", "QEMU's own initiator of iSCSI"),
+    ("qemu-utils", "what reads and writes by it without a guest"),
+    ("xfsprogs", "a file system with reflinks, to clone drives on"),
+];
 
 const DATABASES: Packages = &[
     ("postgresql-15", "the second database of the control plane"),

@@ -4,6 +4,8 @@
 
 mod guest_code;
 mod guest_kit;
+mod initiator;
+mod iscsi;
 mod qemu;
 mod qemu_rig;
 mod snapshots;

@@ -1,6 +1,7 @@
 //! `cargo xtask judge NAME`: an outside program's verdict on the running product. Owns the names
 //! and how each outside program is brought here, at a pinned version, into the cache.
 
+mod iscsi;
 mod schemathesis;
 
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use crate::product::Product;
 use crate::up::Profile;
 use crate::{image, process, tools};
 
+pub(crate) use self::iscsi::judge as iscsi;
 pub(crate) use self::schemathesis::{daily, nightly};
 
 const LIBCLOUD: &str = "apache-libcloud==3.6.1";
@@ -29,6 +31,8 @@ pub(crate) struct Args {
 enum Judge {
     /// The API as the shell scripts of older clouds use it: chunks of gzip, cuts, resumption
     Curl,
+    /// libiscsi's test suite: the target of iSCSI that drives are lent by, beside another one
+    Iscsi,
     /// Apache libcloud's drivers for ElasticHosts, ServerLove and SkaliCloud, on a real guest
     Libcloud,
     /// Schemathesis: whatever the API's own description allows and forbids
@@ -39,6 +43,7 @@ enum Judge {
 pub(crate) fn run(args: &Args) -> Result<()> {
     match args.name {
         Judge::Curl => curl(),
+        Judge::Iscsi => iscsi(),
         Judge::Libcloud => libcloud(),
         Judge::Schemathesis if args.nightly => nightly(),
         Judge::Schemathesis => daily(),

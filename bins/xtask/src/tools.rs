@@ -48,6 +48,11 @@ const DATABASES: Packages = &[
     ("sqlite3", "looks into the first one from outside"),
 ];
 
+const ISCSI: Packages = &[
+    ("libiscsi-bin", "judges a target of iSCSI"),
+    ("tgt", "another such target, judged beside ours"),
+];
+
 const BROWSER: Packages = &[("chromium", "the browser that tries the panel")];
 const NPM: Packages = &[("npm", "brings what drives the browser")];
 
@@ -90,6 +95,11 @@ pub(crate) fn ensure_for_image(image: Image) -> Result<()> {
 pub(crate) fn ensure_for_lab() -> Result<()> {
     ensure_packages()?;
     ensure_debian(LAB)
+}
+
+/// Installs what judges targets of iSCSI and another such target, unless they are there.
+pub(crate) fn ensure_iscsi() -> Result<()> {
+    ensure_debian(ISCSI)
 }
 
 /// Installs a browser and npm, unless they are there.

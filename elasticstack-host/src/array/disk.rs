@@ -5,7 +5,6 @@
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::io;
 use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,6 +14,7 @@ use elasticstack_core::prelude::*;
 use rustix::fs::{OFlags, major, minor};
 use serde::Deserialize;
 
+use super::looking_at;
 use super::tool::run;
 
 /// How much of each end of a disk must be zeros for it to be taken as empty: labels of partitions,
@@ -254,11 +254,6 @@ fn signatures(json: &str) -> Result<Vec<String>> {
 fn names_in(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
-}
-
-fn looking_at(path: &Path) -> impl FnOnce(io::Error) -> Error {
-    let what = format!("looking at {}", path.display());
-    move |error| Error::internal(what).source(error)
 }
 
 fn refused(sentence: String) -> Error {

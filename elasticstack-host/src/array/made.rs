@@ -11,7 +11,7 @@ use std::process::Command;
 use elasticstack_core::prelude::*;
 use uuid::Uuid;
 
-use super::md::{Health, Md, in_mdadms_words};
+use super::md::{Health, Md, from_mdadms_words, in_mdadms_words};
 use super::tool::run;
 
 /// What nobody but drives' bytes needs of a file system, and what is freed in it told to the disks.
@@ -129,11 +129,8 @@ fn listed(line: &str) -> Option<(Uuid, &str)> {
     let name = words().find_map(|word| word.strip_prefix("name="))?;
     // Before the colon stands the machine that it was made for.
     let name = name.split_once(':').map_or(name, |(_, name)| name);
-    Some((words().find_map(uuid_in)?, name))
-}
-
-fn uuid_in(word: &str) -> Option<Uuid> {
-    Uuid::try_parse(&word.strip_prefix("UUID=")?.replace(':', "")).ok()
+    let uuid = words().find_map(|word| from_mdadms_words(word.strip_prefix("UUID=")?))?;
+    Some((uuid, name))
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,6 +9,7 @@ use std::process::Command;
 use elasticstack_core::prelude::*;
 use uuid::Uuid;
 
+use super::looking_at;
 use super::tool::run;
 
 /// An md array that is put together here.
@@ -218,7 +218,11 @@ pub(super) fn in_mdadms_words(uuid: Uuid) -> String {
 
 /// The UUID in what `mdadm --export` prints.
 pub(super) fn uuid_of(exported: &str) -> Option<Uuid> {
-    let words = exported.lines().find_map(|line| line.strip_prefix("MD_UUID="))?;
+    exported.lines().find_map(|line| from_mdadms_words(line.strip_prefix("MD_UUID=")?))
+}
+
+/// A UUID that mdadm has written.
+pub(super) fn from_mdadms_words(words: &str) -> Option<Uuid> {
     Uuid::try_parse(&words.replace(':', "")).ok()
 }
 
@@ -243,11 +247,6 @@ fn count(number: u64) -> u32 {
 fn names(directory: &Path) -> Result<Vec<String>> {
     let entries = fs::read_dir(directory).map_err(looking_at(directory))?;
     Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
-}
-
-fn looking_at(path: &Path) -> impl FnOnce(io::Error) -> Error {
-    let what = format!("looking at {}", path.display());
-    move |error| Error::internal(what).source(error)
 }
 
 #[cfg(test)]

@@ -15,8 +15,18 @@ mod plan;
 mod tend;
 mod tool;
 
+use std::io;
+use std::path::Path;
+
+use elasticstack_core::error::Error;
+
 pub use disk::{Disk, DiskName, Holding, serial_of_vpd};
 pub use made::MadeArray;
 pub use md::{Activity, Health, Md, Member};
 pub use plan::{ArrayPlan, Level};
 pub use tend::Scrub;
+
+fn looking_at(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let what = format!("looking at {}", path.display());
+    move |error| Error::internal(what).source(error)
+}

@@ -1,5 +1,6 @@
 //! Drives: the contract between whoever keeps bytes and whoever uses them.
 
+mod lend;
 mod snapshots;
 mod types;
 
@@ -7,6 +8,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+pub use lend::{Borrowing, Lend, LendId, LendSpec, Writing};
 pub use snapshots::{SnapshotReport, Snapshots, Writers};
 pub use types::{ArrayReport, ArrayState, Attachment, DriveReport, DriveSpec};
 

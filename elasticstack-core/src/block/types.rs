@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::Borrowing;
 use crate::generation::{Epoch, Generation};
 use crate::id::{AccountId, ArrayId, DriveId};
 use crate::units::Bytes;
@@ -65,4 +66,6 @@ pub enum ArrayState {
 pub enum Attachment {
     /// A raw file of exactly the drive's size; no other format is ever probed.
     File(PathBuf),
+    /// A drive of another host, lent over iSCSI. Whoever attaches it logs in as its borrower.
+    Iscsi(Borrowing),
 }

@@ -35,7 +35,7 @@ pub struct Chap {
 /// Random bytes for one login: the first is the identifier, the rest the challenge.
 pub(super) type Nonce = [u8; 17];
 
-/// Why an answer proves nothing. Told to nobody but the log.
+/// Why an answer or a challenge is none. Told to nobody but the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ChapError {
     #[error("the initiator's name or secret is wrong")]
@@ -44,7 +44,7 @@ pub(super) enum ChapError {
     Reflected,
     #[error("the initiator wants us to prove ourselves, and no secret is set for that")]
     NoSecretOfOurs,
-    #[error("an answer to CHAP that lacks a key or holds what is no number")]
+    #[error("a step of CHAP that lacks a key or holds what is no number")]
     Malformed,
 }
 
@@ -85,6 +85,19 @@ pub(super) fn check(
         }
         _ => Err(ChapError::Malformed),
     }
+}
+
+/// The keys that answer a target's challenge in `pairs`, for the initiator that `own` is of.
+pub(super) fn prove(
+    own: &Credentials,
+    pairs: &[(&str, &str)],
+) -> Result<[(&'static str, String); 2], ChapError> {
+    let find = |key| pairs.iter().find(|(found, _)| *found == key).map(|(_, value)| *value);
+    let identifier = find("CHAP_I").and_then(|identifier| identifier.parse().ok());
+    let challenge = find("CHAP_C").and_then(from_text);
+    let (identifier, challenge) = identifier.zip(challenge).ok_or(ChapError::Malformed)?;
+    let response = digest(identifier, &own.secret, &challenge);
+    Ok([("CHAP_N", own.user.clone()), ("CHAP_R", to_hex(&response))])
 }
 
 fn digest(identifier: u8, secret: &Secret, challenge: &[u8]) -> [u8; 16] {
@@ -174,6 +187,19 @@ mod tests {
         ] {
             let pairs = [("CHAP_N", name), ("CHAP_R", response)];
             assert_eq!(check(&chap(), &nonce, &pairs), Err(error), "{name} {response}");
+        }
+    }
+
+    #[test]
+    fn a_challenge_is_answered_with_what_checks_and_only_if_it_is_one() {
+        let posed = challenge(&NONCE);
+        let posed: Vec<_> = posed.iter().map(|(key, value)| (*key, &**value)).collect();
+        let own = credentials("host-a", "a secret of some");
+        let answer = prove(&own, &posed).unwrap();
+        let answer: Vec<_> = answer.iter().map(|(key, value)| (*key, &**value)).collect();
+        assert_eq!(check(&chap(), &NONCE, &answer), Ok(vec![]));
+        for wrong in [&posed[..2], &[("CHAP_I", "256"), posed[2]], &[posed[1], ("CHAP_C", "x")]] {
+            assert_eq!(prove(&own, wrong), Err(ChapError::Malformed), "{wrong:?}");
         }
     }
 

@@ -14,6 +14,8 @@
 //! connection takes at most 1 MiB beside its buffers in the kernel, however it behaves. The
 //! reservations of initiators last as long as the server does.
 //!
+//! [`initiator`] is the other side of it.
+//!
 //! The parsers of what comes from outside are public, so that they can be fuzzed: [`pdu`],
 //! [`text`], [`cdb`].
 
@@ -21,6 +23,10 @@ pub mod cdb;
 mod chap;
 mod exchange;
 mod field;
+pub mod initiator;
+mod initiator_login;
+mod initiator_pdu;
+mod initiator_session;
 mod inquiry;
 mod link;
 mod login;

@@ -1,5 +1,6 @@
 //! The Basic Header Segments of iSCSI PDUs (RFC 7143, section 11): what an initiator sends is
-//! parsed, what a target sends is made.
+//! parsed, what a target sends is made. An initiator needs both the other way, see
+//! `initiator_pdu.rs`.
 //!
 //! Pure: no socket and no clock, and no 48 bytes make it panic. Data segments are not touched here;
 //! a header only tells how long they are.
@@ -12,17 +13,20 @@ pub const BHS_LENGTH: usize = 48;
 /// The tag that means no tag, of a task or a transfer.
 pub const NO_TAG: u32 = u32::MAX;
 
-const IMMEDIATE: u8 = 0x40;
-const FINAL: u8 = 0x80;
-const CONTINUE: u8 = 0x40;
+pub(super) const IMMEDIATE: u8 = 0x40;
+pub(super) const FINAL: u8 = 0x80;
+pub(super) const CONTINUE: u8 = 0x40;
 
-/// Why a header is none that an initiator may send.
+/// Why a header is none that the other side may send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PduError {
     /// An opcode that no initiator uses, or one that error recovery level 0 does not know.
     #[error("opcode {0:#04x} is no request of an initiator at error recovery level 0")]
     Opcode(u8),
+    /// An opcode that no target uses at error recovery level 0.
+    #[error("opcode {0:#04x} is no response of a target at error recovery level 0")]
+    Response(u8),
     /// A key that must name something names nothing.
     #[error("opcode {0:#04x} carries the initiator task tag that means none")]
     NoTaskTag(u8),

@@ -27,11 +27,11 @@ const SMALL: usize = 1 << 10;
 /// Why a connection is cut.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum WireError {
-    #[error("the initiator closed the connection")]
+    #[error("the other side closed the connection")]
     Closed,
     #[error("the connection failed")]
     Io(#[source] io::Error),
-    #[error("the initiator took more than {} s for one PDU", PATIENCE.as_secs())]
+    #[error("the other side took more than {} s for one PDU", PATIENCE.as_secs())]
     Slow,
     #[error("a header that is none")]
     Header(#[source] PduError),
@@ -74,16 +74,21 @@ impl<R: AsyncRead + Unpin> PduReader<R> {
         if self.stream.fill_buf().await?.is_empty() { Err(WireError::Closed) } else { Ok(()) }
     }
 
-    /// Reads a header, over additional segments. The data segment must be read next, by
-    /// [`PduReader::segment`] or [`PduReader::skip`].
+    /// Reads a header from an initiator, see [`PduReader::bytes`].
     pub(super) async fn header(&mut self) -> Result<([u8; BHS_LENGTH], Request), WireError> {
+        let header = self.bytes().await?;
+        Ok((header, Request::parse(&header).map_err(WireError::Header)?))
+    }
+
+    /// Reads a header's bytes, over additional segments. The data segment must be read next, by
+    /// [`PduReader::segment`] or [`PduReader::skip`].
+    pub(super) async fn bytes(&mut self) -> Result<[u8; BHS_LENGTH], WireError> {
         timeout(PATIENCE, self.read_header()).await.map_err(|_| WireError::Slow)?
     }
 
-    async fn read_header(&mut self) -> Result<([u8; BHS_LENGTH], Request), WireError> {
+    async fn read_header(&mut self) -> Result<[u8; BHS_LENGTH], WireError> {
         let mut header = [0; BHS_LENGTH];
         self.stream.read_exact(&mut header).await?;
-        let request = Request::parse(&header);
         let mut checksum = crc32c::crc32c(&header);
         // The lengths stand in every header, also in one with an opcode that is not known.
         let mut left = usize::from(u8_at(&header, 4)) * 4;
@@ -94,7 +99,7 @@ impl<R: AsyncRead + Unpin> PduReader<R> {
             left -= word.len();
         }
         self.check(self.digests.header, checksum, "header").await?;
-        Ok((header, request.map_err(WireError::Header)?))
+        Ok(header)
     }
 
     /// Appends a data segment to `buffer`, which has room for it.

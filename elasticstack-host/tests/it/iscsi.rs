@@ -22,16 +22,16 @@ const SECRET: &str = "a-secret-of-some";
 
 /// A volume in memory that can be fenced, and whose accesses can be made to wait.
 #[derive(Default)]
-struct Memory {
-    bytes: Mutex<Vec<u8>>,
-    flushes: AtomicUsize,
-    in_flight: AtomicUsize,
-    is_slow: AtomicBool,
-    is_fenced: AtomicBool,
+pub(crate) struct Memory {
+    pub(crate) bytes: Mutex<Vec<u8>>,
+    pub(crate) flushes: AtomicUsize,
+    pub(crate) in_flight: AtomicUsize,
+    pub(crate) is_slow: AtomicBool,
+    pub(crate) is_fenced: AtomicBool,
 }
 
 impl Memory {
-    fn new(length: usize) -> Arc<Self> {
+    pub(crate) fn new(length: usize) -> Arc<Self> {
         Arc::new(Self { bytes: Mutex::new(vec![0; length]), ..Self::default() })
     }
 

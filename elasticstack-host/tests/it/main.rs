@@ -2,6 +2,7 @@
 //! ignored here and run by `cargo xtask test`.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod borrow;
 mod guest_code;
 mod guest_kit;
 mod initiator;

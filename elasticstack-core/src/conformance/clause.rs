@@ -18,6 +18,7 @@ pub fn clauses() -> Vec<Clause> {
     let sources = [
         include_str!("../block/mod.rs"),
         include_str!("../block/snapshots.rs"),
+        include_str!("../block/lend.rs"),
         include_str!("../hypervisor/mod.rs"),
         include_str!("../scheduler/mod.rs"),
     ];

@@ -29,6 +29,19 @@ macro_rules! hypervisor_conformance {
     };
 }
 
+/// Makes a module of one test for each check of the lend kit.
+///
+/// `lend_conformance! { my_lender, MyFixture::new }`: the second is called for each test and gives
+/// it a [`LendFixture`](crate::conformance::LendFixture) of its own.
+#[macro_export]
+macro_rules! lend_conformance {
+    ($(#[$attribute:meta])* $module:ident, $fixture:expr $(,)?) => {
+        $crate::__lend_checks! {
+            __conformance_tests, lend, $module, $fixture, [$(#[$attribute])*]
+        }
+    };
+}
+
 /// Makes a module of one test for each check of the scheduler kit.
 ///
 /// `scheduler_conformance! { my_scheduler, || MyScheduler }`: the second is called for each test

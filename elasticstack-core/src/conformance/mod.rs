@@ -1,4 +1,4 @@
-//! Conformance kits: what a [`BlockStore`](crate::block::BlockStore), a
+//! Conformance kits: what a [`BlockStore`](crate::block::BlockStore), a [`Lend`](crate::block::Lend), a
 //! [`Hypervisor`](crate::hypervisor::Hypervisor) or a [`Scheduler`]
 //! owes, as tests that run on any implementation.
 //!
@@ -35,6 +35,7 @@ mod capability;
 mod clause;
 mod counters;
 mod hypervisor;
+mod lend;
 mod macros;
 mod report;
 mod scheduler;
@@ -52,9 +53,10 @@ use futures_core::future::BoxFuture;
 pub use blockstore::BlockStoreFixture;
 pub use clause::{Clause, clauses};
 pub use hypervisor::{GuestAct, HypervisorFixture, MachineView};
+pub use lend::LendFixture;
 pub use report::{
     Verdict, blockstore_checks, blockstore_verdicts, collect, hypervisor_checks,
-    hypervisor_verdicts, scheduler_checks, scheduler_verdicts, table,
+    hypervisor_verdicts, lend_checks, lend_verdicts, scheduler_checks, scheduler_verdicts, table,
 };
 
 use report::told;
@@ -162,6 +164,11 @@ pub mod __private {
 
     pub fn hypervisor(module: &str, name: &str, fixture: &(dyn HypervisorFixture + 'static)) {
         let check = hypervisor_checks().iter().find(|check| check.name == name);
+        settle(module, name, check.map(|check| check.run(fixture)));
+    }
+
+    pub fn lend(module: &str, name: &str, fixture: &(dyn LendFixture + 'static)) {
+        let check = lend_checks().iter().find(|check| check.name == name);
         settle(module, name, check.map(|check| check.run(fixture)));
     }
 

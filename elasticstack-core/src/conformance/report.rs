@@ -5,7 +5,9 @@
 
 use std::borrow::Cow;
 
-use super::{BlockStoreFixture, Check, Clause, HypervisorFixture, Outcome, Violation, clauses};
+use super::{
+    BlockStoreFixture, Check, Clause, HypervisorFixture, LendFixture, Outcome, Violation, clauses,
+};
 use crate::error::Result;
 use crate::scheduler::Scheduler;
 use crate::sim;
@@ -26,6 +28,13 @@ pub fn hypervisor_checks() -> &'static [Check<dyn HypervisorFixture>] {
     CHECKS
 }
 
+/// Every check of a lender.
+#[must_use]
+pub fn lend_checks() -> &'static [Check<dyn LendFixture>] {
+    const CHECKS: &[Check<dyn LendFixture>] = crate::__lend_checks!(__conformance_table,);
+    CHECKS
+}
+
 /// Every check of a scheduler.
 #[must_use]
 pub fn scheduler_checks() -> &'static [Check<dyn Scheduler>] {
@@ -38,7 +47,8 @@ pub(super) fn every_check() -> impl Iterator<Item = (&'static str, String)> {
     let store = blockstore_checks().iter().map(|check| (check.name(), check.clause()));
     let hypervisor = hypervisor_checks().iter().map(|check| (check.name(), check.clause()));
     let scheduler = scheduler_checks().iter().map(|check| (check.name(), check.clause()));
-    store.chain(hypervisor).chain(scheduler)
+    let lend = lend_checks().iter().map(|check| (check.name(), check.clause()));
+    store.chain(hypervisor).chain(scheduler).chain(lend)
 }
 
 impl Check<dyn BlockStoreFixture> {
@@ -57,6 +67,16 @@ impl Check<dyn HypervisorFixture> {
     /// # Errors
     /// The violation it found.
     pub fn run(&self, fixture: &(dyn HypervisorFixture + 'static)) -> Result<Outcome, Violation> {
+        fixture.block_on((self.test)(fixture))
+    }
+}
+
+impl Check<dyn LendFixture> {
+    /// Runs the check on a fixture that was not used before.
+    ///
+    /// # Errors
+    /// The violation it found.
+    pub fn run(&self, fixture: &(dyn LendFixture + 'static)) -> Result<Outcome, Violation> {
         fixture.block_on((self.test)(fixture))
     }
 }
@@ -100,6 +120,16 @@ pub fn hypervisor_verdicts<F: HypervisorFixture + 'static>(new: impl Fn() -> F) 
         outcome: check.run(&new()),
     };
     hypervisor_checks().iter().map(verdict).collect()
+}
+
+/// Runs the whole lend kit, each check on a fixture of its own.
+pub fn lend_verdicts<F: LendFixture + 'static>(new: impl Fn() -> F) -> Vec<Verdict> {
+    let verdict = |check: &Check<dyn LendFixture>| Verdict {
+        check: check.name(),
+        clause: check.clause(),
+        outcome: check.run(&new()),
+    };
+    lend_checks().iter().map(verdict).collect()
 }
 
 /// Runs the whole scheduler kit, each check on a scheduler of its own.

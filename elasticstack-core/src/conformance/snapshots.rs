@@ -148,7 +148,7 @@ pub(super) async fn sn_1_a_snapshot_of_a_drive_that_is_written_is_of_one_instant
 }
 
 /// Lets what runs beside this go on.
-async fn give_way() {
+pub(super) async fn give_way() {
     let mut given = false;
     poll_fn(|context| {
         if std::mem::replace(&mut given, true) {

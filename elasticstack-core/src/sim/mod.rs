@@ -9,6 +9,7 @@
 //! |---|---|
 //! | drives, and cutting the power on unflushed writes | [`SimStore`] |
 //! | guests that power off, panic, hang or lose their process | [`SimHypervisor`] |
+//! | drives that are lent to other hosts | [`SimLend`] |
 //! | any backend, real or simulated, that fails now and then | [`Faulty`] |
 //!
 //! # Example
@@ -49,6 +50,7 @@ mod events;
 mod executor;
 mod fault;
 mod hypervisor;
+mod lend;
 mod medium;
 mod rng;
 mod snapshots;
@@ -58,6 +60,7 @@ pub use clock::SimClock;
 pub use executor::block_on;
 pub use fault::{Call, Fault, Faulty, Plan, When};
 pub use hypervisor::SimHypervisor;
+pub use lend::SimLend;
 pub use rng::SimRng;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -4,13 +4,15 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use elasticstack_core::block::BlockStore;
-use elasticstack_core::conformance::{BlockStoreFixture, GuestAct, HypervisorFixture, MachineView};
+use elasticstack_core::block::{BlockStore, Borrowing, Lend, Volume};
+use elasticstack_core::conformance::{
+    BlockStoreFixture, GuestAct, HypervisorFixture, LendFixture, MachineView,
+};
 use elasticstack_core::error::Result;
 use elasticstack_core::hypervisor::{Device, DriveSlot, Hypervisor, ServerSpec};
 use elasticstack_core::id::ServerId;
 use elasticstack_core::scheduler::ReferenceScheduler;
-use elasticstack_core::sim::{Faulty, Plan, SimHypervisor, SimStore};
+use elasticstack_core::sim::{Faulty, Plan, SimHypervisor, SimLend, SimStore};
 use elasticstack_core::units::{Bytes, MebiBytes};
 
 pub(crate) fn store() -> SimStore {
@@ -31,6 +33,35 @@ impl BlockStoreFixture for Wrapped<SimStore> {
 
     async fn crash(&self, store: Arc<dyn BlockStore>) -> Result<()> {
         BlockStoreFixture::crash(&self.0, store).await
+    }
+}
+
+/// A simulated lender beside a simulated store.
+struct Lending(SimStore, SimLend);
+
+#[async_trait]
+impl BlockStoreFixture for Lending {
+    async fn start(&self) -> Result<Arc<dyn BlockStore>> {
+        BlockStoreFixture::start(&self.0).await
+    }
+
+    async fn crash(&self, store: Arc<dyn BlockStore>) -> Result<()> {
+        BlockStoreFixture::crash(&self.0, store).await
+    }
+}
+
+#[async_trait]
+impl LendFixture for Lending {
+    async fn lender(&self) -> Result<Arc<dyn Lend>> {
+        Ok(Arc::new(self.1.clone()))
+    }
+
+    async fn restart(&self, lender: Arc<dyn Lend>) -> Result<Arc<dyn Lend>> {
+        Ok(lender)
+    }
+
+    async fn borrow(&self, borrowing: &Borrowing) -> Result<Arc<dyn Volume>> {
+        self.1.borrow(borrowing)
     }
 }
 
@@ -76,8 +107,22 @@ impl HypervisorFixture for Wrapped<SimHypervisor> {
     }
 }
 
+/// Lets what runs beside this go on.
+pub(crate) async fn give_way() {
+    let mut given = false;
+    std::future::poll_fn(|context| {
+        if std::mem::replace(&mut given, true) {
+            return std::task::Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        std::task::Poll::Pending
+    })
+    .await;
+}
+
 elasticstack_core::blockstore_conformance! { sim_store, store }
 elasticstack_core::blockstore_conformance! { faulty_sim_store, || Wrapped(store()) }
 elasticstack_core::hypervisor_conformance! { sim_hypervisor, hypervisor }
 elasticstack_core::hypervisor_conformance! { faulty_sim_hypervisor, || Wrapped(hypervisor()) }
+elasticstack_core::lend_conformance! { sim_lend, || Lending(store(), SimLend::default()) }
 elasticstack_core::scheduler_conformance! { reference_scheduler, || ReferenceScheduler }

@@ -5,6 +5,7 @@
 mod golden;
 mod hypervisor_mutants;
 mod kits;
+mod lend_mutants;
 mod mutants;
 mod optimum;
 mod scheduler_mutants;

@@ -5,10 +5,11 @@ use std::fmt::Debug;
 
 use elasticstack_core::conformance::{
     Verdict, blockstore_checks, blockstore_verdicts, clauses, hypervisor_checks,
-    hypervisor_verdicts, scheduler_checks, scheduler_verdicts,
+    hypervisor_verdicts, lend_checks, lend_verdicts, scheduler_checks, scheduler_verdicts,
 };
 
 use crate::hypervisor_mutants::{self, MutantHypervisor};
+use crate::lend_mutants::{self, MutantLend};
 use crate::scheduler_mutants::{self, MutantScheduler};
 use crate::snapshot_mutants::{self, MutantSnapshots};
 use crate::store_mutants::{self, MutantStore};
@@ -59,6 +60,11 @@ fn every_hypervisor_mutant_fails_exactly_what_it_declares() {
 }
 
 #[test]
+fn every_lend_mutant_fails_exactly_what_it_declares() {
+    fail_as_declared(lend_mutants::MUTANTS, |defect| lend_verdicts(|| MutantLend::new(defect)));
+}
+
+#[test]
 fn every_scheduler_mutant_fails_exactly_what_it_declares() {
     fail_as_declared(scheduler_mutants::MUTANTS, |defect| {
         scheduler_verdicts(|| MutantScheduler::new(defect))
@@ -72,7 +78,9 @@ fn every_clause_and_every_check_has_a_mutant() {
     let hypervisors =
         hypervisor_mutants::MUTANTS.iter().map(|mutant| (mutant.breaks, mutant.fails));
     let schedulers = scheduler_mutants::MUTANTS.iter().map(|mutant| (mutant.breaks, mutant.fails));
-    let mutants: Vec<_> = stores.chain(snapshots).chain(hypervisors).chain(schedulers).collect();
+    let lends = lend_mutants::MUTANTS.iter().map(|mutant| (mutant.breaks, mutant.fails));
+    let mutants = stores.chain(snapshots).chain(hypervisors).chain(schedulers).chain(lends);
+    let mutants: Vec<_> = mutants.collect();
     let broken: BTreeSet<_> = mutants.iter().map(|(clause, _)| *clause).collect();
     let unbroken: Vec<_> = clauses().into_iter().filter(|it| !broken.contains(it.id)).collect();
     assert!(unbroken.is_empty(), "no mutant breaks {unbroken:#?}");
@@ -81,7 +89,8 @@ fn every_clause_and_every_check_has_a_mutant() {
     let stores = blockstore_checks().iter().map(|check| check.name());
     let hypervisors = hypervisor_checks().iter().map(|check| check.name());
     let schedulers = scheduler_checks().iter().map(|check| check.name());
-    let checks = stores.chain(hypervisors).chain(schedulers);
+    let lends = lend_checks().iter().map(|check| check.name());
+    let checks = stores.chain(hypervisors).chain(schedulers).chain(lends);
     let idle: Vec<_> = checks.filter(|name| !failed.contains(name)).collect();
     assert!(idle.is_empty(), "no mutant fails {idle:#?}");
 }

@@ -273,7 +273,7 @@ impl Snapshots for MutantSnapshots {
             self.raw(drive).await?.read_at(Bytes::ZERO, &mut first).await?;
             self.memory().torn.entry(snapshot).or_insert(first.into());
             for _round in 0..4 {
-                give_way().await;
+                kits::give_way().await;
             }
         }
         self.inner.take_snapshot(snapshot, drive, writers).await?;
@@ -339,17 +339,4 @@ impl Snapshots for MutantSnapshots {
         }
         Ok(list)
     }
-}
-
-/// Lets what runs beside this go on.
-async fn give_way() {
-    let mut given = false;
-    std::future::poll_fn(|context| {
-        if std::mem::replace(&mut given, true) {
-            return std::task::Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        std::task::Poll::Pending
-    })
-    .await;
 }

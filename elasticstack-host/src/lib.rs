@@ -10,3 +10,4 @@ pub mod qemu;
 mod reconcile;
 pub mod store;
 pub mod sys;
+mod tool;

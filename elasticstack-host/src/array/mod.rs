@@ -13,12 +13,13 @@ mod made;
 mod md;
 mod plan;
 mod tend;
-mod tool;
 
 use std::io;
 use std::path::Path;
 
 use elasticstack_core::error::Error;
+
+use crate::tool;
 
 pub use disk::{Disk, DiskName, Holding, serial_of_vpd};
 pub use made::MadeArray;

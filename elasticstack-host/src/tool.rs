@@ -8,7 +8,7 @@ use elasticstack_core::prelude::*;
 ///
 /// # Errors
 /// `Internal` if it can't be started or fails; with what it said of that.
-pub(super) fn run(command: &mut Command) -> Result<String> {
+pub(crate) fn run(command: &mut Command) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
     // Its words are read, so they are to be the same everywhere.
     let output = command.env("LC_ALL", "C").stdin(Stdio::null()).output();

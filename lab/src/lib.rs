@@ -22,6 +22,7 @@ mod job;
 mod machine;
 mod postgres;
 mod qmp;
+mod stage;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -32,6 +33,7 @@ use tempfile::TempDir;
 pub use job::Ended;
 pub use machine::Machine;
 pub use postgres::{Postgres, Socket};
+pub use stage::stage;
 
 /// Machines that share a network, each with a directory of its own for as long as this lives.
 #[derive(Debug)]

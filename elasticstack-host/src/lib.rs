@@ -6,6 +6,7 @@ pub mod array;
 mod driver;
 pub mod image;
 pub mod iscsi;
+pub mod lend;
 pub mod qemu;
 mod reconcile;
 pub mod store;

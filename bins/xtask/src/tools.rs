@@ -32,8 +32,12 @@ const DEBIAN_12: Packages = &[
 ];
 
 const LAB: Packages = &[
+    ("dmsetup", "disks that hang"),
     ("iputils-ping", "whether machines reach each other"),
     ("mdadm", "RAID"),
+    ("open-iscsi", "Linux's own initiator of iSCSI"),
+    ("qemu-block-extra", "QEMU's"),
+    ("qemu-utils", "what reads and writes by it without a guest"),
     ("xfsprogs", "a machine's data directory"),
 ];
 

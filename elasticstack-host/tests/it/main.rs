@@ -7,6 +7,8 @@ mod guest_code;
 mod guest_kit;
 mod initiator;
 mod iscsi;
+mod lio;
+mod other_initiators;
 mod qemu;
 mod qemu_rig;
 mod snapshots;

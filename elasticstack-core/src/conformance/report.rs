@@ -102,6 +102,14 @@ pub struct Verdict {
     pub outcome: Result<Outcome, Violation>,
 }
 
+impl Verdict {
+    /// The line that [`collect`] reads, for a kit that runs in another way than as a test a check.
+    #[must_use]
+    pub fn told_of(&self, backend: &str) -> String {
+        told(backend, self.check, &self.outcome)
+    }
+}
+
 /// Runs the whole block store kit, each check on a fixture of its own.
 pub fn blockstore_verdicts<F: BlockStoreFixture + 'static>(new: impl Fn() -> F) -> Vec<Verdict> {
     let verdict = |check: &Check<dyn BlockStoreFixture>| Verdict {

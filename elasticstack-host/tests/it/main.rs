@@ -8,6 +8,7 @@ mod guest_kit;
 mod initiator;
 mod iscsi;
 mod lio;
+mod lio_kit;
 mod other_initiators;
 mod qemu;
 mod qemu_rig;

@@ -38,6 +38,7 @@ impl RamStore {
             capacity,
             promised,
             state: ArrayState::Online,
+            disks: None,
         };
         Self { array, drives: Arc::default() }
     }

@@ -6,7 +6,7 @@ use anyhow::{Context as _, ensure};
 use clap::{Args, Subcommand};
 use elasticstack_core::block::{ArrayState, BlockStore as _};
 use elasticstack_core::prelude::*;
-use elasticstack_host::array::{ArrayPlan, Disk, DiskName, Level, MadeArray, Md, Scrub};
+use elasticstack_host::array::{ArrayPlan, Disk, DiskName, Level, MadeArray, Md, Member, Scrub};
 use elasticstack_host::store::{ArrayCapacity, DirectoryArray, DirectoryStore, KnownArrays};
 use uuid::Uuid;
 
@@ -249,11 +249,8 @@ fn show(name: &str, at: &str, md: &Md) {
         println!("  what is freed is not discarded on the disks");
     }
     for member in &md.members {
-        let corrected = member.corrected;
-        println!(
-            "  {}  {}  {corrected} read errors corrected",
-            member.device,
-            member.state.join(" ")
-        );
+        let Member { device, serial, state, corrected } = member;
+        let (serial, state) = (serial.as_deref().unwrap_or("-"), state.join(" "));
+        println!("  {device}  {serial}  {state}  {corrected} read errors corrected");
     }
 }

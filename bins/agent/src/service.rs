@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use elasticstack_host::agent::{Agent, Certificate, HostDescription};
+use elasticstack_host::array::watch;
 use elasticstack_host::qemu::{Accelerator, Qemu, QemuConfig, Scope};
 use elasticstack_host::store::DirectoryStore;
 use elasticstack_host::sys;
@@ -31,8 +32,13 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let scope = Scope::detect();
     let guests = scope.describe();
     tracing::info!(accelerator = reason, guests, listen = %config.listen, "serving");
+    let watched: Vec<_> =
+        config.arrays.iter().map(|array| (array.directory.array, array.made)).collect();
     let arrays = config.arrays.into_iter().map(|configured| configured.brought_up()).collect();
-    let store = DirectoryStore::open(config.known, arrays)?;
+    let store = Arc::new(DirectoryStore::open(config.known, arrays)?);
+    for (array, made) in watched {
+        watch(&store, array, made)?;
+    }
     let description = HostDescription {
         cpu_mhz: capacity.cpu.0,
         memory_mib: capacity.memory.0,
@@ -47,7 +53,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     };
     let agent = Agent::builder()
         .state_dir(config.state_dir.join("agent"))
-        .store(Arc::new(store))
+        .store(store)
         .hypervisor(Arc::new(Qemu::open(qemu).await?))
         .description(description)
         .build()

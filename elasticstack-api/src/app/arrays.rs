@@ -1,5 +1,6 @@
 //! What operators see of arrays, whether anything new is placed on one, and how much more fits on all.
 
+use elasticstack_core::block::{DiskReport, Disks, Work, WorkKind};
 use elasticstack_core::prelude::*;
 use elasticstack_core::scheduler::ServerSize;
 use elasticstack_core::wire::keys::{self, Moment, Object};
@@ -8,7 +9,7 @@ use elasticstack_core::wire::record::Record;
 use super::drive_record::GRANULE;
 use super::hosts::placements_in;
 use super::{App, Caller, Page};
-use crate::db::{ArrayRow, Promised, Reader, Subject};
+use crate::db::{ArrayHealth, ArrayRow, Promised, Reader, Subject};
 
 impl App {
     /// The ids of arrays.
@@ -29,7 +30,7 @@ impl App {
         let promised = reader.promised().await?;
         let rows = reader.arrays().await?;
         let of = |row: &ArrayRow| promised.get(&row.array).copied().unwrap_or_default();
-        Ok(wanted(rows, page).map(|row| record(&row, of(&row))).collect())
+        Ok(wanted(rows, page).map(|row| record_with(&row, of(&row))).collect())
     }
 
     /// How many more servers of one size fit, by the scheduler's own choices on a copy of the free
@@ -64,7 +65,7 @@ impl App {
     pub async fn array_info(&self, array: ArrayId) -> Result<Record> {
         let mut reader = self.db.read().await?;
         let row = known(&mut reader, array).await?;
-        Ok(record(&row, promised(&mut reader, &row).await?))
+        Ok(record_with(&row, promised(&mut reader, &row).await?))
     }
 
     /// Changes whether anything new is placed on an array.
@@ -78,8 +79,7 @@ impl App {
         change: &Record,
     ) -> Result<Record> {
         keys::check(Object::Array, Moment::SetStopped, change)?;
-        let host = known(&mut self.db.read().await?, array).await?.host;
-        self.intend(caller, Subject::Host(host), |tx| {
+        self.intend(caller, Subject::Array(array), |tx| {
             Box::pin(async move {
                 let before = known(tx, array).await?;
                 let mut row = before.clone();
@@ -87,10 +87,7 @@ impl App {
                 if row != before {
                     tx.save_array(&row).await?;
                 }
-                let answer = record(&row, promised(tx, &row).await?);
-                // The subject would tell of the host.
-                self.answer_at_once(tx, caller, &answer).await?;
-                Ok(answer)
+                Ok(record_with(&row, promised(tx, &row).await?))
             })
         })
         .await
@@ -105,8 +102,7 @@ fn wanted(rows: Vec<ArrayRow>, page: &Page) -> impl Iterator<Item = ArrayRow> {
 }
 
 async fn known(reader: &mut Reader, array: ArrayId) -> Result<ArrayRow> {
-    let row = reader.arrays().await?.into_iter().find(|row| row.array == array);
-    row.ok_or_else(|| {
+    reader.array(array).await?.ok_or_else(|| {
         let sentence = "the array could not be found: see the list of arrays";
         Error::new(ErrorKind::NotFound, sentence)
     })
@@ -117,18 +113,62 @@ async fn promised(reader: &mut Reader, row: &ArrayRow) -> Result<Promised> {
     Ok(arrays.get(&row.array).map(|(_, promised)| *promised).unwrap_or_default())
 }
 
-fn record(row: &ArrayRow, promised: Promised) -> Record {
-    let ArrayRow { array, host, name, health, placements, capacity } = row;
-    Record::new()
+fn record_with(row: &ArrayRow, promised: Promised) -> Record {
+    record(row)
+        .with("promised", promised.bytes.get())
+        .with("free", row.capacity.saturating_sub(promised.bytes).get())
+        .with("drives", promised.drives)
+}
+
+/// What the row alone tells.
+pub(super) fn record(row: &ArrayRow) -> Record {
+    let ArrayRow { array, host, name, health: _, placements, capacity, disks } = row;
+    let mut told = Record::new()
         .with("array", array)
         .with("host", host)
         .with("name", name)
-        .with("status", health.as_str())
+        .with("status", row.status())
         // No array tells its tier yet.
         .with("tier", "disk")
         .with("placements", placements.as_str())
-        .with("capacity", capacity.get())
-        .with("promised", promised.bytes.get())
-        .with("free", capacity.saturating_sub(promised.bytes).get())
-        .with("drives", promised.drives)
+        .with("capacity", capacity.get());
+    let Some(Disks { count, missing, work, mismatches, each }) = disks else { return told };
+    told.set("disks", count);
+    told.set("disks:missing", missing);
+    told.set("mismatches", mismatches);
+    if let Some(Work { kind, percent }) = work {
+        told.set("work", kind.as_str());
+        told.set("work:progress", percent);
+    }
+    for (number, DiskReport { name, state, corrected }) in each.iter().enumerate() {
+        told.set(format!("disk:{number}"), name);
+        told.set(format!("disk:{number}:status"), state.as_str());
+        told.set(format!("disk:{number}:corrected"), corrected);
+    }
+    told
+}
+
+impl ArrayRow {
+    /// What it is, in one word.
+    fn status(&self) -> &'static str {
+        let (ArrayHealth::Online, Some(disks)) = (self.health, &self.disks) else {
+            return self.health.as_str();
+        };
+        match (disks.work.as_ref().map(|work| work.kind), disks.missing) {
+            (Some(WorkKind::Rebuild), _) => "rebuilding",
+            (_, 1..) => "degraded",
+            (Some(WorkKind::Resync | WorkKind::Check | WorkKind::Repair), 0) => "checking",
+            (Some(WorkKind::Reshape), 0) => "reshaping",
+            (None, 0) => "online",
+        }
+    }
+
+    /// As it was when its disks' work was last at a whole number of tenths: more is no event.
+    pub(super) fn in_steps(&self) -> Self {
+        let mut row = self.clone();
+        if let Some(work) = row.disks.as_mut().and_then(|disks| disks.work.as_mut()) {
+            work.percent -= work.percent % 10;
+        }
+        row
+    }
 }

@@ -23,10 +23,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::access::Guarded as _;
 use super::drive_record::{self, InUse};
-use super::{App, Page, resources, server_record, snapshots, tokens};
+use super::{App, OPERATOR, Page, arrays, resources, server_record, snapshots, tokens};
 use crate::db::{
-    AccountRow, Database, DriveRow, EventRow, Place, ResourceRow, ServerRow, SnapshotRow, Subject,
-    TokenRow, Told,
+    AccountRow, ArrayRow, Database, DriveRow, EventRow, Place, ResourceRow, ServerRow, SnapshotRow,
+    Subject, TokenRow, Told,
 };
 
 /// How long events are kept.
@@ -360,6 +360,20 @@ impl Told for AccountRow {
     fn shown(&self) -> Option<Record> {
         let record = self.quotas.clone().with("name", &self.name).with("email", &self.email);
         Some(record.with("status", self.standing.as_str()))
+    }
+}
+
+impl Told for ArrayRow {
+    fn subject(&self) -> Subject {
+        Subject::Array(self.array)
+    }
+
+    fn owner(&self) -> AccountId {
+        OPERATOR
+    }
+
+    fn shown(&self) -> Option<Record> {
+        Some(arrays::record(&self.in_steps()))
     }
 }
 

@@ -334,7 +334,8 @@ pub(super) async fn host_is(
     for (array, row) in known {
         if !arrays.contains_key(&array) && row.health != ArrayHealth::Missing {
             tracing::warn!(%host, %array, "a host no longer tells of an array");
-            let row = ArrayRow { health: ArrayHealth::Missing, capacity: Bytes::ZERO, ..row };
+            let (health, capacity) = (ArrayHealth::Missing, Bytes::ZERO);
+            let row = ArrayRow { health, capacity, disks: None, ..row };
             tx.save_array(&row).await?;
         }
     }
@@ -354,7 +355,8 @@ fn arrays_in(
             ArrayState::Failed => (ArrayHealth::Failed, Bytes::ZERO),
         };
         let (array, name, placements) = (status.array, status.name.clone(), Placements::Open);
-        Ok((array, ArrayRow { array, host, name, health, placements, capacity }))
+        let disks = status.disks.clone();
+        Ok((array, ArrayRow { array, host, name, health, placements, capacity, disks }))
     };
     report.arrays.iter().map(row).collect()
 }

@@ -431,6 +431,7 @@ impl App {
                     _ => Ok(None),
                 }
             }
+            Some(Subject::Array(array)) if wants_record => self.array_info(array).await.map(Some),
             Some(Subject::Host(host)) if wants_record => self.host_info(host).await.map(Some),
             Some(Subject::Token(token)) if wants_record => {
                 self.token_info(caller, token).await.map(Some)

@@ -63,6 +63,7 @@ async fn version(reader: &mut Reader, caller: &Caller, subject: Subject) -> Resu
             row.map(|row| row.version())
         }
         Subject::Account(_)
+        | Subject::Array(_)
         | Subject::Host(_)
         | Subject::Pool(_)
         | Subject::Resource(_)

@@ -254,6 +254,7 @@ impl Reader {
             Subject::Resource(resource) => sight(self.resource(resource).await?.as_ref()),
             // What uses these is no part of what is shown of them.
             Subject::Account(_)
+            | Subject::Array(_)
             | Subject::Host(_)
             | Subject::Pool(_)
             | Subject::Server(_)

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use elasticstack_core::block::Disks;
 use elasticstack_core::prelude::*;
 use elasticstack_core::scheduler::{ArrayRoom, HostRoom, Tier};
 use elasticstack_core::state::{DriveState, HostState, ServerState, SnapshotState};
@@ -119,6 +120,8 @@ pub(crate) struct ArrayRow {
     /// The most that drives on it may sum up to; zero while it has failed and once its host no
     /// longer tells of it.
     pub(crate) capacity: Bytes,
+    /// How its disks are, if its host says.
+    pub(crate) disks: Option<Disks>,
 }
 
 /// What servers hold of a host.
@@ -221,6 +224,11 @@ fn host(row: &Row) -> Result<HostRow> {
 }
 
 fn array(row: &Row) -> Result<ArrayRow> {
+    let disks: Option<&str> = column(row, "disks")?;
+    let disks = disks
+        .map(serde_json::from_str)
+        .transpose()
+        .map_err(|error| Error::internal("reading column disks").source(error))?;
     Ok(ArrayRow {
         array: parsed(row, "array_id")?,
         host: parsed(row, "host")?,
@@ -228,6 +236,7 @@ fn array(row: &Row) -> Result<ArrayRow> {
         health: word(row, "state", ArrayHealth::from_word)?,
         placements: word(row, "placements", Placements::from_word)?,
         capacity: bytes(row, "capacity")?,
+        disks,
     })
 }
 
@@ -347,6 +356,17 @@ impl Reader {
             .await
             .map_err(failed("reading the arrays of a host"))?;
         rows.iter().map(|row| array(row).map(|array| (array.array, array))).collect()
+    }
+
+    /// The array of this id.
+    pub(crate) async fn array(&mut self, id: ArrayId) -> Result<Option<ArrayRow>> {
+        let row = self
+            .statement("SELECT * FROM arrays WHERE array_id = $1")
+            .bind(id.to_string())
+            .fetch_optional()
+            .await
+            .map_err(failed("reading an array"))?;
+        row.as_ref().map(array).transpose()
     }
 
     /// Every array, in the order of their ids.
@@ -519,15 +539,24 @@ impl Writer<'_> {
 
     /// Notes an array. One that is known to be another host's is left.
     pub(crate) async fn save_array(&mut self, row: &ArrayRow) -> Result<()> {
-        let ArrayRow { array, host, name, health, placements, capacity } = row;
+        let ArrayRow { array, host, name, health, placements, capacity, disks } = row;
+        let before = self.reader.array(*array).await?;
+        if before.as_ref().is_some_and(|before| before.host != *host) {
+            return Ok(());
+        }
+        self.note(before.as_ref(), row);
         let mark = self.mark().await?;
+        let disks = disks
+            .as_ref()
+            .map(serde_json::to_string)
+            .transpose()
+            .map_err(|error| Error::internal("writing how disks are").source(error))?;
         self.change(
-            "INSERT INTO arrays (array_id, host, name, capacity, state, placements, changed) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7) \
+            "INSERT INTO arrays (array_id, host, name, capacity, state, placements, disks, changed) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8) \
              ON CONFLICT (array_id) DO UPDATE SET name = excluded.name, \
              capacity = excluded.capacity, state = excluded.state, \
-             placements = excluded.placements, changed = excluded.changed \
-             WHERE arrays.host = excluded.host",
+             placements = excluded.placements, disks = excluded.disks, changed = excluded.changed",
         )
         .bind(array.to_string())
         .bind(host.to_string())
@@ -535,6 +564,7 @@ impl Writer<'_> {
         .bind(capacity.to_i64())
         .bind(health.as_str())
         .bind(placements.as_str())
+        .bind(disks)
         .bind(mark)
         .execute()
         .await

@@ -13,6 +13,7 @@ use super::{Reader, Writer};
 pub(crate) enum Subject {
     /// The account itself, or what is named only as it is made.
     Account(AccountId),
+    Array(ArrayId),
     Drive(DriveId),
     Host(HostId),
     Pool(PoolId),
@@ -26,6 +27,7 @@ impl Subject {
     pub(super) const fn kind(self) -> &'static str {
         match self {
             Self::Account(_) => "account",
+            Self::Array(_) => "array",
             Self::Drive(_) => "drive",
             Self::Host(_) => "host",
             Self::Pool(_) => "pool",
@@ -39,6 +41,7 @@ impl Subject {
     pub(super) fn object(self) -> String {
         match self {
             Self::Account(id) => id.to_string(),
+            Self::Array(id) => id.to_string(),
             Self::Drive(id) => id.to_string(),
             Self::Host(id) => id.to_string(),
             Self::Pool(id) => id.to_string(),
@@ -76,6 +79,7 @@ fn subject(row: &Row) -> Result<Option<Subject>> {
     Ok(match kind {
         None => None,
         Some("account") => Some(Subject::Account(id(row)?)),
+        Some("array") => Some(Subject::Array(id(row)?)),
         Some("drive") => Some(Subject::Drive(id(row)?)),
         Some("host") => Some(Subject::Host(id(row)?)),
         Some("pool") => Some(Subject::Pool(id(row)?)),

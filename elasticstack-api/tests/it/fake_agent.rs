@@ -10,7 +10,7 @@ use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{connect, get, post};
 use axum::{Json, Router};
-use elasticstack_core::block::ArrayState;
+use elasticstack_core::block::{ArrayState, Disks};
 use elasticstack_core::hypervisor::EndCause;
 use elasticstack_core::prelude::*;
 use elasticstack_core::state::RunPhase;
@@ -41,6 +41,8 @@ struct Host {
     claims: BTreeMap<ServerId, Vec<ClaimedDrive>>,
     /// What each holds, and how often its drive was restored from it.
     snapshots: BTreeMap<SnapshotId, (Vec<u8>, u64)>,
+    state: ArrayState,
+    disks: Option<Disks>,
     /// The newest status of each object and the change that made it.
     statuses: BTreeMap<String, (u64, ObjectStatus)>,
 }
@@ -98,6 +100,34 @@ impl FakeAgent {
         drive
     }
 
+    /// What it says of itself.
+    pub(crate) fn report(&self) -> HostReport {
+        let host = self.lock();
+        let promised = host.drives.values().map(|bytes| bytes.len() as u64).sum();
+        HostReport {
+            protocol: PROTOCOL,
+            boot: "b".to_owned(),
+            cpu_mhz: 8_000,
+            memory_mib: 8_192,
+            accelerator: "none".to_owned(),
+            cpu_limits: "none".to_owned(),
+            arrays: vec![ArrayStatus {
+                array: self.array,
+                name: "one".to_owned(),
+                capacity: CAPACITY,
+                promised,
+                state: host.state,
+                disks: host.disks.clone(),
+            }],
+        }
+    }
+
+    /// From now on its array is like that.
+    pub(crate) fn change_array(&self, state: ArrayState, disks: Disks) {
+        let mut host = self.lock();
+        (host.state, host.disks) = (state, Some(disks));
+    }
+
     /// Whether it has a drive.
     pub(crate) fn has(&self, drive: DriveId) -> bool {
         self.lock().drives.contains_key(&drive)
@@ -113,23 +143,7 @@ fn stamp() -> Stamp {
 }
 
 async fn host(State(agent): State<Arc<FakeAgent>>) -> Json<HostReport> {
-    let promised = agent.lock().drives.values().map(|bytes| bytes.len() as u64).sum();
-    let name = "one".to_owned();
-    Json(HostReport {
-        protocol: PROTOCOL,
-        boot: "b".to_owned(),
-        cpu_mhz: 8_000,
-        memory_mib: 8_192,
-        accelerator: "none".to_owned(),
-        cpu_limits: "none".to_owned(),
-        arrays: vec![ArrayStatus {
-            array: agent.array,
-            name,
-            capacity: CAPACITY,
-            promised,
-            state: ArrayState::Online,
-        }],
-    })
+    Json(agent.report())
 }
 
 async fn documents(

@@ -260,6 +260,7 @@ impl FakeHost {
                 capacity: 1_024 * MIB,
                 promised: 0,
                 state: ArrayState::Online,
+                disks: None,
             }],
         }
     }

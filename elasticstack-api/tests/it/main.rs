@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod accounts;
+mod arrays;
 mod authorization;
 mod clones;
 mod cloud;

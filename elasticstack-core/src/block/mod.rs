@@ -1,5 +1,6 @@
 //! Drives: the contract between whoever keeps bytes and whoever uses them.
 
+mod disks;
 mod lend;
 mod snapshots;
 mod types;
@@ -8,6 +9,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+pub use disks::{DiskReport, DiskState, Disks, Work, WorkKind};
 pub use lend::{Borrowing, Lend, LendId, LendSpec, Writing};
 pub use snapshots::{SnapshotReport, Snapshots, Writers};
 pub use types::{ArrayReport, ArrayState, Attachment, DriveReport, DriveSpec};

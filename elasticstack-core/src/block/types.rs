@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::Borrowing;
+use super::{Borrowing, Disks};
 use crate::generation::{Epoch, Generation};
 use crate::id::{AccountId, ArrayId, DriveId};
 use crate::units::Bytes;
@@ -47,6 +47,8 @@ pub struct ArrayReport {
     pub promised: Bytes,
     /// Whether it can be used.
     pub state: ArrayState,
+    /// How its disks are, if it is made of some and that is known.
+    pub disks: Option<Disks>,
 }
 
 /// Whether an array can be used. Exhaustive: whoever reads it decides about each.
@@ -56,7 +58,7 @@ pub enum ArrayState {
     /// It works.
     #[default]
     Online,
-    /// It could not be opened. What it holds is not known and stays as it is; it has no room.
+    /// It could not be opened, or has failed since. What it holds stays as it is; it has no room.
     Failed,
 }
 

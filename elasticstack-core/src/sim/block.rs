@@ -58,6 +58,7 @@ impl SimStore {
             capacity: *capacity,
             promised: Bytes::ZERO,
             state: ArrayState::Online,
+            disks: None,
         };
         let arrays = capacities.iter().enumerate().map(array).collect();
         let (drives, snapshots) = (BTreeMap::new(), BTreeMap::new());

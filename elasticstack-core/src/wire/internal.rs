@@ -23,7 +23,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::block::ArrayState;
+use crate::block::{ArrayState, Disks};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind};
 use crate::generation::{Epoch, Generation, Run};
@@ -75,6 +75,9 @@ pub struct ArrayStatus {
     /// Whether it can be used.
     #[serde(default)]
     pub state: ArrayState,
+    /// How its disks are, if it is made of some and that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disks: Option<Disks>,
 }
 
 /// All that a host has at one moment, whether a document of it is known there or not. It is asked

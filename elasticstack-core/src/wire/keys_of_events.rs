@@ -16,7 +16,10 @@ pub(super) const ROWS: &[Key] = &[
     told("cursor", "Its place among all events: give it as after, and the next one follows."),
     told("event", "created, changed or destroyed."),
     told("id", "The UUID of the object, or the address that a static IP is."),
-    told("object", "What it happened to: drive, server, ip, vlan, token or account."),
+    told(
+        "object",
+        "What it happened to: drive, snapshot, server, ip, vlan, token or account; array, which operators see.",
+    ),
     told("status", "The status that the object has since; absent where it has none."),
     told("user", "The owner's UUID."),
 ];

@@ -96,6 +96,23 @@ pub(super) const ROWS: &[Key] = &[
     ),
     key("cpu:total", HOST, Input::Never, Takes::Nothing, "Its processor time in MHz.")
         .number_of("MHz"),
+    key(
+        "disk:*",
+        ARRAY,
+        Input::Never,
+        Takes::Nothing,
+        "Of each of its disks, counted from 0: its serial number, and N:status (in_sync, spare or faulty) and N:corrected, read errors corrected from the other disks.",
+    ),
+    key(
+        "disks",
+        ARRAY,
+        Input::Never,
+        Takes::Nothing,
+        "How many disks it is made of, spares aside; absent of what is not made of disks.",
+    )
+    .number_of("disks"),
+    key("disks:missing", ARRAY, Input::Never, Takes::Nothing, "How many of them it lacks.")
+        .number_of("disks"),
     key("drives", PLACE, Input::Never, Takes::Nothing, "How many drives have room there.")
         .number_of("drives"),
     key("first", POOL, Input::Create, ADDRESS, "Its lowest address.").needed_by(POOL),
@@ -125,6 +142,14 @@ pub(super) const ROWS: &[Key] = &[
         .number_of("MiB"),
     key("mem:total", HOST, Input::Never, Takes::Nothing, "Its memory for guests in MiB.")
         .number_of("MiB"),
+    key(
+        "mismatches",
+        ARRAY,
+        Input::Never,
+        Takes::Nothing,
+        "What the last check found to differ between its disks.",
+    )
+    .number_of("sectors of 512 bytes"),
     key("name", ARRAY, Input::Never, Takes::Nothing, "What its host calls it."),
     key(
         "nameserver",
@@ -211,4 +236,13 @@ pub(super) const ROWS: &[Key] = &[
         Takes::Nothing,
         "unknown: there never was intent for it here; destroyed: it was, and its host has it again.",
     ),
+    key(
+        "work",
+        ARRAY,
+        Input::Never,
+        Takes::Nothing,
+        "What is done to all of it, if anything: rebuild, resync, check, repair or reshape.",
+    ),
+    key("work:progress", ARRAY, Input::Never, Takes::Nothing, "How much of that is done.")
+        .number_of("hundredths"),
 ];

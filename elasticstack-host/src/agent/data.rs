@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes as Chunk;
 use elasticstack_core::block::Volume;
 use elasticstack_core::error::{Error, ErrorKind, Result};
+use elasticstack_core::generation::Epoch;
 use elasticstack_core::id::DriveId;
 use elasticstack_core::units::Bytes;
 use elasticstack_core::wire::internal::Access;
@@ -79,8 +80,8 @@ async fn write_holding(
 async fn open(host: &Host, drive: DriveId) -> Result<Arc<dyn Volume>> {
     let drives = host.store.list().await?;
     let report = drives.into_iter().find(|report| report.spec.drive == drive);
-    let unknown = || Error::new(ErrorKind::NotFound, format!("no drive {drive} on this host"));
-    host.store.open(drive, report.ok_or_else(unknown)?.epoch).await
+    // Of one that it does not list the store says why: it does not exist, or its array has failed.
+    host.store.open(drive, report.map_or(Epoch(0), |report| report.epoch)).await
 }
 
 /// The offset, if `length` bytes from it on lie on the drive.

@@ -4,6 +4,7 @@
 use std::fs;
 use std::sync::Arc;
 
+use axum::http::StatusCode;
 use elasticstack_core::error::ErrorKind;
 use elasticstack_core::generation::{Era, Generation};
 use elasticstack_core::id::ArrayId;
@@ -72,6 +73,8 @@ async fn drives_on_a_failed_array_are_neither_gone_nor_made_anew() {
         for n in [1, 2, 5] {
             let status = caller.drive(n, out_of_reach).await;
             assert!(!status.gone, "{status:?}");
+            let (status, _) = caller.read(n, 0, 1).await;
+            assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "it is not missing");
         }
         for n in [4, 6] {
             caller.drive(n, |drive| drive.gone).await;

@@ -132,7 +132,14 @@ impl BlockStore for FakeStore {
         let promised: u64 = drives.values().map(|drive| drive.spec.size.get()).sum();
         let promised = Bytes::try_from(promised).unwrap();
         let (name, state) = ("memory".to_owned(), ArrayState::Online);
-        Ok(vec![ArrayReport { array: self.array, name, capacity: CAPACITY, promised, state }])
+        Ok(vec![ArrayReport {
+            array: self.array,
+            name,
+            capacity: CAPACITY,
+            promised,
+            state,
+            disks: None,
+        }])
     }
 
     fn resizer(&self) -> Option<&dyn Resize> {

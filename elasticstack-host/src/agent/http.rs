@@ -57,6 +57,7 @@ async fn describe(State(host): State<Arc<Host>>) -> Result<Json<HostReport>, Fai
         capacity: report.capacity.get(),
         promised: report.promised.get(),
         state: report.state,
+        disks: report.disks,
     });
     Ok(Json(HostReport {
         protocol: PROTOCOL,

@@ -207,7 +207,7 @@ impl Disk {
 }
 
 /// The serial number that a disk tells, where its kind of driver has it.
-fn serial(sysfs: &Path) -> Option<String> {
+pub(super) fn serial(sysfs: &Path) -> Option<String> {
     let in_text = |path: PathBuf| {
         let text = fs::read_to_string(path).ok()?;
         Some(text.trim().to_owned()).filter(|serial| !serial.is_empty())

@@ -4,13 +4,13 @@ use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
+use elasticstack_core::block::{DiskReport, DiskState, Disks, Work, WorkKind};
 use elasticstack_core::prelude::*;
 use uuid::Uuid;
 
+use super::disk::serial;
 use super::looking_at;
-use super::tool::run;
 
 /// An md array that is put together here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +45,22 @@ pub struct Activity {
     /// In the kernel's words: `resync`, `recover`, `check`, `repair`, `reshape`.
     pub kind: String,
     /// Hundredths that are done; 0 as long as it waits.
-    pub percent: u64,
+    pub percent: u8,
+}
+
+impl Activity {
+    /// The same in the words of reports, if it is in them.
+    fn work(&self) -> Option<Work> {
+        let kind = match self.kind.as_str() {
+            "recover" => WorkKind::Rebuild,
+            "resync" => WorkKind::Resync,
+            "check" => WorkKind::Check,
+            "repair" => WorkKind::Repair,
+            "reshape" => WorkKind::Reshape,
+            _ => return None,
+        };
+        Some(Work { kind, percent: self.percent })
+    }
 }
 
 /// A disk of an array.
@@ -53,6 +68,8 @@ pub struct Activity {
 pub struct Member {
     /// Its name below `/dev`.
     pub device: String,
+    /// Its serial number, if it tells one and is still in the machine.
+    pub serial: Option<String>,
     /// In the kernel's words: `in_sync`, `spare`, `faulty`, `write_mostly`, and others.
     pub state: Vec<String>,
     /// Read errors that were corrected from the other disks since it was put together.
@@ -70,6 +87,17 @@ impl Member {
     #[must_use]
     pub fn is_spare(&self) -> bool {
         self.state.iter().any(|word| word == "spare")
+    }
+
+    /// The kernel may call a disk in sync that it can write to no more, and has nothing better.
+    fn disk_state(&self) -> DiskState {
+        if self.state.iter().any(|word| word == "faulty") {
+            DiskState::Faulty
+        } else if self.is_in_sync() {
+            DiskState::InSync
+        } else {
+            DiskState::Spare
+        }
     }
 }
 
@@ -101,19 +129,14 @@ impl Md {
     /// The array with this UUID, if it is put together here.
     ///
     /// # Errors
-    /// `Internal` if `/sys` can't be read, or `mdadm` fails.
+    /// `Internal` if `/sys` can't be read.
     pub fn find(uuid: Uuid) -> Result<Option<Self>> {
         for name in names("/sys/block".as_ref())?.iter().filter(|name| name.starts_with("md")) {
             let directory = Path::new("/sys/block").join(name);
-            // A device that is no array, or one being taken apart, tells no level.
-            let level = fs::read_to_string(directory.join("md/level")).unwrap_or_default();
-            if level.trim().is_empty() {
-                continue;
-            }
-            let device = Path::new("/dev").join(name);
-            let told = run(Command::new("mdadm").args(["--detail", "--export"]).arg(&device))?;
-            if uuid_of(&told) == Some(uuid) {
-                return Self::read(&directory, device).map(Some);
+            // A device that is no array, or one being taken apart, tells none.
+            let told = fs::read_to_string(directory.join("md/uuid")).unwrap_or_default();
+            if Uuid::try_parse(told.trim()) == Ok(uuid) {
+                return Self::read(&directory, Path::new("/dev").join(name)).map(Some);
             }
         }
         Ok(None)
@@ -140,7 +163,8 @@ impl Md {
             let Ok(state) = text(&at.join("state")) else { continue };
             let state = state.split(',').map(str::to_owned).collect();
             let corrected = number(at.join("errors")).unwrap_or_default();
-            members.push(Member { device: device.to_owned(), state, corrected });
+            let serial = fs::canonicalize(at.join("block")).ok().and_then(|disk| serial(&disk));
+            members.push(Member { device: device.to_owned(), serial, state, corrected });
         }
         members.sort_by(|one, other| one.device.cmp(&other.device));
         let kind = text(&md.join("sync_action"))?;
@@ -176,6 +200,23 @@ impl Md {
             Health::Rebuilding
         } else {
             Health::Degraded
+        }
+    }
+
+    /// How its disks are, each by its serial number if it tells one.
+    #[must_use]
+    pub fn disks(&self) -> Disks {
+        let report = |member: &Member| DiskReport {
+            name: member.serial.as_ref().unwrap_or(&member.device).clone(),
+            state: member.disk_state(),
+            corrected: member.corrected,
+        };
+        Disks {
+            count: self.disks,
+            missing: self.missing,
+            work: self.activity.as_ref().and_then(Activity::work),
+            mismatches: self.mismatches,
+            each: self.members.iter().map(report).collect(),
         }
     }
 
@@ -237,6 +278,7 @@ fn activity(kind: &str, completed: &str) -> Option<Activity> {
         (Ok(done), Ok(total)) if total > 0 => done.min(total).saturating_mul(100) / total,
         _ => 0,
     };
+    let percent = u8::try_from(percent).unwrap_or(100);
     Some(Activity { kind: kind.to_owned(), percent })
 }
 
@@ -289,6 +331,7 @@ mod tests {
         assert_eq!((md.mismatches, md.discards), (128, false));
         let member = |device: &str, state: &[&str], corrected| Member {
             device: device.to_owned(),
+            serial: None,
             state: state.iter().map(|&word| word.to_owned()).collect(),
             corrected,
         };
@@ -299,6 +342,17 @@ mod tests {
         ];
         assert_eq!(md.members, members);
         assert_eq!(md.health(), Health::Rebuilding);
+        let disks = md.disks();
+        assert_eq!((disks.count, disks.missing, disks.mismatches), (2, 1, 128));
+        assert_eq!(disks.work, Some(Work { kind: WorkKind::Rebuild, percent: 25 }));
+        let each: Vec<_> =
+            disks.each.iter().map(|disk| (&*disk.name, disk.state, disk.corrected)).collect();
+        let expected = [
+            ("sda", DiskState::InSync, 3),
+            ("sdb", DiskState::Faulty, 0),
+            ("sdc", DiskState::Spare, 0),
+        ];
+        assert_eq!(each, expected);
         fs::remove_dir_all(directory.path().join("md/dev-sdb")).unwrap();
         fs::write(directory.path().join("md/sync_action"), "idle\n").unwrap();
         assert_eq!(read().members.len(), 2);

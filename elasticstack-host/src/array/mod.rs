@@ -13,6 +13,7 @@ mod made;
 mod md;
 mod plan;
 mod tend;
+mod watch;
 
 use std::io;
 use std::path::Path;
@@ -26,6 +27,7 @@ pub use made::MadeArray;
 pub use md::{Activity, Health, Md, Member};
 pub use plan::{ArrayPlan, Level};
 pub use tend::Scrub;
+pub use watch::watch;
 
 fn looking_at(path: &Path) -> impl FnOnce(io::Error) -> Error {
     let what = format!("looking at {}", path.display());

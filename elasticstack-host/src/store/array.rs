@@ -7,6 +7,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::ErrorKind as IoKind;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use elasticstack_core::prelude::*;
 
@@ -71,7 +72,8 @@ pub(super) struct Array {
     pub(super) device: Option<u64>,
     pub(super) drives: Shelf<Record>,
     pub(super) snapshots: Shelf<SnapshotRecord>,
-    _lock: File,
+    lock: File,
+    has_failed: AtomicBool,
 }
 
 impl Array {
@@ -98,8 +100,9 @@ impl Array {
         root.sync()?;
         let (found, kept) = (drives.recover()?, snapshots.recover()?);
         let none = Bytes::ZERO;
+        let has_failed = AtomicBool::new(false);
         let mut array =
-            Self { id, name, capacity: none, device: None, drives, snapshots, _lock: lock };
+            Self { id, name, capacity: none, device: None, drives, snapshots, lock, has_failed };
         match capacity {
             ArrayCapacity::Fixed(capacity) => array.capacity = capacity,
             ArrayCapacity::Disk { reserve } => {
@@ -109,6 +112,22 @@ impl Array {
             }
         }
         Ok((array, found, kept))
+    }
+
+    /// Asks the file system whether it still works: one that lost its disks shuts itself down. Blocks.
+    pub(super) fn probe(&self) -> Result<()> {
+        let path = self.drives.files.path();
+        self.lock.metadata().map(drop).map_err(failed("looking at the array of", path))
+    }
+
+    /// Whether it has failed since it was opened.
+    pub(super) fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Relaxed)
+    }
+
+    /// Notes that it has failed, for good; answers whether that is news.
+    pub(super) fn fail(&self) -> bool {
+        !self.has_failed.swap(true, Ordering::Relaxed)
     }
 
     /// Where a drive's bytes lie.

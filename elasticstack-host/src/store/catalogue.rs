@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use elasticstack_core::block::{ArrayReport, ArrayState, DriveReport, DriveSpec, SnapshotReport};
+use elasticstack_core::block::{
+    ArrayReport, ArrayState, Disks, DriveReport, DriveSpec, SnapshotReport,
+};
 use elasticstack_core::prelude::*;
 
 use super::array::Array;
@@ -18,6 +20,8 @@ pub(super) struct Catalogue {
     pub(super) arrays: BTreeMap<ArrayId, Arc<Array>>,
     /// The names of the arrays that could not be opened.
     failed: BTreeMap<ArrayId, String>,
+    /// How the disks of the arrays are, of those that told it.
+    disks: Mutex<BTreeMap<ArrayId, Disks>>,
     held: Mutex<Held>,
     set_aside: BTreeSet<DriveId>,
     snapshots_set_aside: BTreeSet<SnapshotId>,
@@ -88,10 +92,17 @@ impl Catalogue {
             return Err(Error::internal(format!("drive {id} was set aside, see the log")));
         }
         let found = lock(&self.held).drives.get(&id).cloned();
-        found.ok_or_else(|| match self.failed.first_key_value() {
-            None => unknown(id),
-            Some((_, name)) => out_of_reach(&format!("drive {id} may be on array {name}"), name),
-        })
+        match (found, self.failed.first_key_value()) {
+            (Some(drive), _) if drive.array.has_failed() => {
+                let name = &drive.array.name;
+                Err(out_of_reach(&format!("drive {id} is on array {name}"), name))
+            }
+            (Some(drive), _) => Ok(drive),
+            (None, None) => Err(unknown(id)),
+            (None, Some((_, name))) => {
+                Err(out_of_reach(&format!("drive {id} may be on array {name}"), name))
+            }
+        }
     }
 
     /// The snapshot of this id, if there is one. `Unavailable` if it may lie on an array that has
@@ -101,9 +112,13 @@ impl Catalogue {
             return Err(Error::internal(format!("snapshot {id} was set aside, see the log")));
         }
         let found = lock(&self.held).snapshots.get(&id).cloned();
-        match self.failed.first_key_value().filter(|_| found.is_none()) {
-            None => Ok(found),
-            Some((_, name)) => {
+        match (&found, self.failed.first_key_value()) {
+            (Some(snapshot), _) if snapshot.array.has_failed() => {
+                let name = &snapshot.array.name;
+                Err(out_of_reach(&format!("snapshot {id} is on array {name}"), name))
+            }
+            (Some(_), _) | (None, None) => Ok(found),
+            (None, Some((_, name))) => {
                 Err(out_of_reach(&format!("snapshot {id} may be on array {name}"), name))
             }
         }
@@ -114,16 +129,17 @@ impl Catalogue {
         if self.set_aside.contains(&spec.drive) {
             return self.find(spec.drive);
         }
-        let array =
-            self.arrays.get(&spec.array).ok_or_else(|| match self.failed.get(&spec.array) {
-                Some(name) => {
-                    out_of_reach(&format!("drive {} belongs on array {name}", spec.drive), name)
-                }
-                None => {
-                    let public = format!("array {} is not on this host", spec.array);
-                    Error::new(ErrorKind::NotFound, public)
-                }
-            })?;
+        let failed =
+            |name| out_of_reach(&format!("drive {} belongs on array {name}", spec.drive), name);
+        let array = match (self.arrays.get(&spec.array), self.failed.get(&spec.array)) {
+            (Some(array), _) if array.has_failed() => return Err(failed(&array.name)),
+            (Some(array), _) => array,
+            (None, Some(name)) => return Err(failed(name)),
+            (None, None) => {
+                let public = format!("array {} is not on this host", spec.array);
+                return Err(Error::new(ErrorKind::NotFound, public));
+            }
+        };
         let mut held = lock(&self.held);
         if let Some(drive) = held.drives.get(&spec.drive) {
             return Ok(Arc::clone(drive));
@@ -177,33 +193,47 @@ impl Catalogue {
 
     pub(super) fn drive_reports(&self) -> Vec<DriveReport> {
         let held = lock(&self.held);
-        let records = held.drives.values().filter_map(|drive| drive.record());
+        let drives = held.drives.values().filter(|drive| !drive.array.has_failed());
+        let records = drives.filter_map(|drive| drive.record());
         records.map(|record| record.report()).collect()
     }
 
     pub(super) fn snapshot_reports(&self) -> Vec<SnapshotReport> {
         let held = lock(&self.held);
-        let there = held.snapshots.values().filter(|snapshot| snapshot.is_there());
+        let snapshots = held.snapshots.values().filter(|snapshot| !snapshot.array.has_failed());
+        let there = snapshots.filter(|snapshot| snapshot.is_there());
         there.map(|snapshot| snapshot.record.report()).collect()
     }
 
+    /// Takes note of how the disks of an array are; `None` if nobody knows.
+    pub(super) fn note_disks(&self, array: ArrayId, disks: Option<Disks>) {
+        let mut known = lock(&self.disks);
+        match disks {
+            Some(disks) => drop(known.insert(array, disks)),
+            None => drop(known.remove(&array)),
+        }
+    }
+
     pub(super) fn array_reports(&self) -> Vec<ArrayReport> {
-        let held = lock(&self.held);
-        let online = self.arrays.values().map(|array| ArrayReport {
-            array: array.id,
-            name: array.name.clone(),
-            capacity: array.capacity,
-            promised: held.promised(array),
-            state: ArrayState::Online,
-        });
-        let failed = self.failed.iter().map(|(array, name)| ArrayReport {
-            array: *array,
-            name: name.clone(),
+        let (held, disks) = (lock(&self.held), lock(&self.disks));
+        let failed = |array: ArrayId, name: &str| ArrayReport {
+            array,
+            name: name.to_owned(),
             capacity: Bytes::ZERO,
             promised: Bytes::ZERO,
             state: ArrayState::Failed,
+            disks: disks.get(&array).cloned(),
+        };
+        let opened = self.arrays.values().map(|array| match array.has_failed() {
+            true => failed(array.id, &array.name),
+            false => ArrayReport {
+                capacity: array.capacity,
+                promised: held.promised(array),
+                state: ArrayState::Online,
+                ..failed(array.id, &array.name)
+            },
         });
-        online.chain(failed).collect()
+        opened.chain(self.failed.iter().map(|(array, name)| failed(*array, name))).collect()
     }
 }
 

@@ -4,7 +4,7 @@
 use std::fs::{self, File};
 use std::path::Path;
 
-use elasticstack_core::block::ArrayState;
+use elasticstack_core::block::{ArrayState, Writers};
 
 use super::tests::{
     all, array, array_id, contents, drive_id, fill, generation, open_arrays, open_store, refused,
@@ -54,11 +54,40 @@ const BREAKAGES: [(&str, Breakage); 6] = [
     }),
 ];
 
+/// A drive on array 2.
+fn on_two(number: u8) -> DriveSpec {
+    DriveSpec { array: array_id(2), ..spec(number, 1) }
+}
+
+/// Drive 1 was on array 1, drive 2 is on array 2.
+async fn one_has_failed_and_two_works(store: &DirectoryStore, before: &[DriveReport]) {
+    let mut arrays = store.capacity().await.unwrap();
+    arrays.sort_by_key(|report| report.array);
+    let room: Vec<_> = arrays.iter().map(|a| (a.array, a.capacity, a.state)).collect();
+    let failed = (array_id(1), Bytes::ZERO, ArrayState::Failed);
+    let works = (array_id(2), Bytes::from_mib(16), ArrayState::Online);
+    assert_eq!(room, [failed, works]);
+
+    let gone = ErrorKind::Unavailable;
+    refused(store.open(drive_id(1), Epoch(3)).await, gone);
+    refused(store.fence(drive_id(1), Epoch(4)).await, gone);
+    refused(store.destroy(drive_id(1), generation(9)).await, gone);
+    let larger = DriveSpec { generation: generation(9), ..spec(1, 2) };
+    refused(store.resizer().unwrap().resize(&larger).await, gone);
+    refused(store.cloner().unwrap().clone_drive(drive_id(2), drive_id(1)).await, gone);
+    refused(store.create(&spec(1, 1)).await, gone);
+    refused(store.create(&spec(3, 1)).await, gone);
+
+    store.create(&on_two(4)).await.unwrap();
+    store.open(drive_id(4), Epoch(1)).await.unwrap();
+    store.destroy(drive_id(4), generation(1)).await.unwrap();
+    assert_eq!(store.list().await.unwrap(), before[1..]);
+}
+
 #[tokio::test]
 async fn an_array_that_fails_does_so_alone_and_loses_nothing() {
     for (breakage, break_it) in BREAKAGES {
         let root = scratch();
-        let on_two = |number| DriveSpec { array: array_id(2), ..spec(number, 1) };
         let store = open_store(root.path());
         store.create(&spec(1, 1)).await.unwrap();
         fill(&*store.open(drive_id(1), Epoch(3)).await.unwrap(), 7).await;
@@ -68,26 +97,7 @@ async fn an_array_that_fails_does_so_alone_and_loses_nothing() {
 
         let mend = break_it(root.path());
         let store = open_store(root.path());
-        let arrays = store.capacity().await.unwrap();
-        let room: Vec<_> = arrays.iter().map(|a| (a.array, a.capacity, a.state)).collect();
-        let works = (array_id(2), Bytes::from_mib(16), ArrayState::Online);
-        let failed = (array_id(1), Bytes::ZERO, ArrayState::Failed);
-        assert_eq!(room, [works, failed], "{breakage}");
-
-        let gone = ErrorKind::Unavailable;
-        refused(store.open(drive_id(1), Epoch(3)).await, gone);
-        refused(store.fence(drive_id(1), Epoch(4)).await, gone);
-        refused(store.destroy(drive_id(1), generation(9)).await, gone);
-        let larger = DriveSpec { generation: generation(9), ..spec(1, 2) };
-        refused(store.resizer().unwrap().resize(&larger).await, gone);
-        refused(store.cloner().unwrap().clone_drive(drive_id(2), drive_id(1)).await, gone);
-        refused(store.create(&spec(1, 1)).await, gone);
-        refused(store.create(&spec(3, 1)).await, gone);
-
-        store.create(&on_two(4)).await.unwrap();
-        store.open(drive_id(4), Epoch(1)).await.unwrap();
-        store.destroy(drive_id(4), generation(1)).await.unwrap();
-        assert_eq!(store.list().await.unwrap(), before[1..], "{breakage}");
+        one_has_failed_and_two_works(&store, &before).await;
         drop(store);
 
         mend();
@@ -96,6 +106,54 @@ async fn an_array_that_fails_does_so_alone_and_loses_nothing() {
         let volume = store.open(drive_id(1), Epoch(3)).await.unwrap();
         assert!(all(&contents(&*volume).await, 7), "{breakage}");
     }
+}
+
+#[tokio::test]
+async fn an_array_that_fails_while_it_is_open_does_so_alone_and_loses_nothing() {
+    let root = scratch();
+    let store = open_store(root.path());
+    store.create(&spec(1, 1)).await.unwrap();
+    let volume = store.open(drive_id(1), Epoch(3)).await.unwrap();
+    fill(&*volume, 7).await;
+    store.create(&on_two(2)).await.unwrap();
+    let snapshot = SnapshotId::from_uuid(uuid::Uuid::from_u128(5));
+    let snapshots = store.snapshots().unwrap();
+    snapshots.take_snapshot(snapshot, drive_id(1), Writers::Volumes).await.unwrap();
+    let before = store.list().await.unwrap();
+
+    // A file system that works is no reason to give its array up.
+    store.check(array_id(1));
+    assert_eq!(store.list().await.unwrap(), before);
+    store.give_up(array_id(1), "the test says so");
+    one_has_failed_and_two_works(&store, &before).await;
+    assert_eq!(snapshots.list_snapshots().await.unwrap(), []);
+    refused(snapshots.destroy_snapshot(snapshot).await, ErrorKind::Unavailable);
+    let restored = snapshots.restore_snapshot(snapshot, Epoch(9)).await;
+    refused(restored, ErrorKind::Unavailable);
+    drop((volume, store));
+
+    let store = open_store(root.path());
+    assert_eq!(store.list().await.unwrap(), before);
+    let volume = store.open(drive_id(1), Epoch(3)).await.unwrap();
+    assert!(all(&contents(&*volume).await, 7));
+}
+
+#[tokio::test]
+async fn how_the_disks_of_an_array_are_is_told_whether_it_works_or_not() {
+    let root = scratch();
+    let store = open_store(root.path());
+    let disks = Disks { count: 2, missing: 1, work: None, mismatches: 0, each: Vec::new() };
+    let told = async |store: &DirectoryStore| {
+        let arrays = store.capacity().await.unwrap();
+        arrays.into_iter().find(|report| report.array == array_id(1)).unwrap().disks
+    };
+    assert_eq!(told(&store).await, None);
+    store.note_disks(array_id(1), Some(disks.clone()));
+    assert_eq!(told(&store).await, Some(disks.clone()));
+    store.give_up(array_id(1), "the test says so");
+    assert_eq!(told(&store).await, Some(disks));
+    store.note_disks(array_id(1), None);
+    assert_eq!(told(&store).await, None);
 }
 
 #[tokio::test]

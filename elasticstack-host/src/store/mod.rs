@@ -31,7 +31,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use elasticstack_core::block::{
-    ArrayReport, BlockStore, CloneDrive, DriveReport, DriveSpec, Resize, Snapshots, Volume,
+    ArrayReport, BlockStore, CloneDrive, Disks, DriveReport, DriveSpec, Resize, Snapshots, Volume,
 };
 use elasticstack_core::prelude::*;
 
@@ -58,6 +58,8 @@ impl DirectoryStore {
     /// One that cannot be read, is open elsewhere, is labelled as another array, shares a file
     /// system with another one of [`ArrayCapacity::Disk`], or was here before and is not there
     /// now, has failed until the next opening: the log says why, and the others are as ever.
+    ///
+    /// One that fails later is found by [`DirectoryStore::check`].
     ///
     /// Files that it can't make sense of are left alone and told of in the log; a drive that they
     /// may belong to is not listed, and everything asked of it is `Internal`.
@@ -92,6 +94,30 @@ impl DirectoryStore {
             }
         }
         Ok(Self { catalogue: Arc::new(catalogue) })
+    }
+
+    /// Asks the file system of an array whether it still works, and gives the array up if it does not.
+    /// Blocks, on a sick disk for minutes.
+    pub fn check(&self, array: ArrayId) {
+        let Some(opened) = self.catalogue.arrays.get(&array) else { return };
+        if let Err(error) = opened.probe() {
+            self.give_up(array, &Chain(&error).to_string());
+        }
+    }
+
+    /// Takes an array that was opened for failed, until it is opened again: its drives are unavailable
+    /// from now on, and nothing is placed on it. What has them open gets what its disks answer.
+    pub fn give_up(&self, array: ArrayId, why: &str) {
+        if self.catalogue.arrays.get(&array).is_some_and(|opened| opened.fail()) {
+            tracing::error!(%array, why, "an array has failed: its drives are unavailable and \
+                nothing is placed on it until it is opened again");
+        }
+    }
+
+    /// Takes note of how the disks of an array are, which its reports tell from now on; `None` if
+    /// nobody knows.
+    pub fn note_disks(&self, array: ArrayId, disks: Option<Disks>) {
+        self.catalogue.note_disks(array, disks);
     }
 }
 

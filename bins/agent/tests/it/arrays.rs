@@ -1,35 +1,14 @@
 //! `elasticstack-agent array` on disks of a real machine, with a real md and XFS.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use elasticstack_lab::{Ended, Lab, Machine};
 
-const AGENT: &str = env!("CARGO_BIN_EXE_elasticstack-agent");
-const CONFIG: &str = "/data/agent.toml";
-
-/// What the agent says to these arguments, and whether it did what they ask.
-fn agent(machine: &mut Machine, arguments: &str) -> Ended {
-    machine.run(&format!("{AGENT} --config {CONFIG} {arguments}")).unwrap()
-}
-
-fn run(machine: &mut Machine, script: &str) -> String {
-    machine.run(&format!("set -e\n{DISKS}{script}")).unwrap().ok().unwrap()
-}
-
-/// `of N` prints the device of disk N.
-const DISKS: &str = "of() { for disk in /sys/block/sd*; do \
-    grep -aq \"LAB-DISK-$1$\" $disk/device/vpd_pg80 && echo /dev/${disk##*/}; done; true; }\n";
-
-fn machine(lab: &Lab) -> Machine {
-    let mut machine = lab.boot(1).unwrap();
-    run(&mut machine, &format!("test -e {CONFIG} || echo 'state_dir = \"/data/state\"' >{CONFIG}"));
-    machine
-}
+use crate::machine::{agent, boot, run};
 
 #[test]
 #[ignore = "needs QEMU: cargo xtask test"]
 fn on_a_lab_machine_a_mirror_is_made_of_named_disks_and_comes_up_after_a_power_cut() {
     let lab = Lab::new().unwrap();
-    let mut machine = machine(&lab);
+    let mut machine = boot(&lab);
     let create = "array create fast --level raid1 --path /srv/fast \
                   --disk LAB-DISK-1 --disk LAB-DISK-2 --spare LAB-DISK-3";
     agent(&mut machine, create).ok().unwrap();
@@ -39,7 +18,7 @@ fn on_a_lab_machine_a_mirror_is_made_of_named_disks_and_comes_up_after_a_power_c
     run(&mut machine, "cp --reflink=always /srv/fast/array.json /srv/fast/copy; sync");
     let label = run(&mut machine, "cat /srv/fast/copy");
     machine.cut_power().unwrap();
-    let mut machine = self::machine(&lab);
+    let mut machine = boot(&lab);
     let status = agent(&mut machine, "array status").ok().unwrap();
     assert_eq!(status, "fast  /srv/fast  not put together\n");
     agent(&mut machine, "array up").ok().unwrap();
@@ -51,7 +30,7 @@ fn on_a_lab_machine_a_mirror_is_made_of_named_disks_and_comes_up_after_a_power_c
 #[ignore = "needs QEMU: cargo xtask test"]
 fn on_a_lab_machine_no_disk_is_taken_that_is_in_use_or_holds_what_was_not_given_up() {
     let lab = Lab::new().unwrap();
-    let mut machine = machine(&lab);
+    let mut machine = boot(&lab);
     let device =
         |machine: &mut Machine, disk: u8| run(machine, &format!("of {disk}")).trim().to_owned();
     let (first, second) = (device(&mut machine, 1), device(&mut machine, 2));
@@ -91,7 +70,7 @@ fn on_a_lab_machine_no_disk_is_taken_that_is_in_use_or_holds_what_was_not_given_
 #[ignore = "needs QEMU: cargo xtask test"]
 fn on_a_lab_machine_a_disk_is_replaced_another_lost_and_none_taken_that_is_needed() {
     let lab = Lab::new().unwrap().with_disks_of(384);
-    let mut machine = machine(&lab);
+    let mut machine = boot(&lab);
     let create = "array create fast --level raid1 --path /srv/fast \
                   --disk LAB-DISK-1 --disk LAB-DISK-2";
     agent(&mut machine, create).ok().unwrap();
@@ -130,7 +109,7 @@ fn on_a_lab_machine_a_disk_is_replaced_another_lost_and_none_taken_that_is_neede
 #[ignore = "needs QEMU: cargo xtask test"]
 fn on_a_lab_machine_a_raid_5_grows_by_a_disk_and_another_machine_takes_it_over() {
     let lab = Lab::new().unwrap().with_disks_of(200);
-    let mut machine = machine(&lab);
+    let mut machine = boot(&lab);
     let create = "array create large --level raid5 --path /srv/large \
                   --disk LAB-DISK-1 --disk LAB-DISK-2 --disk LAB-DISK-3";
     agent(&mut machine, create).ok().unwrap();
@@ -149,9 +128,9 @@ fn on_a_lab_machine_a_raid_5_grows_by_a_disk_and_another_machine_takes_it_over()
     let megabytes = |text: &str| text.parse::<u32>().unwrap();
     assert!(megabytes(after) > megabytes(before) + 150, "{before} to {after}");
     // Another machine: these disks, and nothing of what this one knew.
-    run(&mut machine, &format!("sync; rm -r {CONFIG} /data/state; sync"));
+    run(&mut machine, "sync; rm -r /data/agent.toml /data/state; sync");
     machine.cut_power().unwrap();
-    let mut machine = self::machine(&lab);
+    let mut machine = boot(&lab);
     let missing = agent(&mut machine, "array import small --path /srv/small");
     assert!(missing.status != 0 && missing.output.contains("[\"large\"]"), "{}", missing.output);
     agent(&mut machine, "array import large --path /srv/other").ok().unwrap();

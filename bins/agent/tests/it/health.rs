@@ -1,0 +1,147 @@
+//! How arrays are reaches whoever asks the agent, and one that fails does so alone.
+
+use std::time::{Duration, Instant};
+
+use elasticstack_core::block::{ArrayState, DiskReport, DiskState};
+use elasticstack_core::prelude::*;
+use elasticstack_core::wire::internal::{
+    ArrayStatus, Document, Documents, DriveDocument, HostReport,
+};
+use elasticstack_lab::{Lab, Machine};
+
+use crate::machine::{agent, ask, boot, run, serve};
+
+const GUARD: Duration = Duration::from_secs(120);
+
+const NAMES: [&str; 2] = ["fast", "slow"];
+
+/// What the agent says of the arrays fast and slow, once it is as told.
+fn until(
+    machine: &mut Machine,
+    what: &str,
+    is: impl Fn(&ArrayStatus, &ArrayStatus) -> bool,
+) -> [ArrayStatus; 2] {
+    let began = Instant::now();
+    loop {
+        let answer = ask(machine, "host", "");
+        let report: HostReport =
+            serde_json::from_str(answer.strip_suffix(" 200").expect(&answer)).unwrap();
+        let named = |name| report.arrays.iter().find(|array| array.name == name).unwrap().clone();
+        let [fast, slow] = NAMES.map(named);
+        if is(&fast, &slow) {
+            return [fast, slow];
+        }
+        assert!(began.elapsed() < GUARD, "{what}, never: {report:?}");
+    }
+}
+
+fn is_whole(array: &ArrayStatus) -> bool {
+    let is_whole =
+        array.disks.as_ref().is_some_and(|disks| disks.missing == 0 && disks.work.is_none());
+    array.state == ArrayState::Online && is_whole
+}
+
+fn disk<'a>(array: &'a ArrayStatus, serial: &str) -> &'a DiskReport {
+    let disks = array.disks.as_ref().unwrap();
+    disks.each.iter().find(|disk| disk.name == serial).unwrap()
+}
+
+/// A drive on the array, which is made.
+fn make_drive(machine: &mut Machine, number: u128, array: ArrayId) -> DriveId {
+    let drive = DriveId::from_uuid(uuid::Uuid::from_u128(number));
+    let document = Document::Drive(DriveDocument {
+        drive,
+        generation: Generation::new(Era(1), 1),
+        gone: false,
+        account: AccountId::from_uuid(uuid::Uuid::from_u128(9)),
+        array,
+        size: 64 << 20,
+    });
+    let json = serde_json::to_string(&Documents { documents: vec![document] }).unwrap();
+    let header = "--header 'Content-Type: application/json'";
+    let answer = ask(machine, "documents", &format!("{header} --data '{json}'"));
+    assert!(answer.ends_with(" 200"), "{answer}");
+    let began = Instant::now();
+    while !write(machine, drive, "/data/first").ends_with(" 204") {
+        assert!(began.elapsed() < GUARD, "drive {number} is not made");
+    }
+    drive
+}
+
+fn write(machine: &mut Machine, drive: DriveId, file: &str) -> String {
+    ask(machine, &format!("drives/{drive}/data?offset=0"), &format!("--data-binary @{file}"))
+}
+
+/// Whether the drive begins with what the file holds.
+fn begins_with(machine: &mut Machine, drive: DriveId, file: &str) -> bool {
+    let path = format!("drives/{drive}/data?offset=0&length=1048576");
+    let answer = ask(machine, &path, "--output /data/read");
+    let same = format!("cmp --silent /data/read {file} && echo same || true");
+    answer.ends_with(" 200") && run(machine, &same) == "same\n"
+}
+
+#[test]
+#[ignore = "needs QEMU: cargo xtask test"]
+fn on_a_lab_machine_an_array_that_loses_all_its_disks_takes_its_own_drives_and_no_other() {
+    let lab = Lab::new().unwrap().with_disks_of(320);
+    let mut machine = boot(&lab);
+    for (name, disks) in NAMES.into_iter().zip([[1, 2], [3, 4]]) {
+        let disks = disks.map(|disk| format!("--disk LAB-DISK-{disk}")).join(" ");
+        let create = format!("array create {name} --level raid1 --path /srv/{name} {disks}");
+        agent(&mut machine, &create).ok().unwrap();
+    }
+    run(&mut machine, "for file in first second; do head -c 1M /dev/urandom >/data/$file; done");
+    serve(&mut machine);
+    let arrays =
+        until(&mut machine, "both are whole", |fast, slow| is_whole(fast) && is_whole(slow));
+    let [on_fast, on_slow] =
+        [0, 1].map(|number| make_drive(&mut machine, number as u128 + 1, arrays[number].array));
+    // Each is written without an end, and how each write ended noted.
+    for (name, drive) in NAMES.into_iter().zip([on_fast, on_slow]) {
+        let load = format!(
+            "cd /data/keys; while true; do curl --silent --cert control.pem --key control.key \
+             --insecure --output /dev/null --write-out '%{{http_code}}\\n' --data-binary @/data/first \
+             'https://127.0.0.1:8444/v1/drives/{drive}/data?offset=4194304'; sleep 0.5; done"
+        );
+        run(
+            &mut machine,
+            &format!("setsid bash -c \"{load}\" >/data/load.{name} 2>&1 </dev/null &"),
+        );
+    }
+
+    machine.pull(1).unwrap();
+    let [fast, slow] = until(&mut machine, "fast lacks a disk", |fast, _| {
+        fast.disks.as_ref().is_some_and(|disks| disks.missing == 1)
+    });
+    assert!(fast.state == ArrayState::Online && fast.capacity > 0, "{fast:?}");
+    assert_eq!(disk(&fast, "LAB-DISK-1").state, DiskState::Faulty);
+    assert_eq!(disk(&fast, "LAB-DISK-2").state, DiskState::InSync);
+    assert!(is_whole(&slow), "{slow:?}");
+    assert!(begins_with(&mut machine, on_fast, "/data/first"));
+
+    machine.pull(2).unwrap();
+    let [fast, slow] =
+        until(&mut machine, "fast has failed", |fast, _| fast.state == ArrayState::Failed);
+    assert_eq!(fast.capacity, 0);
+    assert!(is_whole(&slow) && slow.capacity > 0, "{slow:?}");
+    let refused = write(&mut machine, on_fast, "/data/second");
+    assert!(refused.ends_with(" 503"), "{refused}");
+    let written = write(&mut machine, on_slow, "/data/second");
+    assert!(written.ends_with(" 204"), "{written}");
+    assert!(begins_with(&mut machine, on_slow, "/data/second"));
+    make_drive(&mut machine, 3, slow.array);
+    let ends = run(&mut machine, "sort -u /data/load.slow; test -s /data/load.fast");
+    assert_eq!(ends, "204\n", "no write to the other array failed");
+
+    // What it held is there again with its disks.
+    machine.plug(1).unwrap();
+    machine.plug(2).unwrap();
+    machine.cut_power().unwrap();
+    let mut machine = boot(&lab);
+    serve(&mut machine);
+    until(&mut machine, "fast is back", |fast, slow| {
+        fast.state == ArrayState::Online && slow.state == ArrayState::Online
+    });
+    assert!(begins_with(&mut machine, on_fast, "/data/first"));
+    assert!(begins_with(&mut machine, on_slow, "/data/second"));
+}

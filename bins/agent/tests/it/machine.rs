@@ -1,0 +1,68 @@
+//! A machine that the agent is on.
+
+use elasticstack_lab::{Ended, Lab, Machine};
+
+const AGENT: &str = env!("CARGO_BIN_EXE_elasticstack-agent");
+pub(crate) const CONFIG: &str = "/data/agent.toml";
+
+/// What every script may use. `of N` prints the device of disk N, `by NAME` that of an array.
+const WORDS: &str = r#"
+of() { for disk in /sys/block/sd*; do
+    if grep -aq "LAB-DISK-$1$" $disk/device/vpd_pg80; then echo /dev/${disk##*/}; fi
+done; }
+by() { readlink -f /dev/md/$1; }
+"#;
+
+/// Boots the first machine of the lab.
+pub(crate) fn boot(lab: &Lab) -> Machine {
+    let mut machine = lab.boot(1).unwrap();
+    run(&mut machine, &format!("test -e {CONFIG} || echo 'state_dir = \"/data/state\"' >{CONFIG}"));
+    machine
+}
+
+/// What the agent says to these arguments, and whether it did what they ask.
+pub(crate) fn agent(machine: &mut Machine, arguments: &str) -> Ended {
+    machine.run(&format!("{AGENT} --config {CONFIG} {arguments}")).unwrap()
+}
+
+/// What a script prints, which must end well.
+pub(crate) fn run(machine: &mut Machine, script: &str) -> String {
+    machine.run(&format!("set -e\n{WORDS}{script}")).unwrap().ok().unwrap()
+}
+
+/// Has the machine's agent join whoever asks by [`ask`], and starts it; it answers from then on.
+pub(crate) fn serve(machine: &mut Machine) {
+    run(machine, &format!("AGENT='{AGENT} --config {CONFIG}'\n{JOIN}"));
+}
+
+const JOIN: &str = r#"
+mkdir -p /data/keys
+cd /data/keys
+new() { openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=$1" "${@:2}"; }
+signed() {
+    new $1 -keyout $1.key -out $1.csr
+    printf "subjectAltName=DNS:$1\nextendedKeyUsage=$2\n" >extensions
+    openssl x509 -req -in $1.csr -CA authority.pem -CAkey authority.key -days 9 -out $1.pem \
+        -extfile extensions
+}
+{
+    new authority -x509 -days 9 -keyout authority.key -out authority.pem
+    signed host serverAuth
+    signed control clientAuth
+} 2>/dev/null
+cat host.pem authority.pem host.key | $AGENT join
+setsid $AGENT run >/data/agent.log 2>&1 </dev/null &
+until (exec 3<>/dev/tcp/127.0.0.1/8444) 2>/dev/null; do kill -0 $!; sleep 0.1; done
+"#;
+
+/// What the agent answers to a call of the internal API, with the status behind it.
+pub(crate) fn ask(machine: &mut Machine, path: &str, options: &str) -> String {
+    let keys = "--cert control.pem --key control.key --insecure";
+    run(
+        machine,
+        &format!(
+            "cd /data/keys; curl --silent --max-time 60 --write-out ' %{{http_code}}' {keys} {options} \
+             'https://127.0.0.1:8444/v1/{path}'"
+        ),
+    )
+}

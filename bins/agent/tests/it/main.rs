@@ -1,0 +1,6 @@
+//! The agent on machines of the lab, with real disks.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod arrays;
+mod health;
+mod machine;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use async_trait::async_trait;
 use clap::Parser;
-use elasticstack_core::block::{Attachment, Volume};
+use elasticstack_core::block::{Attachment, Volume, Writing};
 use elasticstack_core::prelude::*;
 use elasticstack_core::secret::Secret;
 use elasticstack_host::iscsi::{Chap, Credentials, Identity, IscsiServer, Limits, TargetConfig};
@@ -130,6 +130,9 @@ struct Args {
     /// The target's name
     #[arg(long, default_value = "iqn.2026-01.org.example:file")]
     name: String,
+    /// Let nobody write
+    #[arg(long)]
+    read_only: bool,
     /// A file that holds USER:SECRET, which initiators must then know
     #[arg(long)]
     credentials: Option<PathBuf>,
@@ -152,6 +155,7 @@ async fn main() -> anyhow::Result<()> {
         name: args.name.clone(),
         chap,
         initiators: None,
+        writing: if args.read_only { Writing::Refused } else { Writing::Allowed },
     })?;
     let listener = tokio::net::TcpListener::bind(args.listen)
         .await

@@ -135,7 +135,7 @@ async fn lent(lender: &dyn Lend, wanted: &[LendId]) -> Result<(), Violation> {
 pub(super) async fn le_1_what_is_lent_is_read_and_written(
     fixture: &dyn LendFixture,
 ) -> Result<Outcome, Violation> {
-    let Begun { volume, borrowed, .. } = begin(fixture).await?;
+    let Begun { lender: _lender, volume, borrowed, .. } = begin(fixture).await?;
     let size = borrowed.size();
     require!(size == volume.size(), "a drive of {} is {size} to its borrower", volume.size());
     holds(&*borrowed, 0, &pattern(1, MIB)).await?;

@@ -313,6 +313,7 @@ fn respond(
 
 #[cfg(test)]
 mod tests {
+    use elasticstack_core::block::Writing;
     use elasticstack_core::secret::Secret;
     use proptest::prelude::*;
 
@@ -331,6 +332,7 @@ mod tests {
             identity: Identity::of("drive"),
             chap,
             initiators: Some(vec!["iqn.2026-01.org:host".to_owned()]),
+            writing: Writing::Allowed,
         }))
     }
 

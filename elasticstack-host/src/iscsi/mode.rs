@@ -1,6 +1,8 @@
 //! The mode pages of a logical unit, none of which can be changed: MODE SENSE (SPC-4, section 7.5;
 //! SBC-3, section 6.5).
 
+use elasticstack_core::block::Writing;
+
 use super::cdb::Form;
 use super::inquiry::{Geometry, LOGICAL_BLOCK};
 use super::sense::Sense;
@@ -21,9 +23,13 @@ pub(super) fn sense(
     control: u8,
     (page, subpage): (u8, u8),
     geometry: Geometry,
+    writing: Writing,
 ) -> Result<Vec<u8>, Sense> {
     /// DPO and FUA are taken.
     const DPOFUA: u8 = 0x10;
+    /// The medium is write-protected.
+    const WP: u8 = 0x80;
+    let protection = if writing == Writing::Refused { WP } else { 0 };
     if control == SAVED {
         return Err(Sense::SAVING_PARAMETERS_NOT_SUPPORTED);
     }
@@ -49,12 +55,12 @@ pub(super) fn sense(
     let mut answer = match form {
         Form::Six => {
             let length = u8::try_from(length.saturating_add(3)).unwrap_or(u8::MAX);
-            vec![length, 0, DPOFUA, descriptors]
+            vec![length, 0, protection | DPOFUA, descriptors]
         }
         Form::Ten => {
             let length = u16::try_from(length.saturating_add(6)).unwrap_or(u16::MAX);
             let [high, low] = length.to_be_bytes();
-            vec![high, low, 0, DPOFUA, 0, 0, 0, descriptors]
+            vec![high, low, 0, protection | DPOFUA, 0, 0, 0, descriptors]
         }
     };
     answer.extend(descriptor);
@@ -79,7 +85,9 @@ mod tests {
 
     #[test]
     fn mode_pages_come_one_by_one_or_all_and_nothing_can_be_changed() {
-        let sense = |page, control| super::sense(Form::Six, true, control, (page, 0), GEOMETRY);
+        let sense = |page, control| {
+            super::sense(Form::Six, true, control, (page, 0), GEOMETRY, Writing::Allowed)
+        };
         let caching = sense(8, 0).unwrap();
         assert_eq!(caching[..4], [31, 0, 0x10, 8]);
         assert_eq!((u32_at(&caching, 4), u32_at(&caching, 8)), (2048, 512));
@@ -88,7 +96,9 @@ mod tests {
         assert_eq!(sense(ALL_PAGES, 0).unwrap().len(), 12 + 20 + 12 + 12);
         assert_eq!(sense(0x05, 0), Err(Sense::INVALID_FIELD_IN_CDB));
         assert_eq!(sense(8, SAVED), Err(Sense::SAVING_PARAMETERS_NOT_SUPPORTED));
-        let ten = super::sense(Form::Ten, false, 0, (8, 0), GEOMETRY).unwrap();
-        assert_eq!((u16_at(&ten, 0), ten.len(), ten[7]), (26, 28, 0));
+        let ten = |writing| super::sense(Form::Ten, false, 0, (8, 0), GEOMETRY, writing).unwrap();
+        let allowed = ten(Writing::Allowed);
+        assert_eq!((u16_at(&allowed, 0), allowed.len(), allowed[7]), (26, 28, 0));
+        assert_eq!((allowed[3], ten(Writing::Refused)[3]), (0x10, 0x90));
     }
 }

@@ -81,6 +81,8 @@ impl Sense {
     pub(super) const REGISTRATIONS_PREEMPTED: Self = Self::new(0x6, 0x2a, 0x05);
     /// RFC 7143, section 11.4.7.2.
     pub(super) const INCORRECT_AMOUNT_OF_DATA: Self = Self::new(0xb, 0x0c, 0x0d);
+    pub(super) const CAPACITY_HAS_CHANGED: Self = Self::new(0x6, 0x2a, 0x09);
+    pub(super) const WRITE_PROTECTED: Self = Self::new(0x7, 0x27, 0x00);
     pub(super) const SPACE_ALLOCATION_FAILED: Self = Self::new(0x7, 0x27, 0x07);
     const MISCOMPARE: Self = Self::new(0xe, 0x1d, 0x00);
 

@@ -31,6 +31,8 @@ use super::wire::{Digests, PduReader, PduWriter, WireError};
 pub struct Limits {
     /// The most sessions, of all targets; one more is refused.
     pub sessions: usize,
+    /// The most discovery sessions, which need no secret; one more is refused.
+    pub discoveries: usize,
     /// The most connections that have not logged in; one more waits to be accepted.
     pub logins: usize,
     /// How long a login may take before it is cut.
@@ -38,9 +40,11 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 1,024 sessions, which take 1 GiB if every one of them does its worst; 64 logins of 10 s.
+    /// 1,024 sessions, which take 1 GiB if every one of them does its worst, and 16 discovery
+    /// sessions; 64 logins of 10 s.
     fn default() -> Self {
-        Self { sessions: 1024, logins: 64, login_time: Duration::from_secs(10) }
+        let login_time = Duration::from_secs(10);
+        Self { sessions: 1024, discoveries: 16, logins: 64, login_time }
     }
 }
 
@@ -55,6 +59,7 @@ struct Inner {
     limits: Limits,
     targets: Mutex<HashMap<String, Arc<Target>>>,
     sessions: Arc<Semaphore>,
+    discoveries: Arc<Semaphore>,
     next_session: AtomicU64,
 }
 
@@ -62,9 +67,10 @@ impl IscsiServer {
     /// A server without targets.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        let sessions = Arc::new(Semaphore::new(limits.sessions.min(Semaphore::MAX_PERMITS)));
+        let places = |most: usize| Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
+        let (sessions, discoveries) = (places(limits.sessions), places(limits.discoveries));
         let (targets, next_session) = (Mutex::default(), AtomicU64::new(1));
-        Self { inner: Arc::new(Inner { limits, targets, sessions, next_session }) }
+        Self { inner: Arc::new(Inner { limits, targets, sessions, discoveries, next_session }) }
     }
 
     /// Lets initiators log in to a target from now on.
@@ -120,6 +126,15 @@ impl IscsiServer {
         let mut targets = self.inner.targets();
         if targets.get(name).is_some_and(|known| Arc::ptr_eq(known, &target)) {
             targets.remove(name);
+        }
+    }
+
+    /// Tells the initiators of a target that its volume has another length now. A target that is not
+    /// there is no error.
+    pub fn resized(&self, name: &str) {
+        let target = self.inner.targets().get(name).cloned();
+        if let Some(target) = target {
+            target.unit.resized();
         }
     }
 
@@ -315,8 +330,8 @@ impl Inner {
         (cmd_sn, address): (u32, SocketAddr),
     ) -> Result<LoggedIn, Refusal> {
         let Established { initiator, isid, target, parameters } = established;
-        let place =
-            Arc::clone(&self.sessions).try_acquire_owned().map_err(|_| Refusal::TooManySessions)?;
+        let places = if target.is_some() { &self.sessions } else { &self.discoveries };
+        let place = Arc::clone(places).try_acquire_owned().map_err(|_| Refusal::TooManySessions)?;
         let membership = match target {
             Some(target) => {
                 let port = Port { initiator: initiator.clone(), isid };

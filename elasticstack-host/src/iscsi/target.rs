@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use elasticstack_core::block::Volume;
+use elasticstack_core::block::{Volume, Writing};
 use tokio_util::sync::CancellationToken;
 
 use super::chap::Chap;
@@ -26,16 +26,19 @@ pub struct TargetConfig {
     pub chap: Option<Chap>,
     /// The names of the initiators that may log in; `None` for any.
     pub initiators: Option<Vec<String>>,
+    /// Whether initiators may write; if not, the logical unit is write-protected.
+    pub writing: Writing,
 }
 
 impl fmt::Debug for TargetConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, volume: _, identity, chap, initiators } = self;
+        let Self { name, volume: _, identity, chap, initiators, writing } = self;
         f.debug_struct("TargetConfig")
             .field("name", name)
             .field("identity", identity)
             .field("chap", chap)
             .field("initiators", initiators)
+            .field("writing", writing)
             .finish_non_exhaustive()
     }
 }
@@ -60,9 +63,9 @@ struct Session {
 
 impl Target {
     pub(super) fn new(config: TargetConfig) -> Self {
-        let TargetConfig { name, volume, identity, chap, initiators } = config;
+        let TargetConfig { name, volume, identity, chap, initiators, writing } = config;
         Self {
-            unit: LogicalUnit::new(name.clone(), identity, volume),
+            unit: LogicalUnit::new(name.clone(), identity, (volume, writing)),
             name,
             chap,
             initiators,

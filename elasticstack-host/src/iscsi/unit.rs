@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use elasticstack_core::block::Volume;
+use elasticstack_core::block::{Volume, Writing};
 
 use super::cdb::{CDB_LENGTH, CdbError, Command};
 use super::exchange::{Exchange, Stop};
@@ -24,6 +24,7 @@ pub(super) struct LogicalUnit {
     name: String,
     identity: Identity,
     medium: Medium,
+    writing: Writing,
     state: Mutex<State>,
 }
 
@@ -48,8 +49,12 @@ impl From<u64> for Done {
 }
 
 impl LogicalUnit {
-    pub(super) fn new(name: String, identity: Identity, volume: Arc<dyn Volume>) -> Self {
-        Self { name, identity, medium: Medium::new(volume), state: Mutex::default() }
+    pub(super) fn new(
+        name: String,
+        identity: Identity,
+        (volume, writing): (Arc<dyn Volume>, Writing),
+    ) -> Self {
+        Self { name, identity, medium: Medium::new(volume), writing, state: Mutex::default() }
     }
 
     /// Does a command that `port` sent to the logical unit `lun`.
@@ -73,6 +78,9 @@ impl LogicalUnit {
         }
         let command = command.map_err(refused)?;
         self.state().reservations.permit(port, need(command))?;
+        if self.writing == Writing::Refused && changes_medium(command) {
+            return Err(Sense::WRITE_PROTECTED.into());
+        }
         if let Command::PersistentReserveOut { action, scope, kind, length } = command {
             return self.reserve_persistently(port, action, (scope, kind), length, x).await;
         }
@@ -110,7 +118,8 @@ impl LogicalUnit {
             }
             Command::ModeSense { form, with_descriptor, control, page, subpage, allocation } => {
                 let (pages, geometry) = ((page, subpage), medium.geometry());
-                let answer = mode::sense(form, with_descriptor, control, pages, geometry)?;
+                let answer =
+                    mode::sense(form, with_descriptor, control, pages, geometry, self.writing)?;
                 (answer, allocation)
             }
             Command::ReadCapacity10 => (medium.geometry().capacity_10(), u32::MAX),
@@ -196,6 +205,15 @@ impl LogicalUnit {
         }
     }
 
+    /// The volume has another length now, which everybody is told (SBC-3, section 4.7).
+    pub(super) fn resized(&self) {
+        let mut state = self.state();
+        let ports: Vec<_> = state.attentions.keys().cloned().collect();
+        for port in ports {
+            state.establish(&port, Sense::CAPACITY_HAS_CHANGED);
+        }
+    }
+
     fn next_attention(&self, port: &Arc<Port>) -> Option<Sense> {
         let mut state = self.state();
         let waiting = state.attentions.get_mut(port)?;
@@ -255,6 +273,19 @@ fn refused(error: CdbError) -> Status {
         CdbError::InvalidOperationCode => Sense::INVALID_OPERATION_CODE.into(),
         CdbError::InvalidField => Sense::INVALID_FIELD_IN_CDB.into(),
     }
+}
+
+/// Whether a command writes to the medium, which write protection forbids (SBC-3, section 4.12).
+fn changes_medium(command: Command) -> bool {
+    matches!(
+        command,
+        Command::CompareAndWrite { .. }
+            | Command::OrWrite { .. }
+            | Command::Unmap { .. }
+            | Command::Write { .. }
+            | Command::WriteAndVerify { .. }
+            | Command::WriteSame { .. }
+    )
 }
 
 /// What a command needs under a reservation of somebody else (SPC-4, table 66; SBC-3, table 9).

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use elasticstack_core::block::{Attachment, Volume};
+use elasticstack_core::block::{Attachment, Volume, Writing};
 use elasticstack_core::prelude::*;
 use elasticstack_core::secret::Secret;
 use elasticstack_host::iscsi::{Chap, Credentials, Identity, IscsiServer, Limits, TargetConfig};
@@ -26,6 +26,8 @@ pub(crate) struct Memory {
     pub(crate) bytes: Mutex<Vec<u8>>,
     pub(crate) flushes: AtomicUsize,
     pub(crate) in_flight: AtomicUsize,
+    /// The most that were ever in flight.
+    pub(crate) peak: AtomicUsize,
     pub(crate) is_slow: AtomicBool,
     pub(crate) is_fenced: AtomicBool,
 }
@@ -40,7 +42,8 @@ impl Memory {
         (offset, length): (Bytes, usize),
         work: impl FnOnce(&mut [u8]) -> T,
     ) -> Result<T> {
-        self.in_flight.fetch_add(1, Ordering::SeqCst);
+        let before = self.in_flight.fetch_add(1, Ordering::SeqCst);
+        self.peak.fetch_max(before + 1, Ordering::SeqCst);
         if self.is_slow.load(Ordering::SeqCst) {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -124,6 +127,7 @@ fn config(volume: &Arc<Memory>, chap: Option<Chap>) -> TargetConfig {
         identity: Identity::of("0198c0de-0000-7000-8000-000000000001"),
         chap,
         initiators: None,
+        writing: Writing::Allowed,
     }
 }
 
@@ -271,6 +275,63 @@ async fn a_session_too_many_is_refused() {
     second.send(header(0x43, 0x87, &[]), text.as_bytes()).await;
     assert_eq!(second.receive().await.unwrap().header[36..38], [3, 2]);
     assert_eq!(first.test_unit_ready().await, Some(0));
+}
+
+#[tokio::test]
+async fn discovery_sessions_take_no_place_of_others_and_have_an_end_of_their_own() {
+    let limits = Limits { sessions: 1, discoveries: 2, ..Limits::default() };
+    let rig = Rig::open(None, limits).await;
+    let mut discoveries = Vec::new();
+    for number in 1..=2 {
+        let more = "SessionType=Discovery\0";
+        let name = format!("iqn.2026-01.org:{number}");
+        discoveries.push(Initiator::log_in_as(rig.address, NAME, &name, number, more).await);
+    }
+    let mut third = Initiator::connect(rig.address).await;
+    let text = "InitiatorName=iqn.2026-01.org:third\0SessionType=Discovery\0";
+    third.send(header(0x43, 0x87, &[]), text.as_bytes()).await;
+    assert_eq!(third.receive().await.unwrap().header[36..38], [3, 2]);
+    let mut host = rig.log_in("").await;
+    assert_eq!(host.test_unit_ready().await, Some(0));
+}
+
+#[tokio::test]
+async fn what_may_only_be_read_says_so_and_changes_by_no_command() {
+    let server = IscsiServer::new(Limits::default());
+    let volume = Memory::new(1 << 20);
+    server.add(TargetConfig { writing: Writing::Refused, ..config(&volume, None) }).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { server.serve(listener).await });
+    let mut host = Initiator::log_in(address, NAME, "").await;
+    host.command(READ, 64, &[0x1a, 0, 0x3f, 0, 64, 0], &[]).await;
+    assert_eq!(host.receive().await.unwrap().data[2] & 0x80, 0x80, "the bit WP of MODE SENSE");
+    let cdb16 = |operation: u8, blocks: u8| {
+        let mut cdb = [0; 16];
+        (cdb[0], cdb[13]) = (operation, blocks);
+        cdb.to_vec()
+    };
+    let mut unmap = vec![0, 22, 0, 16, 0, 0, 0, 0];
+    unmap.extend([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0]);
+    for (cdb, data) in [
+        (cdb10(0x2a, 0, 1).to_vec(), vec![1; 512]),
+        (vec![0x0a, 0, 0, 0, 1, 0], vec![1; 512]),
+        (cdb16(0x8a, 1), vec![1; 512]),
+        (cdb10(0x2e, 0, 1).to_vec(), vec![1; 512]),
+        (cdb10(0x41, 0, 1).to_vec(), vec![1; 512]),
+        (cdb16(0x93, 1), vec![1; 512]),
+        (cdb16(0x89, 1), vec![0; 1024]),
+        (cdb16(0x8b, 1), vec![1; 512]),
+        (vec![0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0], unmap),
+    ] {
+        let length = u32::try_from(data.len()).unwrap();
+        host.command(WRITE, length, &cdb, &data).await;
+        let response = host.receive().await.unwrap();
+        let sense = &response.data[2..];
+        assert_eq!(response.header[3], 2, "{cdb:x?}: {response:?}");
+        assert_eq!((sense[2], sense[12], sense[13]), (7, 0x27, 0), "{cdb:x?}: {response:?}");
+    }
+    assert!(volume.bytes.lock().unwrap().iter().all(|byte| *byte == 0));
 }
 
 #[tokio::test]

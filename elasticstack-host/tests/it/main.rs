@@ -10,6 +10,7 @@ mod iscsi;
 mod lio;
 mod lio_kit;
 mod other_initiators;
+mod lend_kit;
 mod qemu;
 mod qemu_rig;
 mod snapshots;

@@ -16,7 +16,15 @@ use crate::{process, tools};
 pub(crate) fn run() -> Result<()> {
     tools::ensure_packages()?;
     let mut kits = process::cargo(["test", "--quiet", "--locked", "--no-fail-fast"])?;
-    kits.args(["-p", "elasticstack-core", "-p", "elasticstack-host", "--lib", "--test", "it"]);
+    kits.args([
+        "-p",
+        "elasticstack-core",
+        "-p",
+        "elasticstack-host",
+        "-p",
+        "elasticstack-bin-target",
+    ]);
+    kits.args(["--lib", "--test", "it"]);
     // One at a time, as guests on a software CPU need all of it; every test of a kit has `kit` in
     // its path.
     kits.args(["--", "kit", "--include-ignored", "--nocapture", "--test-threads=1"]);

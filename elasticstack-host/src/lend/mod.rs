@@ -9,12 +9,20 @@
 //! Nothing is kept but in the kernel: a step that is done already is passed over, so whatever a kill
 //! leaves is mended by asking again. After a reboot nothing is lent.
 //!
-//! [`InProcessLender`] lends any volume by our own target, as long as this process lives.
+//! [`ProcessLender`] lends files by our own target, in a process of its own, `elasticstack-target`, which
+//! is [`Service`]; the two talk as [`control`] says. [`InProcessLender`] lends any volume, as long as
+//! this process lives.
 
 mod configfs;
+pub mod control;
+mod file;
 mod in_process;
 mod lio;
 mod plan;
+mod process;
+mod service;
 
 pub use in_process::InProcessLender;
 pub use lio::LioLender;
+pub use process::{ProcessConfig, ProcessLender};
+pub use service::Service;

@@ -1,5 +1,5 @@
-//! Where a guest's process belongs: outside the agent's own unit or group, so that whoever ends
-//! those ends no guest.
+//! Where the process of a guest belongs, and every other that outlives the agent: outside the agent's
+//! own unit or group, so that whoever ends those ends no guest.
 //!
 //! Owns how a guest's process gets there and what is left there of it. Sets no limits: it is only
 //! the place where limits can be set. A pure function decides from what this machine has.
@@ -48,9 +48,9 @@ impl Scope {
         }
     }
 
-    /// What the program of the process called `name` is to be an argument of. Everything here
+    /// What the program of the process that is described so is to be an argument of. Everything here
     /// becomes that program in place, with its pid, its standard input and its files.
-    pub(super) fn command(&self, name: &str) -> Command {
+    pub(crate) fn command(&self, description: &str) -> Command {
         // A session of its own, so that no terminal's hang-up reaches it. `setsid` forks only as
         // the leader of a process group.
         match self {
@@ -62,17 +62,18 @@ impl Scope {
                 command
                     .args(["--scope", "--quiet", "--collect", "--no-ask-password"])
                     .args(["--slice=elasticstack.slice", "--description"])
-                    .arg(format!("ElasticStack server {name}"))
+                    .arg(format!("ElasticStack {description}"))
                     .args(["--", "setsid"]);
                 command
             }
         }
     }
 
-    /// Puts a process that was just spawned where it belongs. Before its guest's first instruction.
-    pub(super) fn enclose(&self, server: ServerId, process: &Process) -> io::Result<()> {
+    /// Puts a process that was just spawned where it belongs, under this name. Before its guest's
+    /// first instruction.
+    pub(crate) fn enclose(&self, name: &str, process: &Process) -> io::Result<()> {
         let Self::Cgroup(parent) = self else { return Ok(()) };
-        let group = parent.join(server.to_string());
+        let group = parent.join(name);
         DirBuilder::new().recursive(true).create(&group)?;
         fs::write(group.join("cgroup.procs"), process.pid().to_string())
     }
@@ -154,7 +155,7 @@ mod tests {
 
     #[test]
     fn systemd_is_asked_in_place_and_for_nothing_that_waits_for_a_person() {
-        let command = Scope::Systemd.command("5b0e.3");
+        let command = Scope::Systemd.command("server 5b0e.3");
         let line: Vec<_> = command.get_args().map(|argument| argument.to_str().unwrap()).collect();
         assert_eq!(command.get_program(), "systemd-run");
         assert_eq!(

@@ -135,7 +135,7 @@ async fn launch(
         let log = here.create_log()?;
         let child = ours
             .scope
-            .command(&process_name(server, run))
+            .command(&format!("server {}", process_name(server, run)))
             .arg(&ours.program)
             .args(arguments)
             // The rest of the environment is not its business.
@@ -147,7 +147,7 @@ async fn launch(
             .stderr(Stdio::from(log))
             .spawn()?;
         let process = Process::of_child(&child)?;
-        ours.scope.enclose(server, &process)?;
+        ours.scope.enclose(&server.to_string(), &process)?;
         Ok(process)
     };
     let process = blocking("spawning QEMU", spawn).await?;

@@ -113,7 +113,7 @@ impl Volume for FileVolume {
 }
 
 /// Frees a range of a file, or writes zeros where the file system can't free any.
-pub(super) fn punch(file: &File, offset: Bytes, length: Bytes) -> io::Result<()> {
+pub(crate) fn punch(file: &File, offset: Bytes, length: Bytes) -> io::Result<()> {
     if length == Bytes::ZERO {
         return Ok(());
     }
@@ -155,7 +155,7 @@ pub(super) fn copy(source: &File, target: &File) -> io::Result<()> {
 
 /// Where the first data at or after `offset` begins and ends. Moves the file's position, which
 /// nothing here relies on.
-fn next_data(file: &File, offset: u64) -> io::Result<Option<(u64, u64)>> {
+pub(crate) fn next_data(file: &File, offset: u64) -> io::Result<Option<(u64, u64)>> {
     let start = match rustix::fs::seek(file, SeekFrom::Data(offset)) {
         Ok(start) => start,
         Err(Errno::NXIO) => return Ok(None),

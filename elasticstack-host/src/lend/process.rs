@@ -1,0 +1,252 @@
+//! A lender whose lends are served by a process of their own, which this starts where none runs and
+//! otherwise finds, so that they go on while the agent does not.
+//!
+//! The process holds the lock of its directory's file `lock` as long as any thread of it lives: that
+//! file is its standard input. If the process dies, nothing is lent any more, and the next call
+//! starts another.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use elasticstack_core::block::{Attachment, Lend, LendId, LendSpec, Volume, Writing};
+use elasticstack_core::prelude::*;
+use rustix::fs::FlockOperation;
+use tokio::net::UnixStream;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::control::{Answer, Ask, Channel, Terms, VERSION, answer, lend_of};
+use crate::qemu::Scope;
+use crate::sys::process::Process;
+
+/// How long a process that was just started may take to answer.
+const START: Duration = Duration::from_secs(20);
+
+/// How long an answer may take; a withdrawal waits for its I/O.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often a process that is starting is looked for.
+const POLL: Duration = Duration::from_millis(10);
+
+/// How the process is started.
+#[derive(Debug, Clone)]
+pub struct ProcessConfig {
+    /// The program `elasticstack-target`.
+    pub program: PathBuf,
+    /// A directory of the agent's own, made if it is not there.
+    pub dir: PathBuf,
+    /// Where borrowers connect.
+    pub listen: SocketAddr,
+    /// Who the process is, if the agent is root.
+    pub user: Option<String>,
+    /// Where the process belongs.
+    pub scope: Scope,
+}
+
+/// Lends by a process that outlives this one.
+#[derive(Debug)]
+pub struct ProcessLender {
+    config: ProcessConfig,
+    portal: Mutex<SocketAddr>,
+    /// The connection, and the process if this one started it.
+    link: tokio::sync::Mutex<Link>,
+}
+
+#[derive(Debug, Default)]
+struct Link {
+    channel: Option<Channel>,
+    child: Option<Process>,
+}
+
+impl ProcessLender {
+    /// Finds the process, or starts it.
+    ///
+    /// # Errors
+    /// `Internal` if it does not start.
+    pub async fn open(config: ProcessConfig) -> Result<Self> {
+        let portal = Mutex::new(config.listen);
+        let lender = Self { config, portal, link: tokio::sync::Mutex::default() };
+        lender.lent().await?;
+        Ok(lender)
+    }
+
+    /// Asks, and once more of another process if that one has just died. Every ask may be repeated.
+    async fn ask(&self, ask: &Ask, file: Option<&File>) -> Result<Answer> {
+        let mut link = self.link.lock().await;
+        let mut failure = None;
+        for _ in 0..2 {
+            // Out of its place: given up on in the middle, it is not asked again.
+            let mut channel = match link.channel.take() {
+                Some(channel) => channel,
+                None => self.connect(&mut link.child).await?,
+            };
+            let files: Vec<_> = file.iter().map(|file| file.as_fd()).collect();
+            let exchange = async {
+                channel.send(ask, &files).await?;
+                hear(&mut channel).await
+            };
+            match timeout(PATIENCE, exchange).await {
+                Ok(Ok(answer)) => {
+                    link.channel = Some(channel);
+                    return answer.checked();
+                }
+                Ok(Err(error)) => failure = Some(error),
+                Err(_) => failure = Some(io::ErrorKind::TimedOut.into()),
+            }
+        }
+        let failure = failure.unwrap_or_else(|| io::ErrorKind::NotConnected.into());
+        Err(unavailable("asking the process that lends").source(failure))
+    }
+
+    /// Connects to the process, which is started if none runs.
+    async fn connect(&self, child: &mut Option<Process>) -> Result<Channel> {
+        let deadline = Instant::now() + START;
+        loop {
+            let failure = match self.greet().await {
+                Ok(channel) => return Ok(channel),
+                Err(failure) => failure,
+            };
+            let gone = match child {
+                // Asked so that it is reaped.
+                Some(process) => process.has_exited().map_err(internal("watching a process"))?,
+                None => true,
+            };
+            if gone {
+                let ended = child.take().is_some();
+                if ended {
+                    tracing::error!(
+                        dir = %self.config.dir.display(),
+                        "the process that lends has died, and with it every lend"
+                    );
+                }
+                let config = self.config.clone();
+                let started = tokio::task::spawn_blocking(move || start(&config));
+                let started = started.await.map_err(internal("starting the process that lends"))?;
+                *child = started?;
+            }
+            if Instant::now() >= deadline {
+                let log = self.config.dir.join("log");
+                return Err(unavailable("starting the process that lends")
+                    .context(format!("it does not answer, see {}", log.display()))
+                    .source(failure));
+            }
+            sleep(POLL).await;
+        }
+    }
+
+    async fn greet(&self) -> io::Result<Channel> {
+        let socket = self.config.dir.join("socket");
+        let stream = timeout(PATIENCE, UnixStream::connect(socket)).await??;
+        let mut channel = Channel::new(stream);
+        channel.send(&Ask::Hello { version: VERSION }, &[]).await?;
+        match timeout(PATIENCE, hear(&mut channel)).await?? {
+            Answer::Hello { version, portal } => {
+                tracing::info!(version, %portal, "connected to the process that lends");
+                *self.portal.lock().unwrap_or_else(PoisonError::into_inner) = portal;
+                Ok(channel)
+            }
+            other => Err(io::Error::other(format!("it answers hello with {other:?}"))),
+        }
+    }
+}
+
+async fn hear(channel: &mut Channel) -> io::Result<Answer> {
+    match channel.receive().await? {
+        Some((line, _)) => answer(&line),
+        None => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+/// Starts the process, unless one holds the lock: that one is just starting, or ending. Blocks.
+fn start(config: &ProcessConfig) -> Result<Option<Process>> {
+    let failed = internal("starting the process that lends");
+    let lock = open(&config.dir).map_err(&failed)?;
+    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+        locked => locked.map_err(|error| failed(error.into()))?,
+    }
+    let log = File::create(config.dir.join("log")).map_err(&failed)?;
+    let mut command = config.scope.command("target of iSCSI");
+    command
+        .arg(&config.program)
+        .arg("--socket")
+        .arg(config.dir.join("socket"))
+        .args(["--listen", &config.listen.to_string()])
+        .env_clear()
+        .stdin(Stdio::from(lock))
+        .stdout(Stdio::from(log.try_clone().map_err(&failed)?))
+        .stderr(Stdio::from(log))
+        .current_dir("/");
+    if let Some(path) = std::env::var_os("PATH") {
+        command.env("PATH", path);
+    }
+    if let Some(user) = &config.user {
+        command.args(["--user", user]);
+    }
+    let child = command.spawn().map_err(&failed)?;
+    let process = Process::of_child(&child).map_err(&failed)?;
+    config.scope.enclose("target", &process).map_err(&failed)?;
+    Ok(Some(process))
+}
+
+/// The directory's lock file, which is made with it.
+fn open(dir: &Path) -> io::Result<File> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    options.open(dir.join("lock"))
+}
+
+#[async_trait]
+impl Lend for ProcessLender {
+    fn portal(&self) -> SocketAddr {
+        *self.portal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn lend(&self, spec: &LendSpec, volume: Arc<dyn Volume>) -> Result<()> {
+        let Some(Attachment::File(path)) = volume.attachment() else {
+            return Err(Error::new(
+                ErrorKind::NotOffered,
+                "a drive that is no file of this host can't be lent by a process of its own",
+            ));
+        };
+        let may_write = spec.writing == Writing::Allowed;
+        let opened = tokio::task::spawn_blocking(move || {
+            OpenOptions::new().read(true).write(may_write).open(path)
+        });
+        let file = opened
+            .await
+            .map_err(internal("opening a drive"))?
+            .map_err(|error| Error::internal("opening a drive's file to lend it").source(error))?;
+        self.ask(&Ask::Lend(Terms::from(spec)), Some(&file)).await.map(drop)
+    }
+
+    async fn withdraw(&self, lend: LendId) -> Result<()> {
+        self.ask(&Ask::Withdraw { target: lend.target() }, None).await.map(drop)
+    }
+
+    async fn lent(&self) -> Result<Vec<LendId>> {
+        match self.ask(&Ask::Lent, None).await? {
+            Answer::Lent { targets } => targets.iter().map(|target| lend_of(target)).collect(),
+            other => Err(Error::internal(format!("the process that lends answers with {other:?}"))),
+        }
+    }
+}
+
+fn unavailable(context: &'static str) -> Error {
+    Error::new(ErrorKind::Unavailable, "drives can't be lent or withdrawn now: try again later")
+        .context(context)
+}
+
+fn internal<E: std::error::Error + Send + Sync + 'static>(
+    context: &'static str,
+) -> impl Fn(E) -> Error {
+    move |error| Error::internal(context).source(error)
+}

@@ -51,12 +51,9 @@ pub enum Command {
         drive: DriveId,
         /// The drive that is copied
         source: DriveId,
-        /// Decompress on the way; a standard drive with format gzip needs it
-        #[arg(long, conflicts_with = "gzip")]
-        gunzip: bool,
-        /// Compress on the way
-        #[arg(long)]
-        gzip: bool,
+        /// What becomes of the bytes on the way
+        #[command(flatten)]
+        conversion: Conversion,
         /// Show how far it is until it is done
         #[arg(long)]
         wait: bool,
@@ -86,6 +83,24 @@ pub enum Command {
         #[arg(long, default_value = "0", value_parser = amount::size)]
         offset: Bytes,
     },
+}
+
+/// What becomes of the bytes on the way.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub struct Conversion {
+    /// Decompress; a standard drive with format gzip needs it
+    #[arg(long)]
+    gunzip: bool,
+    /// Compress
+    #[arg(long)]
+    gzip: bool,
+    /// Copy the disk that the source holds a qcow2 image of
+    #[arg(long)]
+    qcow2: bool,
+    /// Copy the disk that the source holds a VMDK image of
+    #[arg(long)]
+    vmdk: bool,
 }
 
 /// What a drive is made of.
@@ -128,12 +143,8 @@ impl Command {
                 let drive = ("drive", &*drive.to_string());
                 ask.act(Call::DriveDestroy, drive, "destroyed").await
             }
-            Self::Image { drive, source, gunzip, gzip, wait } => {
-                let call = match (gunzip, gzip) {
-                    (true, _) => Call::DriveImageGunzip,
-                    (_, true) => Call::DriveImageGzip,
-                    (false, false) => Call::DriveImage,
-                };
+            Self::Image { drive, source, conversion, wait } => {
+                let call = conversion.call();
                 let parameters = [&*drive.to_string(), &*source.to_string()];
                 let mut record = client.one(call, &parameters, &Record::new()).await?;
                 if wait {
@@ -148,6 +159,21 @@ impl Command {
                 transfer::upload(client, ask.screen, drive, &file, offset).await
             }
         }
+    }
+}
+
+impl Conversion {
+    fn call(self) -> Call {
+        let Self { gunzip, gzip, qcow2, vmdk } = self;
+        [
+            (gunzip, Call::DriveImageGunzip),
+            (gzip, Call::DriveImageGzip),
+            (qcow2, Call::DriveImageQcow2),
+            (vmdk, Call::DriveImageVmdk),
+        ]
+        .into_iter()
+        .find_map(|(is_asked, call)| is_asked.then_some(call))
+        .unwrap_or(Call::DriveImage)
     }
 }
 

@@ -151,7 +151,8 @@ fn fitting(from: &DriveRow, into: &DriveRow, conversion: Conversion) -> Result<(
     let least = match conversion {
         Conversion::None => Some(from.size),
         Conversion::Gunzip => rawsize,
-        Conversion::Gzip => None,
+        // How large the disk is stands in the image: its host refuses what does not fit.
+        Conversion::Gzip | Conversion::Qcow2 | Conversion::Vmdk => None,
     };
     match least.filter(|least| *least > into.size) {
         Some(least) => Err(Error::new(

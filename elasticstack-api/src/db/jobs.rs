@@ -43,11 +43,13 @@ const fn conversion_word(conversion: Conversion) -> &'static str {
         Conversion::None => "none",
         Conversion::Gzip => "gzip",
         Conversion::Gunzip => "gunzip",
+        Conversion::Qcow2 => "qcow2",
+        Conversion::Vmdk => "vmdk",
     }
 }
 
 fn conversion_from_word(word: &str) -> Option<Conversion> {
-    [Conversion::None, Conversion::Gzip, Conversion::Gunzip]
+    [Conversion::None, Conversion::Gzip, Conversion::Gunzip, Conversion::Qcow2, Conversion::Vmdk]
         .into_iter()
         .find(|conversion| conversion_word(*conversion) == word)
 }

@@ -47,13 +47,26 @@ pub(super) async fn dispatch(
     limits: &Limits,
 ) -> Result<Reply> {
     let Asked { parameters, record, data, page, end } = asked;
-    let imaged = async |conversion| -> Result<Reply> {
-        let (drive, source) = (parameters.id(0)?, parameters.id(1)?);
-        Ok(Reply::One(Drive, app.drive_image(caller, drive, source, conversion).await?))
+    // Boxed: unboxed, each of their uses has room of its own in every future that this is part of.
+    let imaged = |conversion| {
+        let parameters = &parameters;
+        Box::pin(async move {
+            let (drive, source) = (parameters.id(0)?, parameters.id(1)?);
+            Ok::<_, Error>(Reply::One(
+                Drive,
+                app.drive_image(caller, drive, source, conversion).await?,
+            ))
+        })
     };
-    let cloned = async |conversion| -> Result<Reply> {
-        let source = parameters.id(0)?;
-        Ok(Reply::One(Drive, app.drive_clone(caller, source, &record, conversion).await?))
+    let cloned = |conversion| {
+        let (parameters, record) = (&parameters, &record);
+        Box::pin(async move {
+            let source = parameters.id(0)?;
+            Ok::<_, Error>(Reply::One(
+                Drive,
+                app.drive_clone(caller, source, record, conversion).await?,
+            ))
+        })
     };
     let suspended = async |servers| -> Result<Reply> {
         let account = parameters.id(0)?;
@@ -78,6 +91,8 @@ pub(super) async fn dispatch(
         Call::DriveImage => imaged(Conversion::None).await?,
         Call::DriveImageGunzip => imaged(Conversion::Gunzip).await?,
         Call::DriveImageGzip => imaged(Conversion::Gzip).await?,
+        Call::DriveImageQcow2 => imaged(Conversion::Qcow2).await?,
+        Call::DriveImageVmdk => imaged(Conversion::Vmdk).await?,
         Call::DriveSnapshot => {
             let info = app.drive_snapshot(caller, parameters.id(0)?, &record).await?;
             Reply::One(Snapshot, info)

@@ -80,9 +80,14 @@ pub enum LegacyCall {
 impl LegacyCall {
     const fn covers(self, call: Call) -> bool {
         match self {
-            Self::Image => {
-                matches!(call, Call::DriveImage | Call::DriveImageGunzip | Call::DriveImageGzip)
-            }
+            Self::Image => matches!(
+                call,
+                Call::DriveImage
+                    | Call::DriveImageGunzip
+                    | Call::DriveImageGzip
+                    | Call::DriveImageQcow2
+                    | Call::DriveImageVmdk
+            ),
             Self::Start => matches!(call, Call::ServerStart),
         }
     }

@@ -26,7 +26,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 /// The room on the one array.
-pub(crate) const CAPACITY: u64 = 120 << 20;
+pub(crate) const CAPACITY: u64 = 160 << 20;
 
 /// What is said of every drive of every server that runs.
 pub(crate) const COUNTS: IoCounts =

@@ -39,7 +39,11 @@ async fn request_of(cloud: &Cloud, call: Call) -> (String, String) {
         Call::DriveCreate => (on(&[]), SMALL.to_owned()),
         Call::DriveSet => (on(&[&cloud.drive().await]), "size 8M\nname other".to_owned()),
         Call::DriveDestroy => (on(&[&cloud.drive().await]), String::new()),
-        Call::DriveImage | Call::DriveImageGunzip | Call::DriveImageGzip => {
+        Call::DriveImage
+        | Call::DriveImageGunzip
+        | Call::DriveImageGzip
+        | Call::DriveImageQcow2
+        | Call::DriveImageVmdk => {
             (on(&[&cloud.drive().await, &cloud.drive().await]), String::new())
         }
         Call::DriveClone | Call::DriveCloneGunzip | Call::DriveCloneGzip => {

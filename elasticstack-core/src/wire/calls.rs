@@ -73,6 +73,10 @@ calls! {
     DriveImageGunzip,
     /// Copies, compressing.
     DriveImageGzip,
+    /// Copies the disk that a qcow2 image is of.
+    DriveImageQcow2,
+    /// Copies the disk that a VMDK image is of.
+    DriveImageVmdk,
     /// Tells about one drive.
     DriveInfo,
     /// Tells about one drive, with all that is measured.

@@ -79,6 +79,20 @@ pub(super) const ROWS: &[Route] = &[
         "As image, compressing on the way.",
     ),
     change(
+        Call::DriveImageQcow2,
+        "/drives/DRIVE/image/SOURCE/qcow2",
+        Ignored,
+        One(Drive),
+        "As image, of the disk that the source holds a qcow2 image of.",
+    ),
+    change(
+        Call::DriveImageVmdk,
+        "/drives/DRIVE/image/SOURCE/vmdk",
+        Ignored,
+        One(Drive),
+        "As image, of the disk that the source holds a VMDK image of.",
+    ),
+    change(
         Call::DriveClone,
         "/drives/SOURCE/clone",
         Record(Drive),

@@ -167,6 +167,10 @@ pub enum Conversion {
     Gzip,
     /// Decompresses gzip (RFC 1952).
     Gunzip,
+    /// Reads the disk that a qcow2 image is of.
+    Qcow2,
+    /// Reads the disk that a VMDK image is of.
+    Vmdk,
 }
 
 /// What a server should be.

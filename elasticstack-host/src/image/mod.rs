@@ -1,14 +1,20 @@
-//! Images one volume into another: copies, packs or unpacks, and leaves nothing of what the target
-//! held before.
+//! Images one volume into another: copies, packs, unpacks or reads the disk out of qcow2 or VMDK, and
+//! leaves nothing of what the target held before.
 //!
 //! Works on any [`Volume`]. Holds a few mebibytes whatever the sizes; packing and unpacking run in
 //! threads that may be busy. Does not claim the drives and does not remember jobs: after a crash
 //! the caller begins again.
 
 pub mod gunzip;
+pub mod layout;
+pub mod qcow2;
 mod sparse;
 #[cfg(test)]
 mod tests;
+mod unfold;
+#[cfg(test)]
+mod unfold_tests;
+pub mod vmdk;
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -21,7 +27,8 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use gunzip::{Gunzip, GunzipError, MAGIC};
-use sparse::{Chunk, PIECE, Reader, Writer, is_zero};
+use layout::{ImageError, Layout};
+use sparse::{Chunk, PIECE, Progress, Reader, Writer, is_zero};
 
 /// Makes `target` what `source` becomes by `conversion`; the rest of it reads as zeros. All of it
 /// is durable on return. Holes and zeros take no space in the target.
@@ -42,16 +49,14 @@ pub async fn image(
     conversion: Conversion,
     progress: &(dyn Fn(u8) + Send + Sync),
 ) -> Result<()> {
-    match conversion {
-        Conversion::None => check_tail(&source, target.size()).await?,
-        Conversion::Gzip => {}
-        Conversion::Gunzip => check_magic(&source).await?,
-    }
-    let reader = Reader::new(&source, Bytes::ZERO, progress);
-    let converted = match conversion {
-        Conversion::None => copy(reader, Writer::wipe(&target, "comes to").await?).await,
-        Conversion::Gzip => pack(reader, Writer::wipe(&target, "packs to").await?).await,
-        Conversion::Gunzip => unpack(reader, Writer::wipe(&target, "unpacks to").await?).await,
+    let work = Work::look(&source, target.size(), conversion).await?;
+    let progress = Progress::new(progress);
+    let writer = Writer::wipe(&target, work.becomes()).await?;
+    let converted = match work {
+        Work::Copy => copy(Reader::new(&source, Bytes::ZERO, progress), writer).await,
+        Work::Pack => pack(Reader::new(&source, Bytes::ZERO, progress), writer).await,
+        Work::Unpack => unpack(Reader::new(&source, Bytes::ZERO, progress), writer).await,
+        Work::Unfold(layout) => unfold::unfold(&source, layout, writer, progress).await,
     };
     if converted.as_ref().is_err_and(|error| error.kind() == ErrorKind::JobFailed) {
         target.discard(Bytes::ZERO, target.size()).await?;
@@ -60,9 +65,55 @@ pub async fn image(
     converted
 }
 
+/// What is to be done.
+enum Work {
+    Copy,
+    Pack,
+    Unpack,
+    Unfold(Layout),
+}
+
+impl Work {
+    /// Refuses what is seen at first sight to come to nothing.
+    async fn look(source: &Arc<dyn Volume>, room: Bytes, conversion: Conversion) -> Result<Self> {
+        let layout = match conversion {
+            Conversion::None => {
+                check_tail(source, room).await?;
+                return Ok(Self::Copy);
+            }
+            Conversion::Gzip => return Ok(Self::Pack),
+            Conversion::Gunzip => {
+                check_magic(source).await?;
+                return Ok(Self::Unpack);
+            }
+            Conversion::Qcow2 => unfold::qcow2_in(source).await?,
+            Conversion::Vmdk => unfold::vmdk_in(source).await?,
+        };
+        let size = sparse::bytes(layout.size)?;
+        if size > room {
+            let format = layout.format();
+            let public = format!(
+                "the {format} image is of a disk of {size}, more than the drive's {room}: make a \
+                 drive of {size}"
+            );
+            return Err(Error::new(ErrorKind::JobFailed, public));
+        }
+        Ok(Self::Unfold(layout))
+    }
+
+    /// For the error of a target that is too small.
+    const fn becomes(&self) -> &'static str {
+        match self {
+            Self::Copy | Self::Unfold(_) => "comes to",
+            Self::Pack => "packs to",
+            Self::Unpack => "unpacks to",
+        }
+    }
+}
+
 /// Refuses a source that holds anything but zeros where the target has ended.
 async fn check_tail(source: &Arc<dyn Volume>, end: Bytes) -> Result<()> {
-    let mut tail = Reader::new(source, end, &|_| {});
+    let mut tail = Reader::new(source, end, Progress::new(&|_| {}));
     while let Some(chunk) = tail.next().await? {
         if matches!(&chunk, Chunk::Data(data) if !is_zero(data)) {
             let size = source.size();
@@ -172,6 +223,10 @@ async fn busy<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> R
 }
 
 fn job_failed(error: GunzipError) -> Error {
+    Error::new(ErrorKind::JobFailed, error.to_string())
+}
+
+fn refused(error: ImageError) -> Error {
     Error::new(ErrorKind::JobFailed, error.to_string())
 }
 

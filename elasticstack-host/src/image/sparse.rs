@@ -60,25 +60,23 @@ pub(super) struct Reader<'a> {
     start: u64,
     /// … to here; zeros from `position` to `start`.
     end: u64,
-    told: u8,
-    progress: &'a (dyn Fn(u8) + Send + Sync),
+    progress: Progress<'a>,
 }
 
 impl<'a> Reader<'a> {
-    /// Reads from `position` on. `progress` is told the hundredths of the volume that are read
-    /// and dealt with, whenever they change.
+    /// Reads from `position` on. `progress` is told of what is read and dealt with.
     pub(super) fn new(
         source: &'a Arc<dyn Volume>,
         position: Bytes,
-        progress: &'a (dyn Fn(u8) + Send + Sync),
+        progress: Progress<'a>,
     ) -> Self {
         let (size, position) = (source.size().get(), position.get());
-        Self { source, size, position, start: position, end: position, told: 0, progress }
+        Self { source, size, position, start: position, end: position, progress }
     }
 
     /// The next part; `None` at the end.
     pub(super) async fn next(&mut self) -> Result<Option<Chunk>> {
-        self.tell();
+        self.progress.at(self.position, self.size);
         if self.position >= self.size {
             return Ok(None);
         }
@@ -98,14 +96,27 @@ impl<'a> Reader<'a> {
         self.position = self.position.saturating_add(chunk.len());
         Ok(Some(chunk))
     }
+}
 
-    fn tell(&mut self) {
-        let hundredths = u128::from(self.position) * 100;
-        let done = hundredths.checked_div(u128::from(self.size)).unwrap_or(100);
+/// Tells how many hundredths are done, whenever they change.
+pub(super) struct Progress<'a> {
+    told: u8,
+    tell: &'a (dyn Fn(u8) + Send + Sync),
+}
+
+impl<'a> Progress<'a> {
+    pub(super) fn new(tell: &'a (dyn Fn(u8) + Send + Sync)) -> Self {
+        Self { told: 0, tell }
+    }
+
+    /// `position` of `size` is done.
+    pub(super) fn at(&mut self, position: u64, size: u64) {
+        let hundredths = u128::from(position) * 100;
+        let done = hundredths.checked_div(u128::from(size)).unwrap_or(100);
         let done = u8::try_from(done).unwrap_or(100).min(100);
         if done > self.told {
             self.told = done;
-            (self.progress)(done);
+            (self.tell)(done);
         }
     }
 }
@@ -180,10 +191,10 @@ fn piece_of(length: u64) -> usize {
     usize::try_from(length).map_or(PIECE, |length| length.min(PIECE))
 }
 
-fn length_of(length: usize) -> u64 {
+pub(super) fn length_of(length: usize) -> u64 {
     u64::try_from(length).unwrap_or(u64::MAX)
 }
 
-fn bytes(number: u64) -> Result<Bytes> {
+pub(super) fn bytes(number: u64) -> Result<Bytes> {
     Bytes::try_from(number).map_err(|error| Error::internal("imaging").source(error))
 }

@@ -12,10 +12,10 @@ use tempfile::TempDir;
 use super::*;
 use crate::store::{ArrayCapacity, DirectoryArray, DirectoryStore, KnownArrays};
 
-const MIB: usize = 1 << 20;
+pub(super) const MIB: usize = 1 << 20;
 
 /// Two drives on one array.
-struct Pair {
+pub(super) struct Pair {
     source: Arc<dyn Volume>,
     target: Arc<dyn Volume>,
     _root: TempDir,
@@ -24,7 +24,7 @@ struct Pair {
 impl Pair {
     /// A source of `source` bytes that begins with `content`, and a target of `target` bytes full
     /// of something else.
-    async fn new(source: usize, content: &[u8], target: usize) -> Self {
+    pub(super) async fn new(source: usize, content: &[u8], target: usize) -> Self {
         let root = tempfile::tempdir().unwrap();
         let array = "a77a0000-0000-4000-8000-000000000001".parse().unwrap();
         let config = DirectoryArray {
@@ -58,12 +58,12 @@ impl Pair {
         Self { source, target, _root: root }
     }
 
-    async fn image(&self, conversion: Conversion) -> Result<()> {
+    pub(super) async fn image(&self, conversion: Conversion) -> Result<()> {
         image(self.source.clone(), self.target.clone(), conversion, &|_| {}).await
     }
 
     /// The sentence of a job that failed. Nothing half done may be left by it.
-    async fn failure(&self, conversion: Conversion) -> String {
+    pub(super) async fn failure(&self, conversion: Conversion) -> String {
         let error = self.image(conversion).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::JobFailed, "{error:?}");
         let wiped = self.result().await.iter().all(|byte| *byte == 0);
@@ -71,19 +71,19 @@ impl Pair {
         error.to_string()
     }
 
-    async fn result(&self) -> Vec<u8> {
+    pub(super) async fn result(&self) -> Vec<u8> {
         let mut bytes = vec![1; usize::try_from(self.target.size().get()).unwrap()];
         self.target.read_at(Bytes::ZERO, &mut bytes).await.unwrap();
         bytes
     }
 
     /// Whether the target still holds what it held at first.
-    async fn is_untouched(&self) -> bool {
+    pub(super) async fn is_untouched(&self) -> bool {
         self.result().await.iter().all(|byte| *byte == 0xee)
     }
 
     /// How much space the target occupies.
-    fn occupied(&self) -> u64 {
+    pub(super) fn occupied(&self) -> u64 {
         let Some(Attachment::File(path)) = self.target.attachment() else { panic!("no file") };
         std::fs::metadata(path).unwrap().blocks() * 512
     }
@@ -100,7 +100,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Bytes that don't compress, always the same.
-fn noise(length: usize) -> Vec<u8> {
+pub(super) fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
     std::iter::repeat_with(|| {
         state ^= state << 13;
@@ -113,7 +113,7 @@ fn noise(length: usize) -> Vec<u8> {
 }
 
 /// `bytes`, then zeros up to `length`.
-fn padded(bytes: &[u8], length: usize) -> Vec<u8> {
+pub(super) fn padded(bytes: &[u8], length: usize) -> Vec<u8> {
     let mut padded = bytes.to_vec();
     padded.resize(length, 0);
     padded

@@ -96,12 +96,19 @@ async fn path_and_body(world: &World, server: &Server, ask: Ask) -> (String, Str
         Call::DriveCreate => (on(&[]), sized("made", 4)),
         Call::DriveSet => (on(&[&drive(server, "one", b"").await]), sized("other", 8)),
         Call::DriveDestroy => (on(&[&drive(server, "one", b"").await]), nothing()),
-        Call::DriveImage | Call::DriveImageGzip => {
-            let source = drive(server, "source", b"what it holds").await;
-            (on(&[&drive(server, "target", b"").await, &source]), nothing())
-        }
-        Call::DriveImageGunzip => {
-            let source = drive(server, "source", &packed(b"what it holds")).await;
+        Call::DriveImage
+        | Call::DriveImageGzip
+        | Call::DriveImageGunzip
+        | Call::DriveImageQcow2
+        | Call::DriveImageVmdk => {
+            let held = b"what it holds";
+            let bytes = match call {
+                Call::DriveImageGunzip => packed(held),
+                Call::DriveImageQcow2 => qcow2(held),
+                Call::DriveImageVmdk => vmdk(held),
+                _ => held.to_vec(),
+            };
+            let source = drive(server, "source", &bytes).await;
             (on(&[&drive(server, "target", b"").await, &source]), nothing())
         }
         Call::DriveClone | Call::DriveCloneGzip => {
@@ -196,6 +203,41 @@ const POOL: &str = "name made\nfirst 10.9.0.10\nlast 10.9.0.20\nnetmask 255.255.
 
 fn sized(name: &str, mib: u64) -> String {
     format!("name {name}\nsize {mib}M")
+}
+
+/// A file of so many sectors that has these bytes at these places.
+fn file(sectors: usize, parts: &[(usize, &[u8])]) -> Vec<u8> {
+    let mut file = vec![0; sectors * 512];
+    for (at, bytes) in parts {
+        file[*at..at + bytes.len()].copy_from_slice(bytes);
+    }
+    file
+}
+
+/// A qcow2 image, in clusters of 512 bytes, of a disk of one that begins with these bytes.
+fn qcow2(bytes: &[u8]) -> Vec<u8> {
+    let header = [0x5146_49fb, 2_u32, 0, 0, 0, 9, 0, 512, 0, 1, 0, 512].map(u32::to_be_bytes);
+    let entry = |at: u64| at.to_be_bytes();
+    let (table, cluster) = (entry(1024), entry(1536));
+    file(4, &[(0, &header.concat()), (512, &table), (1024, &cluster), (1536, bytes)])
+}
+
+/// A VMDK image, in grains of 4 KiB, of a disk of one that begins with these bytes.
+fn vmdk(bytes: &[u8]) -> Vec<u8> {
+    let descriptor = b"createType=\"monolithicSparse\"\nRW 8 SPARSE \"it\"\n";
+    let wide = [8_u64, 8, 1, 1].map(u64::to_le_bytes).concat();
+    let (table, grain) = (3_u32.to_le_bytes(), 8_u32.to_le_bytes());
+    let parts: [(usize, &[u8]); 8] = [
+        (0, b"KDMV\x01"),
+        (12, &wide),
+        (44, &512_u32.to_le_bytes()),
+        (56, &[2]),
+        (512, descriptor),
+        (1024, &table),
+        (1536, &grain),
+        (4096, bytes),
+    ];
+    file(16, &parts)
 }
 
 fn packed(bytes: &[u8]) -> Vec<u8> {

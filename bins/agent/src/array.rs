@@ -6,7 +6,9 @@ use anyhow::{Context as _, ensure};
 use clap::{Args, Subcommand};
 use elasticstack_core::block::{ArrayState, BlockStore as _};
 use elasticstack_core::prelude::*;
-use elasticstack_host::array::{ArrayPlan, Disk, DiskName, Level, MadeArray, Md, Member, Scrub};
+use elasticstack_host::array::{
+    ArrayPlan, Disk, DiskName, Integrity, Level, MadeArray, Md, Member, Scrub,
+};
 use elasticstack_host::store::{ArrayCapacity, DirectoryArray, DirectoryStore, KnownArrays};
 use uuid::Uuid;
 
@@ -65,6 +67,9 @@ pub(crate) enum Command {
     Import {
         /// What it is called there, and will be here
         name: Name,
+        /// It was made with checksums
+        #[arg(long)]
+        integrity: bool,
         /// Where it is mounted
         #[arg(long)]
         path: PathBuf,
@@ -86,6 +91,9 @@ pub(crate) struct Create {
     /// A disk that takes the place of one that fails
     #[arg(long = "spare", value_name = "SERIAL|PATH")]
     spares: Vec<DiskName>,
+    /// Keep a checksum of every block, so that a disk that errs without saying so is found out
+    #[arg(long)]
+    integrity: bool,
     /// Where it is mounted
     #[arg(long)]
     path: PathBuf,
@@ -114,7 +122,9 @@ pub(crate) async fn run(command: Command, path: &Path) -> anyhow::Result<()> {
             println!("grown: restart the agent to have the room used");
             Ok(())
         }
-        Command::Import { name, path: at } => import(name, at, path).await,
+        Command::Import { name, integrity, path: at } => {
+            import(name, wished(integrity), at, path).await
+        }
         Command::Up => {
             let arrays = Config::read(path)?.arrays;
             arrays.iter().try_for_each(|array| array.bring_up().map(drop))
@@ -157,10 +167,11 @@ fn disks() -> anyhow::Result<()> {
 }
 
 async fn create(wish: Create, path: &Path) -> anyhow::Result<()> {
-    let Create { name, level, disks, spares, path: at } = wish;
+    let Create { name, level, disks, spares, integrity, path: at } = wish;
     let config = RawConfig::read(path)?;
     check_new(&config, &name, &at)?;
     let plan = ArrayPlan::new(name.clone(), level, &disks, &spares)?;
+    let plan = plan.with_integrity(wished(integrity));
     let made = plan.make().with_context(|| format!("making array {name}"))?;
     made.bring_up(&at).with_context(|| format!("mounting array {name}"))?;
     let array = ArrayId::from_uuid(Uuid::now_v7());
@@ -169,16 +180,26 @@ async fn create(wish: Create, path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn import(name: Name, at: PathBuf, path: &Path) -> anyhow::Result<()> {
+async fn import(
+    name: Name,
+    integrity: Option<Integrity>,
+    at: PathBuf,
+    path: &Path,
+) -> anyhow::Result<()> {
     let config = RawConfig::read(path)?;
     check_new(&config, &name, &at)?;
-    let made = MadeArray::import(&name)?;
+    let made = MadeArray::import(&name, integrity)?;
     made.bring_up(&at).with_context(|| format!("mounting array {name}"))?;
     let label = DirectoryArray::label(&at)?;
     let array = label.with_context(|| format!("array {name} is mounted and holds no drives"))?;
     keep(config, path, (array, &name, at, made)).await?;
     println!("mounted and added to {}: restart the agent to have it used", path.display());
     Ok(())
+}
+
+/// The only checksums there are, if any are wished.
+const fn wished(integrity: bool) -> Option<Integrity> {
+    if integrity { Some(Integrity::Crc32c) } else { None }
 }
 
 /// Refuses what would hide something, or be in the configuration twice.

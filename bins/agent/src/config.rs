@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use elasticstack_core::prelude::*;
-use elasticstack_host::array::MadeArray;
+use elasticstack_host::array::{Integrity, MadeArray};
 use elasticstack_host::store::{ArrayCapacity, DirectoryArray, KnownArrays};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -54,6 +54,8 @@ pub(crate) struct RawArray {
     md: Option<Uuid>,
     #[serde(skip_serializing_if = "Option::is_none")]
     filesystem: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    integrity: Option<Integrity>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reserve_bytes: Option<Bytes>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -102,6 +104,7 @@ impl RawArray {
             array: Some(array),
             md: Some(made.md),
             filesystem: Some(made.filesystem),
+            integrity: made.integrity,
             reserve_bytes: None,
             capacity_bytes: None,
         }
@@ -110,11 +113,13 @@ impl RawArray {
     /// What is to be put together and mounted for it, unless it is a directory.
     pub(crate) fn made_of(&self) -> anyhow::Result<Option<MadeArray>> {
         match (self.md, self.filesystem, self.array) {
-            (Some(md), Some(filesystem), Some(_)) => Ok(Some(MadeArray { md, filesystem })),
-            (None, None, _) => Ok(None),
+            (Some(md), Some(filesystem), Some(_)) => {
+                Ok(Some(MadeArray { md, filesystem, integrity: self.integrity }))
+            }
+            (None, None, _) if self.integrity.is_none() => Ok(None),
             _ => bail!(
-                "array {:?} has some of array, md and filesystem: give all three, as \
-                 `elasticstack-agent array create` wrote them, or none",
+                "array {:?} has some of array, md, filesystem and integrity: give the first three, \
+                 all three, as `elasticstack-agent array create` wrote them, or none",
                 self.name
             ),
         }
@@ -210,7 +215,11 @@ mod tests {
         let (_directory, path) = in_file("[[array]]\nname = \"old\"\npath = \"/srv/old\"");
         let before = fs::read_to_string(&path).unwrap();
         let mut config = RawConfig::read(&path).unwrap();
-        let made = MadeArray { md: Uuid::from_u128(1), filesystem: Uuid::from_u128(2) };
+        let made = MadeArray {
+            md: Uuid::from_u128(1),
+            filesystem: Uuid::from_u128(2),
+            integrity: Some(Integrity::Crc32c),
+        };
         let array = ArrayId::from_uuid(Uuid::from_u128(3));
         config.array.push(RawArray::made(array, "fa\"st".to_owned(), "/srv/fast".into(), made));
         config.keep_last(&path).unwrap();

@@ -32,6 +32,7 @@ const DEBIAN_12: Packages = &[
 ];
 
 const LAB: Packages = &[
+    ("cryptsetup-bin", "checksums below RAID"),
     ("dmsetup", "disks that hang"),
     ("iputils-ping", "whether machines reach each other"),
     ("mdadm", "RAID"),

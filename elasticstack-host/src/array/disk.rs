@@ -157,13 +157,18 @@ impl Disk {
         Some(Self { device: Path::new("/dev").join(name), serial: serial(&sysfs), size, sysfs })
     }
 
+    /// The devices that are made of it, by their names.
+    pub(super) fn holders(&self) -> Vec<String> {
+        names_in(&self.sysfs.join("holders"))
+    }
+
     /// Refuses a disk that anything on this machine uses: a file system, an array, a partition of it
     /// in use.
     ///
     /// # Errors
     /// `InvalidValue`, with who uses it if that shows; `Internal` if it can't be opened.
     pub fn check_unused(&self) -> Result<()> {
-        let mut users = names_in(&self.sysfs.join("holders"));
+        let mut users = self.holders();
         for part in names_in(&self.sysfs) {
             users.extend(names_in(&self.sysfs.join(part).join("holders")));
         }
@@ -206,8 +211,12 @@ impl Disk {
     }
 }
 
-/// The serial number that a disk tells, where its kind of driver has it.
+/// The serial number that a disk tells, where its kind of driver has it, or the one disk that a device
+/// is made of.
 pub(super) fn serial(sysfs: &Path) -> Option<String> {
+    if let [disk] = &names_in(&sysfs.join("slaves"))[..] {
+        return serial(&fs::canonicalize(sysfs.join("slaves").join(disk)).ok()?);
+    }
     let in_text = |path: PathBuf| {
         let text = fs::read_to_string(path).ok()?;
         Some(text.trim().to_owned()).filter(|serial| !serial.is_empty())
@@ -251,7 +260,7 @@ fn signatures(json: &str) -> Result<Vec<String>> {
     Ok(types)
 }
 
-fn names_in(directory: &Path) -> Vec<String> {
+pub(super) fn names_in(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }

@@ -11,6 +11,7 @@ use std::process::Command;
 use elasticstack_core::prelude::*;
 use uuid::Uuid;
 
+use super::integrity::Integrity;
 use super::md::{Health, Md, from_mdadms_words, in_mdadms_words};
 use super::tool::run;
 
@@ -24,6 +25,8 @@ pub struct MadeArray {
     pub md: Uuid,
     /// Of the XFS on it.
     pub filesystem: Uuid,
+    /// What its disks' blocks are checked by, if they are.
+    pub integrity: Option<Integrity>,
 }
 
 impl MadeArray {
@@ -51,7 +54,8 @@ impl MadeArray {
     /// # Errors
     /// `NotFound` if no disk has one of it, with the names that there are; `InvalidValue` if several
     /// arrays have the name; those of [`MadeArray::bring_up`].
-    pub fn import(name: &Name) -> Result<Self> {
+    pub fn import(name: &Name, integrity: Option<Integrity>) -> Result<Self> {
+        integrity.map_or(Ok(()), Integrity::open_all)?;
         let mut mdadm = Command::new("mdadm");
         let scanned = run(mdadm.args(["--examine", "--scan", "--config=partitions"]))?;
         let found: Vec<_> = scanned.lines().filter_map(listed).collect();
@@ -62,7 +66,7 @@ impl MadeArray {
             return Err(Error::new(ErrorKind::NotFound, sentence).field("name"));
         };
         // What is on it is known once it is put together.
-        let array = Self { md: *md, filesystem: Uuid::nil() };
+        let array = Self { md: *md, filesystem: Uuid::nil(), integrity };
         let put_together = match Md::find(array.md)? {
             Some(md) => md,
             None => array.assemble()?,
@@ -78,6 +82,7 @@ impl MadeArray {
             let sentence = format!("array {uuid} can't be put together: are all its disks in?");
             Error::new(ErrorKind::Unavailable, sentence)
         };
+        self.integrity.map_or(Ok(()), Integrity::open_all)?;
         // Whatever this machine's mdadm.conf says, and with fewer disks than last time.
         let mut mdadm = Command::new("mdadm");
         mdadm.args(["--assemble", "--scan", "--run", "--config=partitions", "--homehost=any"]);

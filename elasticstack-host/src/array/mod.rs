@@ -1,14 +1,16 @@
 //! Arrays of disks: made, put together, looked after by the kernel's md, with XFS on them.
 //!
 //! ```text
-//!  disks, by serial ─▶ md (RAID 1, 10, 5, 6) ─▶ XFS with reflinks ─▶ mounted ─▶ a directory of `store`
-//!     `disk`         `plan`, `md`, `tend`                     `made`
+//!  disks, by serial ─▶ checksums ─▶ md (RAID 1, 10, 5, 6) ─▶ XFS with reflinks ─▶ mounted ─▶ a directory of `store`
+//!     `disk`      `integrity`, if any  `plan`, `md`, `tend`               `made`
+//!                                                                            `watch` tells the store how it is
 //! ```
 //! The kernel does the work, and Debian's own tools tell it so. Here is what must not be got wrong:
 //! which disks are taken, that nothing on them is lost unasked, and that what is mounted is the
 //! array that was meant. The same array is told by its UUIDs, whatever its devices are called now.
 
 mod disk;
+mod integrity;
 mod made;
 mod md;
 mod plan;
@@ -23,6 +25,7 @@ use elasticstack_core::error::Error;
 use crate::tool;
 
 pub use disk::{Disk, DiskName, Holding, serial_of_vpd};
+pub use integrity::Integrity;
 pub use made::MadeArray;
 pub use md::{Activity, Health, Md, Member};
 pub use plan::{ArrayPlan, Level};

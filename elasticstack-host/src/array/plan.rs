@@ -2,7 +2,7 @@
 //! byte is written.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::str::FromStr;
 
@@ -10,6 +10,7 @@ use elasticstack_core::prelude::*;
 use uuid::Uuid;
 
 use super::disk::{Disk, DiskName, Holding};
+use super::integrity::Integrity;
 use super::made::MadeArray;
 use super::md::{Md, in_mdadms_words};
 use super::tool::run;
@@ -83,6 +84,7 @@ pub struct ArrayPlan {
     disks: Vec<Disk>,
     /// How many of them are no spares.
     active: usize,
+    integrity: Option<Integrity>,
 }
 
 impl ArrayPlan {
@@ -98,20 +100,25 @@ impl ArrayPlan {
             return Err(Error::new(ErrorKind::InvalidValue, sentence).field("disk"));
         }
         let all = usable_each(disks.iter().chain(spares))?;
-        Ok(Self { name, level, disks: all, active: disks.len() })
+        Ok(Self { name, level, disks: all, active: disks.len(), integrity: None })
+    }
+
+    /// The same, with a checksum of every block if there is to be one.
+    #[must_use]
+    pub fn with_integrity(self, integrity: Option<Integrity>) -> Self {
+        Self { integrity, ..self }
     }
 
     /// Makes the array, and XFS with reflinks on it. What its disks held is gone from then on. It can be used
-    /// at once; its copies are made to agree meanwhile.
+    /// at once; its copies are made to agree meanwhile. With checksums all is written before, and agrees.
     ///
     /// # Errors
     /// `Internal` with what the tool said that failed. A disk may be wiped, or in use by a part of an
     /// array then: `mdadm --stop` it, and make it again with its disks named by their serial numbers.
     pub fn make(&self) -> Result<MadeArray> {
-        let made = MadeArray { md: Uuid::new_v4(), filesystem: Uuid::new_v4() };
-        for disk in &self.disks {
-            run(Command::new("wipefs").arg("--all").arg(&disk.device))?;
-        }
+        let integrity = self.integrity;
+        let made = MadeArray { md: Uuid::new_v4(), filesystem: Uuid::new_v4(), integrity };
+        let devices = emptied(&self.disks, integrity)?;
         let mut mdadm = Command::new("mdadm");
         mdadm
             .arg("--create")
@@ -121,15 +128,28 @@ impl ArrayPlan {
             .arg(format!("--uuid={}", in_mdadms_words(made.md)))
             .arg(format!("--level={}", self.level.as_str()))
             .arg(format!("--raid-devices={}", self.active))
-            .arg(format!("--spare-devices={}", self.disks.len().saturating_sub(self.active)))
-            .args(self.disks.iter().map(|disk| &disk.device));
-        run(&mut mdadm)?;
+            .arg(format!("--spare-devices={}", self.disks.len().saturating_sub(self.active)));
+        if integrity.is_some() {
+            mdadm.arg("--assume-clean");
+        }
+        run(mdadm.args(devices))?;
         let md = Md::find(made.md)?
             .ok_or_else(|| Error::internal("mdadm made an array that is not there"))?;
         let mut mkfs = Command::new("mkfs.xfs");
         mkfs.args(["-q", "-m", &format!("reflink=1,uuid={}", made.filesystem)]);
         run(mkfs.arg(&md.device))?;
         Ok(made)
+    }
+}
+
+/// Makes the disks ready for an array; answers with the devices that it is made of.
+pub(super) fn emptied(disks: &[Disk], integrity: Option<Integrity>) -> Result<Vec<PathBuf>> {
+    for disk in disks {
+        run(Command::new("wipefs").arg("--all").arg(&disk.device))?;
+    }
+    match integrity {
+        Some(integrity) => integrity.format(disks),
+        None => Ok(disks.iter().map(|disk| disk.device.clone()).collect()),
     }
 }
 

@@ -10,9 +10,10 @@ use std::process::{Command, Stdio};
 use elasticstack_core::prelude::*;
 
 use super::disk::{Disk, DiskName};
+use super::integrity::{close_idle, has_checksums, opened_on};
 use super::made::MadeArray;
 use super::md::{Md, Member, uuid_of};
-use super::plan::{usable, usable_each};
+use super::plan::{emptied, usable, usable_each};
 use super::tool::run;
 
 /// As many as the kernel counts.
@@ -37,15 +38,22 @@ impl MadeArray {
     /// Those of [`super::ArrayPlan::new`] for one disk; `Internal` if mdadm fails.
     pub fn add_disk(self, name: &DiskName) -> Result<()> {
         let md = self.here()?;
-        md.forget_failed()?;
+        self.forget_failed(&md)?;
         let disk = Disk::find(name)?;
         disk.check_unused()?;
-        let examined = run(Command::new("mdadm").args(["--examine", "--export"]).arg(&disk.device));
+        let device = match self.integrity {
+            Some(integrity) if has_checksums(&disk)? => {
+                integrity.open(&disk).unwrap_or(disk.device)
+            }
+            _ => disk.device,
+        };
+        let examined = run(Command::new("mdadm").args(["--examine", "--export"]).arg(&device));
         let was_ours = examined.is_ok_and(|told| uuid_of(&told) == Some(self.md));
-        if was_ours && run(manage(&md).arg("--re-add").arg(&disk.device)).is_ok() {
+        if was_ours && run(manage(&md).arg("--re-add").arg(&device)).is_ok() {
             return Ok(());
         }
-        md.take_in(&usable(name)?)
+        self.close_idle()?;
+        self.take_in(&md, &usable(name)?).map(drop)
     }
 
     /// Copies a disk to another one and puts that in its place, while it still serves: the array
@@ -57,9 +65,9 @@ impl MadeArray {
         let md = self.here()?;
         let old = md.device_of(old)?;
         let new = usable(new)?;
-        md.forget_failed()?;
-        md.take_in(&new)?;
-        let (old, new) = (old.as_os_str(), new.device.as_os_str());
+        self.forget_failed(&md)?;
+        let new = self.take_in(&md, &new)?;
+        let (old, new) = (old.as_os_str(), new.as_os_str());
         run(manage(&md).args(["--replace".as_ref(), old, "--with".as_ref(), new])).map(drop)
     }
 
@@ -77,7 +85,8 @@ impl MadeArray {
             );
             return Err(Error::new(ErrorKind::InvalidValue, sentence).field("disk"));
         }
-        run(manage(&md).arg("--fail").arg(&device).arg("--remove").arg(&device)).map(drop)
+        run(manage(&md).arg("--fail").arg(&device).arg("--remove").arg(&device))?;
+        self.close_idle()
     }
 
     /// Reads all of it and compares, in the background; [`Md::mismatches`] says what was found.
@@ -111,7 +120,7 @@ impl MadeArray {
         let others = usable_each(others)?;
         // While there is a partial parity log, so that each keeps a place for its part of it.
         for disk in &others {
-            md.take_in(disk)?;
+            self.take_in(&md, disk)?;
         }
         // It is laid out for the array as it is: it is taken away, and made anew.
         if md.consistency == "ppl" {
@@ -133,6 +142,23 @@ impl MadeArray {
         wait(&md)?;
         self.here()?.settle()?;
         run(Command::new("xfs_growfs").arg(path)).map(drop)
+    }
+
+    /// Takes a disk in that was found usable: for one that is missing, or as a spare. Answers with its device.
+    fn take_in(self, md: &Md, disk: &Disk) -> Result<PathBuf> {
+        let devices = emptied(std::slice::from_ref(disk), self.integrity)?;
+        run(manage(md).arg("--add").args(&devices))?;
+        devices.into_iter().next().ok_or_else(|| Error::internal("a disk without a device"))
+    }
+
+    /// Takes out what failed, and what is no longer in the machine.
+    fn forget_failed(self, md: &Md) -> Result<()> {
+        run(manage(md).args(["--remove", "failed", "--remove", "detached"]))?;
+        self.close_idle()
+    }
+
+    fn close_idle(self) -> Result<()> {
+        self.integrity.map_or(Ok(()), |_| close_idle())
     }
 
     fn here(self) -> Result<Md> {
@@ -165,24 +191,14 @@ impl Md {
         })
     }
 
-    /// Takes a disk in that was found usable: for one that is missing, or as a spare.
-    fn take_in(&self, disk: &Disk) -> Result<()> {
-        run(Command::new("wipefs").arg("--all").arg(&disk.device))?;
-        run(manage(self).arg("--add").arg(&disk.device)).map(drop)
-    }
-
-    /// Takes out what failed, and what is no longer in the machine.
-    fn forget_failed(&self) -> Result<()> {
-        run(manage(self).args(["--remove", "failed", "--remove", "detached"])).map(drop)
-    }
-
     fn member(&self, device: &Path) -> Option<&Member> {
         self.members.iter().find(|member| Path::new("/dev").join(&member.device) == device)
     }
 
     /// The device of a disk of its own.
     fn device_of(&self, name: &DiskName) -> Result<PathBuf> {
-        let device = Disk::find(name)?.device;
+        let disk = Disk::find(name)?;
+        let device = opened_on(&disk).unwrap_or(disk.device);
         if self.member(&device).is_some() {
             return Ok(device);
         }

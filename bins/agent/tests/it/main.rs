@@ -3,4 +3,5 @@
 
 mod arrays;
 mod health;
+mod integrity;
 mod machine;

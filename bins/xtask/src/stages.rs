@@ -70,6 +70,7 @@ const STAGES: &[Stage] = &[
         "killed at any point of any call, the end is the same, in every way",
         crashes,
     ),
+    nightly("fencing", "no write of a stale epoch is taken, on any path", fencing),
     nightly("fuzz", "no bytes from outside make a parser fail", fuzz::run),
     always("nextest", "every test, none skipped", nextest),
 ];
@@ -199,6 +200,15 @@ fn crashes() -> Result<()> {
     tools::ensure_nextest()?;
     let mut nextest = process::cargo(["nextest", "run", "--locked"])?;
     nextest.args(["-p", "elasticstack-bin-allinone", "--test", "simulated"]);
+    nextest.args(["--profile", "nightly", "--run-ignored", "all"]);
+    process::run(nextest.env("ELASTICSTACK_LONG_TESTS", "1"))
+}
+
+fn fencing() -> Result<()> {
+    tools::ensure_nextest()?;
+    let mut nextest = process::cargo(["nextest", "run", "--locked"])?;
+    nextest.args(["-p", "elasticstack-host", "-p", "elasticstack-bin-target"]);
+    nextest.args(["-E", "test(fencing)"]);
     nextest.args(["--profile", "nightly", "--run-ignored", "all"]);
     process::run(nextest.env("ELASTICSTACK_LONG_TESTS", "1"))
 }

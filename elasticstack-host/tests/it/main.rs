@@ -3,6 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod borrow;
+mod fencing;
+mod fencing_judge;
+mod fencing_lio;
+mod fencing_model;
+mod fencing_paths;
 mod guest_code;
 mod guest_kit;
 mod initiator;

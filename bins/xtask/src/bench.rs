@@ -5,6 +5,8 @@
 //! No part of the tests: a time depends on what else the machine does. The exit status says whether
 //! the goals were met.
 
+mod array;
+
 use anyhow::Result;
 
 use crate::product::Product;
@@ -21,6 +23,8 @@ pub(crate) struct Args {
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Bench {
+    /// A mirror with checksums beside one without, on a machine of the lab
+    Array,
     /// Starting a server beside QEMU by hand, creating drives, and doing nothing
     Start,
     /// Deciding where drives and servers go, on fleets of 10, 100 and 1,000 hosts, and the calls
@@ -33,6 +37,7 @@ enum Bench {
 /// Starts the product, where one is measured, and measures; the table is the measuring program's own output.
 pub(crate) fn run(args: &Args) -> Result<()> {
     match args.name {
+        Bench::Array => array::run(),
         Bench::Start => start(),
         Bench::Place => measured("place", &args.options),
         Bench::Scale => measured("scale", &args.options),

@@ -71,6 +71,7 @@ const STAGES: &[Stage] = &[
         crashes,
     ),
     nightly("fencing", "no write of a stale epoch is taken, on any path", fencing),
+    nightly("checksums", "of 1,000 corrupted blocks none is read wrong", checksums),
     nightly("fuzz", "no bytes from outside make a parser fail", fuzz::run),
     always("nextest", "every test, none skipped", nextest),
 ];
@@ -197,19 +198,24 @@ fn deny() -> Result<()> {
 }
 
 fn crashes() -> Result<()> {
-    tools::ensure_nextest()?;
-    let mut nextest = process::cargo(["nextest", "run", "--locked"])?;
-    nextest.args(["-p", "elasticstack-bin-allinone", "--test", "simulated"]);
-    nextest.args(["--profile", "nightly", "--run-ignored", "all"]);
-    process::run(nextest.env("ELASTICSTACK_LONG_TESTS", "1"))
+    long_form(&["-p", "elasticstack-bin-allinone", "--test", "simulated"])
+}
+
+fn checksums() -> Result<()> {
+    tools::ensure_for_lab()?;
+    LabKit::ensure()?;
+    long_form(&["-p", "elasticstack-bin-agent", "-E", "test(never_gives_wrong_bytes)"])
 }
 
 fn fencing() -> Result<()> {
+    long_form(&["-p", "elasticstack-host", "-p", "elasticstack-bin-target", "-E", "test(fencing)"])
+}
+
+/// The tests that `which` selects, in the long form that they have.
+fn long_form(which: &[&str]) -> Result<()> {
     tools::ensure_nextest()?;
     let mut nextest = process::cargo(["nextest", "run", "--locked"])?;
-    nextest.args(["-p", "elasticstack-host", "-p", "elasticstack-bin-target"]);
-    nextest.args(["-E", "test(fencing)"]);
-    nextest.args(["--profile", "nightly", "--run-ignored", "all"]);
+    nextest.args(which).args(["--profile", "nightly", "--run-ignored", "all"]);
     process::run(nextest.env("ELASTICSTACK_LONG_TESTS", "1"))
 }
 

@@ -53,6 +53,8 @@ const DATABASES: Packages = &[
     ("sqlite3", "looks into the first one from outside"),
 ];
 
+const FIO: Packages = &[("fio", "measures disks")];
+
 const ISCSI: Packages = &[
     ("libiscsi-bin", "judges a target of iSCSI"),
     ("tgt", "another such target, judged beside ours"),
@@ -100,6 +102,11 @@ pub(crate) fn ensure_for_image(image: Image) -> Result<()> {
 pub(crate) fn ensure_for_lab() -> Result<()> {
     ensure_packages()?;
     ensure_debian(LAB)
+}
+
+/// Installs what measures disks, unless it is there.
+pub(crate) fn ensure_fio() -> Result<()> {
+    ensure_debian(FIO)
 }
 
 /// Installs what judges targets of iSCSI and another such target, unless they are there.

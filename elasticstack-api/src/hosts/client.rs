@@ -283,6 +283,8 @@ impl HostClient {
             Ok(response) => Ok(response),
         };
         let (parts, body) = sent.map_err(NoAnswer::Http)?.into_parts();
+        // A refusal may be longer than the few bytes that were asked for.
+        let limit = if parts.status.is_success() { limit } else { MAX_ANSWER };
         let body = Limited::new(body, limit).collect().await.map_err(NoAnswer::Body)?;
         Ok(Response::from_parts(parts, body.to_bytes()))
     }
@@ -407,6 +409,7 @@ mod tests {
 
     fn report(protocol: u32) -> HostReport {
         HostReport {
+            portal: None,
             protocol,
             boot: "b".to_owned(),
             cpu_mhz: 4000,

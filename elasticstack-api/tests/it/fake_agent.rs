@@ -105,6 +105,7 @@ impl FakeAgent {
         let host = self.lock();
         let promised = host.drives.values().map(|bytes| bytes.len() as u64).sum();
         HostReport {
+            portal: None,
             protocol: PROTOCOL,
             boot: "b".to_owned(),
             cpu_mhz: 8_000,

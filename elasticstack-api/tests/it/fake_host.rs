@@ -248,6 +248,7 @@ impl FakeHost {
 
     pub(crate) fn report(&self) -> HostReport {
         HostReport {
+            portal: None,
             protocol: PROTOCOL,
             boot: "boot-1".to_owned(),
             cpu_mhz: 20_000,

@@ -33,7 +33,7 @@ impl MachineView for SimHypervisor {
     }
 
     async fn plugged(&self, server: ServerId) -> Result<Vec<Device>> {
-        Ok(Self::plugged(self, server))
+        Ok(Self::plugged(self, server).iter().map(|slot| slot.device).collect())
     }
 }
 
@@ -84,7 +84,7 @@ impl HypervisorFixture for SimHypervisor {
             GuestAct::Read => {
                 let sector = IoCounts { read_bytes: 512, read_requests: 1, ..IoCounts::default() };
                 let mut first = Self::plugged(self, server).into_iter().take(1);
-                return first.try_for_each(|device| self.transfers(server, device, sector));
+                return first.try_for_each(|slot| self.transfers(server, slot.device, sector));
             }
         };
         self.becomes(server, phase)

@@ -49,8 +49,8 @@ pub trait Hypervisor: Send + Sync {
     ///
     /// # Errors
     /// `Stale` and `ServerBusy` by the contract; `JobFailed` if the guest can't be started or a
-    /// drive can't be plugged in, with a sentence fit for its owner; `Unavailable` by HV-9;
-    /// `Internal`.
+    /// drive can't be plugged in, with a sentence fit for its owner; `Unavailable` by HV-9, and while
+    /// a drive that another host lends can't be reached; `Internal`.
     async fn ensure(&self, spec: &ServerSpec, run: Run) -> Result<()>;
 
     /// Sends a signal to the guest. That it arrived says nothing of what the guest makes of it.

@@ -12,7 +12,9 @@ use async_trait::async_trait;
 use futures_core::stream::BoxStream;
 
 use super::events::Events;
+use super::lend::SimNetwork;
 use super::lock;
+use crate::block::Attachment;
 use crate::error::{Error, ErrorKind, Result};
 use crate::generation::Run;
 use crate::hypervisor::{
@@ -35,6 +37,7 @@ pub struct SimHypervisor(Arc<Mutex<State>>);
 struct State {
     memory: MebiBytes,
     screens: Option<SocketAddr>,
+    network: SimNetwork,
     guests: BTreeMap<ServerId, Guest>,
     /// Counts the guests ever started.
     starts: u64,
@@ -72,6 +75,7 @@ impl SimHypervisor {
         Self(Arc::new(Mutex::new(State {
             memory,
             screens: None,
+            network: SimNetwork::default(),
             guests: BTreeMap::new(),
             starts: 0,
             events: Events::default(),
@@ -83,6 +87,13 @@ impl SimHypervisor {
     #[must_use]
     pub fn with_screens_at(self, address: SocketAddr) -> Self {
         lock(&self.0).screens = Some(address);
+        self
+    }
+
+    /// The same host on a storage network: a guest starts only once what it borrows is lent to it.
+    #[must_use]
+    pub fn on(self, network: &SimNetwork) -> Self {
+        lock(&self.0).network = network.clone();
         self
     }
 
@@ -126,12 +137,11 @@ impl SimHypervisor {
         Ok(())
     }
 
-    /// Where drives are plugged in to the guest.
+    /// What is plugged in to the guest.
     #[must_use]
-    pub fn plugged(&self, server: ServerId) -> Vec<Device> {
+    pub fn plugged(&self, server: ServerId) -> Vec<DriveSlot> {
         let state = lock(&self.0);
-        let drives = state.guests.get(&server).map(|guest| guest.drives.iter());
-        drives.into_iter().flatten().map(|slot| slot.device).collect()
+        state.guests.get(&server).map(|guest| guest.drives.clone()).unwrap_or_default()
     }
 
     /// Ends this process and starts it anew: guests stay as they are, event streams end.
@@ -162,6 +172,20 @@ impl State {
             _ => return Err(absent(server)),
         }
         self.events.tell(server);
+        Ok(())
+    }
+
+    /// Fails unless what is borrowed for a guest is lent to it, but for what it has already.
+    fn reach(&self, spec: &ServerSpec) -> Result<()> {
+        let has = self.guests.get(&spec.server).map(|guest| &guest.drives);
+        for slot in spec.drives.iter().filter(|slot| has.is_none_or(|has| !has.contains(slot))) {
+            if let Attachment::Iscsi(borrowing) = &slot.attachment {
+                self.network.borrow(borrowing).map_err(|error| {
+                    let sentence = "a drive of the server is not lent to it yet: try again later";
+                    Error::new(ErrorKind::Unavailable, sentence).source(error)
+                })?;
+            }
+        }
         Ok(())
     }
 
@@ -221,6 +245,7 @@ impl Hypervisor for SimHypervisor {
     async fn ensure(&self, spec: &ServerSpec, run: Run) -> Result<()> {
         let mut state = lock(&self.0);
         let server = spec.server;
+        let reached = state.reach(spec);
         if let Some(guest) = state.guests.get_mut(&server) {
             let found = guest.run;
             let (kind, sentence) = if run > found {
@@ -228,10 +253,11 @@ impl Hypervisor for SimHypervisor {
             } else if run < found || guest.has_ended() {
                 (ErrorKind::Stale, format!("run {run} of {server} is over: ask for a newer one"))
             } else {
-                return guest.plug(&spec.drives);
+                return reached.and_then(|()| guest.plug(&spec.drives));
             };
             return Err(Error::new(kind, sentence));
         }
+        reached?;
         let (asked, free) = (spec.memory, state.free());
         if asked > free {
             let sentence = format!("the server needs {asked}, this host has {free}: ask for less");

@@ -1,4 +1,5 @@
-//! Drives that are lent to nobody but the test: [`SimLend`].
+//! Drives that are lent to nobody but the test: [`SimLend`], and the hosts that do so to each other:
+//! [`SimNetwork`].
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,8 +15,34 @@ use crate::units::Bytes;
 
 /// A lender without a network, whose borrowers call [`SimLend::borrow`]. Clones are the same lender,
 /// and so are the lives of a process that lends by it.
-#[derive(Clone, Default)]
-pub struct SimLend(Arc<Mutex<State>>);
+#[derive(Clone)]
+pub struct SimLend {
+    portal: SocketAddr,
+    state: Arc<Mutex<State>>,
+}
+
+/// The storage network of simulated hosts. Clones are the same network.
+#[derive(Debug, Clone, Default)]
+pub struct SimNetwork(Arc<Mutex<BTreeMap<SocketAddr, SimLend>>>);
+
+impl SimNetwork {
+    /// The lender at this place of the network, made when it is first asked for.
+    #[must_use]
+    pub fn lender(&self, portal: SocketAddr) -> SimLend {
+        let mut lenders = lock(&self.0);
+        lenders.entry(portal).or_insert_with(|| SimLend::at(portal)).clone()
+    }
+
+    /// Logs in as a borrower does, at its portal.
+    ///
+    /// # Errors
+    /// `Unavailable` if nobody is there; as [`SimLend::borrow`].
+    pub fn borrow(&self, borrowing: &Borrowing) -> Result<Arc<dyn Volume>> {
+        let lender = lock(&self.0).get(&borrowing.portal).cloned();
+        let nobody = || format!("nobody lends drives at {}", borrowing.portal);
+        lender.ok_or_else(|| Error::new(ErrorKind::Unavailable, nobody()))?.borrow(borrowing)
+    }
+}
 
 #[derive(Default)]
 struct State {
@@ -34,13 +61,28 @@ struct Lent {
     is_ending: bool,
 }
 
+impl Default for SimLend {
+    fn default() -> Self {
+        Self::at(SocketAddr::from((Ipv4Addr::LOCALHOST, 3260)))
+    }
+}
+
 impl SimLend {
+    fn at(portal: SocketAddr) -> Self {
+        Self { portal, state: Arc::default() }
+    }
+
+    /// Ends the target's process, as a restart of its host does: nothing is lent any more.
+    pub fn crash(&self) {
+        lock(&self.state).lends.clear();
+    }
+
     /// Logs in as a borrower does.
     ///
     /// # Errors
     /// `NotFound` if there is no such lend; `BadCredentials` if it is another's.
     pub fn borrow(&self, borrowing: &Borrowing) -> Result<Arc<dyn Volume>> {
-        let state = lock(&self.0);
+        let state = lock(&self.state);
         let lent = state.lends.get(&borrowing.lend).filter(|lent| !lent.is_ending);
         let Some(lent) = lent else {
             return Err(Error::new(ErrorKind::NotFound, format!("no lend of {}", borrowing.lend)));
@@ -58,18 +100,18 @@ impl SimLend {
 
 impl fmt::Debug for SimLend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(lock(&self.0).lends.keys()).finish()
+        f.debug_list().entries(lock(&self.state).lends.keys()).finish()
     }
 }
 
 #[async_trait]
 impl Lend for SimLend {
     fn portal(&self) -> SocketAddr {
-        SocketAddr::from((Ipv4Addr::LOCALHOST, 3260))
+        self.portal
     }
 
     async fn lend(&self, spec: &LendSpec, volume: Arc<dyn Volume>) -> Result<()> {
-        let State { lends, births } = &mut *lock(&self.0);
+        let State { lends, births } = &mut *lock(&self.state);
         match lends.get_mut(&spec.lend) {
             Some(lent) if lent.spec == *spec && !lent.is_ending => {
                 lent.size = volume.size();
@@ -90,7 +132,7 @@ impl Lend for SimLend {
     }
 
     async fn withdraw(&self, lend: LendId) -> Result<()> {
-        let lends = &mut lock(&self.0).lends;
+        let lends = &mut lock(&self.state).lends;
         match lends.get_mut(&lend) {
             Some(lent) if lent.in_flight > 0 => {
                 lent.is_ending = true;
@@ -107,7 +149,7 @@ impl Lend for SimLend {
     }
 
     async fn lent(&self) -> Result<Vec<LendId>> {
-        Ok(lock(&self.0).lends.keys().copied().collect())
+        Ok(lock(&self.state).lends.keys().copied().collect())
     }
 }
 
@@ -132,7 +174,7 @@ impl Drop for Access<'_> {
 
 impl Borrowed {
     fn with<T>(&self, work: impl FnOnce(&mut Lent) -> T) -> Option<T> {
-        let lends = &mut lock(&self.lender.0).lends;
+        let lends = &mut lock(&self.lender.state).lends;
         lends.get_mut(&self.lend).filter(|lent| lent.birth == self.birth).map(work)
     }
 

@@ -9,7 +9,7 @@
 //! |---|---|
 //! | drives, and cutting the power on unflushed writes | [`SimStore`] |
 //! | guests that power off, panic, hang or lose their process | [`SimHypervisor`] |
-//! | drives that are lent to other hosts | [`SimLend`] |
+//! | drives that hosts lend each other, and a target that crashes | [`SimLend`], [`SimNetwork`] |
 //! | any backend, real or simulated, that fails now and then | [`Faulty`] |
 //!
 //! # Example
@@ -60,7 +60,7 @@ pub use clock::SimClock;
 pub use executor::block_on;
 pub use fault::{Call, Fault, Faulty, Plan, When};
 pub use hypervisor::SimHypervisor;
-pub use lend::SimLend;
+pub use lend::{SimLend, SimNetwork};
 pub use rng::SimRng;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

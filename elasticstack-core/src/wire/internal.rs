@@ -59,6 +59,9 @@ pub struct HostReport {
     pub cpu_limits: String,
     /// Its arrays.
     pub arrays: Vec<ArrayStatus>,
+    /// Where it lends drives to servers on other hosts; `None` if it does not.
+    #[serde(default)]
+    pub portal: Option<SocketAddr>,
 }
 
 /// One array and the room on it.
@@ -134,6 +137,24 @@ pub struct DriveDocument {
     pub array: ArrayId,
     /// Its size in bytes.
     pub size: u64,
+    /// To whom it is lent. What is not here is lent no more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lends: Vec<LentDrive>,
+}
+
+/// The claim on a drive of a server that runs on another host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LentDrive {
+    /// Who borrows.
+    pub server: ServerId,
+    /// The claim's epoch; the drive is opened and lent under it.
+    pub epoch: Epoch,
+    /// Whether the claim keeps everybody else out.
+    pub access: Access,
+    /// As what the server has it: a CD is lent for reading only.
+    pub media: Media,
+    /// What the borrower proves itself with.
+    pub secret: Secret,
 }
 
 /// One imaging of a drive: the target becomes what the source holds.
@@ -249,6 +270,18 @@ pub struct ClaimedDrive {
     pub device: Device,
     /// As what.
     pub media: Media,
+    /// Who lends it, if it lies on another host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lender: Option<Lender>,
+}
+
+/// The host that lends a drive, as the one that borrows it has to know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lender {
+    /// Where it serves its targets.
+    pub portal: SocketAddr,
+    /// What the borrower proves itself with.
+    pub secret: Secret,
 }
 
 /// Asks for the statuses that changed after a cursor.

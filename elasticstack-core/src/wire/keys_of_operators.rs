@@ -168,6 +168,13 @@ pub(super) const ROWS: &[Key] = &[
         "closed: nothing new is placed there, no start and no new drive; what is there goes on.",
     ),
     key("pool", POOL, Input::Never, Takes::Nothing, "The pool's UUID."),
+    key(
+        "portal",
+        HOST,
+        Input::Never,
+        Takes::Nothing,
+        "Where it lends drives to servers on other hosts; absent if it does not.",
+    ),
     key("promised", ARRAY, Input::Never, Takes::Nothing, "Its bytes that drives are promised.")
         .number_of("bytes"),
     key(

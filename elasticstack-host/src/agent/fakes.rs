@@ -1,7 +1,7 @@
 //! A store and a hypervisor in memory, for the agent's tests: they outlive agents, as disks and
 //! guests do, and can be told to fail.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use bytes::Bytes as Chunk;
 use elasticstack_core::block::{
-    ArrayReport, ArrayState, Attachment, BlockStore, DriveReport, DriveSpec, Resize, Volume,
+    ArrayReport, ArrayState, Attachment, BlockStore, DriveReport, DriveSpec, Lend, LendId,
+    LendSpec, Resize, Volume,
 };
 use elasticstack_core::error::{Error, ErrorKind, Result};
 use elasticstack_core::generation::{Epoch, Generation, Run};
@@ -213,6 +214,58 @@ impl Volume for FakeVolume {
     }
 }
 
+/// Lends in memory.
+#[derive(Default)]
+pub(super) struct FakeLender {
+    lends: Mutex<BTreeMap<LendId, LendSpec>>,
+    /// Whether what borrowers asked for does not come to an end.
+    pub stuck: Mutex<bool>,
+}
+
+impl FakeLender {
+    /// Every lend, by its epoch.
+    pub(super) fn epochs(&self) -> Vec<u64> {
+        locked(&self.lends).keys().map(|lend| lend.epoch.0).collect()
+    }
+
+    /// Makes a lend that no agent knows of.
+    pub(super) fn remember(&self, spec: LendSpec) {
+        locked(&self.lends).insert(spec.lend, spec);
+    }
+
+    /// Loses every lend, as a target that crashes does.
+    pub(super) fn crash(&self) {
+        locked(&self.lends).clear();
+    }
+}
+
+#[async_trait]
+impl Lend for FakeLender {
+    fn portal(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 3260))
+    }
+
+    async fn lend(&self, spec: &LendSpec, _volume: Arc<dyn Volume>) -> Result<()> {
+        let mut lends = locked(&self.lends);
+        let older = |lend: &&LendId| lend.drive == spec.lend.drive && lend.epoch < spec.lend.epoch;
+        assert_eq!(lends.keys().find(older), None, "an older lend is withdrawn first");
+        lends.insert(spec.lend, spec.clone());
+        Ok(())
+    }
+
+    async fn withdraw(&self, lend: LendId) -> Result<()> {
+        if *locked(&self.stuck) {
+            return Err(error(ErrorKind::Unavailable));
+        }
+        locked(&self.lends).remove(&lend);
+        Ok(())
+    }
+
+    async fn lent(&self) -> Result<Vec<LendId>> {
+        Ok(locked(&self.lends).keys().copied().collect())
+    }
+}
+
 /// Guests in memory.
 pub(super) struct FakeHypervisor {
     guests: Mutex<HashMap<ServerId, (Run, Phase)>>,
@@ -223,6 +276,10 @@ pub(super) struct FakeHypervisor {
     pub signals: Mutex<Vec<Signal>>,
     /// Whether starts fail.
     pub broken: Mutex<bool>,
+    /// Whether the hosts that lend drives answer.
+    pub unreachable: Mutex<bool>,
+    /// What the newest start had for drives.
+    pub attached: Mutex<Vec<Attachment>>,
     /// Where every guest's screen is.
     pub screen: Mutex<SocketAddr>,
 }
@@ -230,9 +287,10 @@ pub(super) struct FakeHypervisor {
 impl FakeHypervisor {
     pub(super) fn new() -> Self {
         let (events, _) = broadcast::channel(64);
-        let (started, signals, broken) = Default::default();
+        let (started, signals, broken, unreachable, attached) = Default::default();
         let screen = Mutex::new(SocketAddr::from(([127, 0, 0, 1], 5901)));
-        Self { guests: Mutex::default(), events, started, signals, broken, screen }
+        let guests = Mutex::default();
+        Self { guests, events, started, signals, broken, unreachable, attached, screen }
     }
 
     /// What a server's run does.
@@ -257,6 +315,11 @@ impl Hypervisor for FakeHypervisor {
     async fn ensure(&self, spec: &ServerSpec, run: Run) -> Result<()> {
         if *locked(&self.broken) {
             return Err(error(ErrorKind::JobFailed));
+        }
+        let drives = spec.drives.iter().map(|slot| slot.attachment.clone());
+        *locked(&self.attached) = drives.collect();
+        if *locked(&self.unreachable) {
+            return Err(error(ErrorKind::Unavailable));
         }
         let mut guests = locked(&self.guests);
         match guests.get(&spec.server) {

@@ -1,12 +1,13 @@
 //! Who may touch which drive of this host now (the grant table), pure.
 //!
-//! A drive is held by servers' runs, by jobs, by its snapshots, by one access of the data path, or by
-//! its own upkeep. Invariants: an exclusive holder is alone on its drive; taking is all or nothing; a
+//! A drive is held by servers' runs, by lends to servers elsewhere, by jobs, by its snapshots, by one
+//! access of the data path, or by its own upkeep. Invariants: an exclusive holder is alone on its drive; taking is all or nothing; a
 //! holder is never in its own way. The table is memory only: it is filled again at start from
 //! what is durable, before anything else may take.
 
 use std::collections::HashMap;
 
+use elasticstack_core::block::LendId;
 use elasticstack_core::error::{Error, ErrorKind};
 use elasticstack_core::id::{DriveId, JobId, ServerId, SnapshotId};
 use elasticstack_core::wire::internal::Access;
@@ -16,6 +17,8 @@ use elasticstack_core::wire::internal::Access;
 pub(crate) enum Holder {
     /// The run of a server, from before it starts until nothing of it is left.
     Server(ServerId),
+    /// A lend, from before it is made until nothing of it is left.
+    Lend(LendId),
     /// A job, from its first turn to its end.
     Job(JobId),
     /// One read or write of the data path.
@@ -43,6 +46,7 @@ impl From<Refused> for Error {
     fn from(Refused { drive, by }: Refused) -> Self {
         let reason = match by {
             Holder::Server(_) => "claimed by a server: stop it first",
+            Holder::Lend(_) => "lent to a server on another host: stop that first",
             Holder::Job(_) => "being imaged: wait until that ends",
             Holder::Data(_) => "being read or written: try again",
             Holder::Upkeep(_) => "being resized or destroyed: try again",
@@ -92,9 +96,27 @@ impl Grants {
         let holders = self.held.get(&drive).into_iter().flatten();
         let server = |(holder, _): &(Holder, Access)| match *holder {
             Holder::Server(server) => Some(server),
-            Holder::Job(_) | Holder::Data(_) | Holder::Upkeep(_) | Holder::Snapshot(_) => None,
+            Holder::Lend(_)
+            | Holder::Job(_)
+            | Holder::Data(_)
+            | Holder::Upkeep(_)
+            | Holder::Snapshot(_) => None,
         };
         holders.filter_map(server).collect()
+    }
+
+    /// Every lend that holds its drive.
+    pub(crate) fn lends(&self) -> Vec<LendId> {
+        let holders = self.held.values().flatten();
+        let lend = |(holder, _): &(Holder, Access)| match *holder {
+            Holder::Lend(lend) => Some(lend),
+            Holder::Server(_)
+            | Holder::Job(_)
+            | Holder::Data(_)
+            | Holder::Upkeep(_)
+            | Holder::Snapshot(_) => None,
+        };
+        holders.filter_map(lend).collect()
     }
 
     fn obstacle(&self, holder: Holder, drive: DriveId, access: Access) -> Option<Holder> {

@@ -7,14 +7,14 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use elasticstack_core::block::BlockStore;
+use elasticstack_core::block::{BlockStore, Lend, LendId};
 use elasticstack_core::clock::Clock;
 use elasticstack_core::error::{Error, Result};
 use elasticstack_core::hypervisor::{Hypervisor, Observed};
 use elasticstack_core::id::{DriveId, ServerId};
 use elasticstack_core::wire::internal::{
-    Access, Document, Documents, DriveDocument, JobDocument, ServerDocument, SnapshotDocument,
-    Stamp,
+    Access, ClaimedDrive, Document, Documents, DriveDocument, JobDocument, ServerDocument,
+    SnapshotDocument, Stamp,
 };
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -32,6 +32,8 @@ const JOBS_AT_ONCE: usize = 2;
 /// One host, as the agent sees it.
 pub(crate) struct Host {
     pub store: Arc<dyn BlockStore>,
+    /// What lends drives to servers on other hosts; `None` where that is not offered.
+    pub lender: Option<Arc<dyn Lend>>,
     pub hypervisor: Arc<dyn Hypervisor>,
     pub description: HostDescription,
     clock: Arc<dyn Clock>,
@@ -56,6 +58,7 @@ pub(crate) struct Host {
 /// The traits and facts that a host is made of.
 pub(crate) struct Parts {
     pub store: Arc<dyn BlockStore>,
+    pub lender: Option<Arc<dyn Lend>>,
     pub hypervisor: Arc<dyn Hypervisor>,
     pub description: HostDescription,
     pub clock: Arc<dyn Clock>,
@@ -68,11 +71,12 @@ impl Host {
         parts: Parts,
         wakes: mpsc::UnboundedSender<Key>,
     ) -> Result<Self> {
-        let Parts { store, hypervisor, description, clock } = parts;
+        let Parts { store, lender, hypervisor, description, clock } = parts;
         let unreadable = |error: RecordError| Error::internal("read the records").source(error);
         Ok(Self {
             boot: stamp(clock.as_ref())?.boot,
             store,
+            lender,
             hypervisor,
             description,
             clock,
@@ -99,9 +103,14 @@ impl Host {
             let server = record.document.server;
             let exists = observed.iter().any(|run| run.server == server);
             if record.facts.is_open() || exists {
-                let claims = record.facts.claims.iter();
-                let held: Vec<_> = claims.map(|claim| (claim.drive, claim.access)).collect();
-                grants.restore(Holder::Server(server), &held);
+                grants.restore(Holder::Server(server), &held(&record.facts.claims));
+            }
+        }
+        for record in self.drives.all() {
+            let drive = record.document.drive;
+            for lent in &record.facts.lent {
+                let lend = LendId { drive, epoch: lent.epoch };
+                grants.restore(Holder::Lend(lend), &[(drive, lent.access)]);
             }
         }
         for record in self.jobs.all() {
@@ -204,6 +213,11 @@ impl Host {
         }
     }
 
+    /// Every lend that holds its drive.
+    pub(crate) fn lends(&self) -> Vec<LendId> {
+        locked(&self.grants).lends()
+    }
+
     /// The servers that hold a drive for their runs.
     pub(crate) fn servers_with(&self, drive: DriveId) -> Vec<ServerId> {
         locked(&self.grants).servers_with(drive)
@@ -230,6 +244,12 @@ impl Host {
         let permit = self.slots.try_acquire().ok()?;
         Some(Turn { host: self, permit: Some(permit) })
     }
+}
+
+/// The drives of this host among those that a run claims.
+pub(crate) fn held(claims: &[ClaimedDrive]) -> Vec<(DriveId, Access)> {
+    let here = claims.iter().filter(|claim| claim.lender.is_none());
+    here.map(|claim| (claim.drive, claim.access)).collect()
 }
 
 /// The drives that a job holds for its life.

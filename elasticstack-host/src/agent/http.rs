@@ -67,6 +67,7 @@ async fn describe(State(host): State<Arc<Host>>) -> Result<Json<HostReport>, Fai
         accelerator: host.description.accelerator.clone(),
         cpu_limits: host.description.cpu_limits.clone(),
         arrays: arrays.collect(),
+        portal: host.lender.as_ref().map(|lender| lender.portal()),
     }))
 }
 

@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use elasticstack_core::block::BlockStore;
+use elasticstack_core::block::{BlockStore, Lend};
 use elasticstack_core::clock::{Clock, Timestamp};
 use elasticstack_core::error::{Error, Result};
 use elasticstack_core::hypervisor::{EndCause, Hypervisor, Phase};
@@ -34,7 +34,7 @@ pub use certificate::Certificate;
 
 pub(crate) use board::Key;
 pub(crate) use grants::Holder;
-pub(crate) use host::{Host, claims_of, is_to_restore};
+pub(crate) use host::{Host, claims_of, held, is_to_restore};
 pub(crate) use records::{JobEnd, Record};
 
 use crate::driver;
@@ -124,12 +124,13 @@ impl fmt::Debug for Agent {
     }
 }
 
-/// Makes an [`Agent`]. All parts but the clock must be given.
+/// Makes an [`Agent`]. All parts but the lender and the clock must be given.
 #[derive(Default)]
 #[must_use]
 pub struct AgentBuilder {
     state_dir: Option<PathBuf>,
     store: Option<Arc<dyn BlockStore>>,
+    lender: Option<Arc<dyn Lend>>,
     hypervisor: Option<Arc<dyn Hypervisor>>,
     description: Option<HostDescription>,
     clock: Option<Arc<dyn Clock>>,
@@ -146,6 +147,12 @@ impl AgentBuilder {
     /// What keeps drives.
     pub fn store(mut self, store: Arc<dyn BlockStore>) -> Self {
         self.store = Some(store);
+        self
+    }
+
+    /// What lends this host's drives to servers on others; without one they are not lent.
+    pub fn lender(mut self, lender: Arc<dyn Lend>) -> Self {
+        self.lender = Some(lender);
         self
     }
 
@@ -176,6 +183,7 @@ impl AgentBuilder {
         let state = self.state_dir.ok_or_else(|| missing("state directory"))?;
         let parts = Parts {
             store: self.store.ok_or_else(|| missing("store"))?,
+            lender: self.lender,
             hypervisor: self.hypervisor.ok_or_else(|| missing("hypervisor"))?,
             description: self.description.ok_or_else(|| missing("description"))?,
             clock: self.clock.unwrap_or_else(|| Arc::new(|| Timestamp::from(SystemTime::now()))),
@@ -224,6 +232,8 @@ mod counts_tests;
 mod failed_array_tests;
 #[cfg(test)]
 mod fakes;
+#[cfg(test)]
+mod lend_tests;
 #[cfg(test)]
 mod plug_tests;
 #[cfg(test)]

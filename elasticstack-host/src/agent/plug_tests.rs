@@ -6,7 +6,7 @@ use std::sync::Arc;
 use elasticstack_core::block::BlockStore as _;
 use elasticstack_core::error::ErrorKind;
 use elasticstack_core::generation::{Epoch, Era, Generation};
-use elasticstack_core::hypervisor::{Device, EndCause, Media};
+use elasticstack_core::hypervisor::{EndCause, Media};
 use elasticstack_core::sim::{SimHypervisor, SimStore};
 use elasticstack_core::units::{Bytes, MebiBytes};
 use elasticstack_core::wire::internal::{
@@ -67,7 +67,8 @@ impl Rig {
     }
 
     fn plugged(&self) -> Vec<String> {
-        self.hypervisor.plugged(server_id()).iter().map(Device::to_string).collect()
+        let plugged = self.hypervisor.plugged(server_id());
+        plugged.iter().map(|slot| slot.device.to_string()).collect()
     }
 }
 
@@ -80,6 +81,7 @@ fn with_more(number: u64) -> ServerDocument {
         access: Access::Exclusive,
         device: "block:1".parse().unwrap(),
         media: Media::Disk,
+        lender: None,
     });
     document
 }

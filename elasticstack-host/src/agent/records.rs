@@ -21,7 +21,7 @@ use std::sync::Mutex;
 use elasticstack_core::generation::Generation;
 use elasticstack_core::id::{DriveId, JobId, ServerId, SnapshotId};
 use elasticstack_core::wire::internal::{
-    DriveDocument, Fault, JobDocument, ServerDocument, SnapshotDocument,
+    DriveDocument, Fault, JobDocument, LentDrive, ServerDocument, SnapshotDocument,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -50,6 +50,9 @@ pub(crate) struct DriveFacts {
     /// It existed once: should it be missing, its bytes are missing, and an empty drive must not
     /// take its place.
     pub created: bool,
+    /// All that may be lent: noted before a lend is made, and until it is withdrawn.
+    #[serde(default)]
+    pub lent: Vec<LentDrive>,
 }
 
 /// What was done about a job.
@@ -285,6 +288,7 @@ mod tests {
             account: id(1).parse().unwrap(),
             array: id(2).parse().unwrap(),
             size: number << 20,
+            lends: Vec::new(),
         }
     }
 
@@ -301,7 +305,8 @@ mod tests {
         table.put(vec![drive(1, 1, false)]).unwrap();
         let before = shown(&table);
         let id = drive(1, 1, false).drive;
-        let next = Record { document: drive(1, 2, false), facts: DriveFacts { created: true } };
+        let facts = DriveFacts { created: true, lent: Vec::new() };
+        let next = Record { document: drive(1, 2, false), facts };
         let text = serde_json::to_vec_pretty(&next).unwrap();
         for length in 0..=text.len() {
             let torn = state.path().join(format!("drives/{id}.new"));

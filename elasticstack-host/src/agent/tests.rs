@@ -22,7 +22,7 @@ use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 use tower::ServiceExt;
 
-use super::fakes::{FakeHypervisor, FakeStore};
+use super::fakes::{FakeHypervisor, FakeLender, FakeStore};
 use super::{Agent, HostDescription, locked};
 
 pub(super) const MIB: u64 = 1 << 20;
@@ -54,6 +54,7 @@ pub(super) fn drive(n: u8, number: u64) -> DriveDocument {
         account: id(0xac).parse().unwrap(),
         array: array(),
         size: 2 * MIB,
+        lends: Vec::new(),
     }
 }
 
@@ -65,6 +66,7 @@ pub(super) fn server(number: u64, run: u64, access: Access) -> ServerDocument {
         access,
         device: "ide:0:0".parse().unwrap(),
         media: Media::Disk,
+        lender: None,
     };
     ServerDocument {
         server: server_id(),
@@ -104,8 +106,9 @@ fn job(number: u64, epoch: u64) -> JobDocument {
 /// What outlives agents.
 pub(super) struct World {
     pub(super) state: TempDir,
-    store: Arc<FakeStore>,
+    pub(super) store: Arc<FakeStore>,
     pub(super) hypervisor: Arc<FakeHypervisor>,
+    pub(super) lender: Arc<FakeLender>,
 }
 
 impl World {
@@ -114,6 +117,7 @@ impl World {
             state: tempfile::tempdir().unwrap(),
             store: Arc::new(FakeStore::new(array())),
             hypervisor: Arc::new(FakeHypervisor::new()),
+            lender: Arc::default(),
         }
     }
 
@@ -131,6 +135,7 @@ impl World {
         let agent = Agent::builder()
             .state_dir(self.state.path().to_owned())
             .store(store)
+            .lender(Arc::clone(&self.lender) as _)
             .hypervisor(Arc::clone(&self.hypervisor) as _)
             .description(description);
         Caller { agent: agent.build().await.unwrap(), cursor: None, known: Vec::new() }

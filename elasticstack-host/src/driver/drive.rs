@@ -1,4 +1,4 @@
-//! Drives: creates, resizes and destroys them on the store.
+//! Drives: creates, resizes and destroys them on the store. What is lent of them is in [`lends`].
 //!
 //! Invariants: only a tombstone destroys, and only what nobody holds; a drive that existed and is
 //! missing is said to be missing, and no empty one takes its place.
@@ -15,6 +15,7 @@ use elasticstack_core::wire::internal::{
     Access, DriveDocument, DriveHome, DriveStatus, Fault, ObjectStatus,
 };
 
+use super::lends::{self, Lent};
 use super::{Rest, Work};
 use crate::agent::{Holder, Host, Record};
 
@@ -22,6 +23,7 @@ use crate::agent::{Holder, Host, Record};
 pub(super) struct DriveWork {
     host: Arc<Host>,
     drive: DriveId,
+    lent: Lent,
 }
 
 /// What a drive needs.
@@ -49,7 +51,7 @@ pub(super) async fn publish_settled(host: &Host) {
     for record in host.drives.all() {
         let drive = record.document.drive;
         let report = reports.iter().find(|report| report.spec.drive == drive);
-        if need(&record, report) == Need::Nothing {
+        if need(&record, report) == Need::Nothing && lends::is_untouched(&record) {
             publish(host, &record.document, report, None);
         }
     }
@@ -99,7 +101,24 @@ fn need(record: &Record<DriveDocument>, report: Option<&DriveReport>) -> Need {
 
 impl DriveWork {
     pub(super) fn new(host: Arc<Host>, drive: DriveId) -> Self {
-        Self { host, drive }
+        Self { host, drive, lent: Lent::default() }
+    }
+
+    /// Ends what is lent and not to be, makes the drive what it should be, then lends it.
+    async fn go_on(
+        &mut self,
+        record: &Record<DriveDocument>,
+        report: Option<&DriveReport>,
+    ) -> Result<Step> {
+        self.lent.end_unwanted(&self.host, record).await?;
+        let need = need(record, report);
+        match self.fulfil(&record.document, need, report).await? {
+            Step::Settled => match self.lent.make_wanted(&self.host, record).await? {
+                lends::Step::Settled => Ok(Step::Settled),
+                lends::Step::Held => Ok(Step::Held),
+            },
+            unsettled => Ok(unsettled),
+        }
     }
 
     async fn fulfil(
@@ -186,8 +205,7 @@ impl Work for DriveWork {
             };
             let document = &record.document;
             let report = find(&self.host, self.drive).await?;
-            let need = need(&record, report.as_ref());
-            match self.fulfil(document, need, report.as_ref()).await {
+            match self.go_on(&record, report.as_ref()).await {
                 Ok(Step::Again) => {}
                 Ok(Step::Held) => return Ok(Rest::Stirred),
                 Ok(Step::Settled) => {
@@ -248,7 +266,7 @@ fn publish(
 }
 
 fn spec_of(document: &DriveDocument) -> Result<DriveSpec> {
-    let &DriveDocument { drive, generation, gone: _, account, array, size } = document;
+    let &DriveDocument { drive, generation, gone: _, account, array, size, lends: _ } = document;
     let size = Bytes::try_from(size)
         .map_err(|error| Error::new(ErrorKind::InvalidValue, error.to_string()).field("size"))?;
     Ok(DriveSpec { drive, array, account, size, generation })

@@ -8,6 +8,7 @@
 
 pub(crate) mod drive;
 mod job;
+mod lends;
 mod open;
 mod revocable;
 pub(crate) mod server;
@@ -81,6 +82,7 @@ async fn supervise(host: Arc<Host>, mut wakes: mpsc::UnboundedReceiver<Key>) {
             Some(server) = events.next() => crew.wake(Key::Server(server)),
             _ = ticks.tick() => {
                 crew.wake_broken();
+                lends::wake_lost(&host).await;
                 sweep.changed(&host).await.into_iter().for_each(|s| crew.wake(Key::Server(s)));
             }
         }

@@ -11,6 +11,7 @@ use elasticstack_core::id::DriveId;
 use elasticstack_core::wire::internal::Access;
 use tokio::time::Instant;
 
+use super::lends;
 use crate::agent::{Host, Key};
 
 /// How long a drive that is claimed may take to appear: its document may come after the claim's.
@@ -29,6 +30,7 @@ pub(crate) async fn open(
 ) -> Result<Arc<dyn Volume>> {
     let opened = async {
         if access == Access::Exclusive {
+            lends::end_below(host, drive, epoch).await?;
             host.store.fence(drive, epoch).await?;
         }
         host.store.open(drive, epoch).await

@@ -7,7 +7,7 @@ use std::num::NonZeroU8;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use elasticstack_core::block::Volume;
+use elasticstack_core::block::{Attachment, Borrowing, LendId, Volume};
 use elasticstack_core::error::{Chain, Error, ErrorKind, Result};
 use elasticstack_core::generation::Run;
 use elasticstack_core::hypervisor::{DriveSlot, EndCause, Phase, ServerSpec, Signal};
@@ -15,13 +15,13 @@ use elasticstack_core::id::{DriveId, ServerId};
 use elasticstack_core::state::RunPhase;
 use elasticstack_core::units::{MebiBytes, MegaHertz, VcpuCount};
 use elasticstack_core::wire::internal::{
-    Access, ClaimedDrive, Ended, Fault, Hardware, ObjectStatus, Plugged, ServerDocument,
+    ClaimedDrive, Ended, Fault, Hardware, Lender, ObjectStatus, Plugged, ServerDocument,
     ServerStatus,
 };
 
 use super::open::{Patience, Verdict, open};
 use super::{Rest, Work};
-use crate::agent::{Holder, Host, Record};
+use crate::agent::{Holder, Host, Record, held};
 use crate::reconcile::{self, Action, Past, Seen};
 
 /// The work on one server.
@@ -172,7 +172,11 @@ impl ServerWork {
         };
         self.volumes = volumes;
         let spec = spec_of(self.server, &document.hardware, slots).map_err(Delay::Failed)?;
-        self.host.hypervisor.ensure(&spec, document.run).await.map_err(Delay::Failed)
+        self.host.hypervisor.ensure(&spec, document.run).await.map_err(|error| {
+            // A drive that another host lends, and that host does not do so yet, or does not answer.
+            let passes = error.kind() == ErrorKind::Unavailable;
+            if passes { Delay::Until(Rest::Retry) } else { Delay::Failed(error) }
+        })
     }
 
     /// Makes the drives of the run that goes on the document's. `Some` if it has to be tried again
@@ -240,17 +244,30 @@ impl ServerWork {
         let (mut slots, mut volumes) = (Vec::new(), Vec::new());
         for claim in claims {
             let of_it = |error| (claim.drive, error);
-            let opened = open(&self.host, claim.drive, claim.epoch, claim.access).await;
-            let volume = opened.map_err(of_it)?;
-            let attachment = volume.attachment().ok_or_else(|| {
-                let message = format!("drive {} has no form that a guest can use", claim.drive);
-                of_it(Error::new(ErrorKind::NotOffered, message))
-            })?;
+            let attachment = match &claim.lender {
+                Some(lender) => Attachment::Iscsi(self.borrowing(claim, lender)),
+                None => {
+                    let opened = open(&self.host, claim.drive, claim.epoch, claim.access).await;
+                    let volume = opened.map_err(of_it)?;
+                    let attachment = volume.attachment();
+                    volumes.push(volume);
+                    attachment.ok_or_else(|| {
+                        let drive = claim.drive;
+                        let message = format!("drive {drive} has no form that a guest can use");
+                        of_it(Error::new(ErrorKind::NotOffered, message))
+                    })?
+                }
+            };
             let &ClaimedDrive { device, media, access, .. } = claim;
             slots.push(DriveSlot { device, media, access, attachment });
-            volumes.push(volume);
         }
         Ok((slots, volumes))
+    }
+
+    fn borrowing(&self, claim: &ClaimedDrive, lender: &Lender) -> Borrowing {
+        let Lender { portal, secret } = lender.clone();
+        let lend = LendId { drive: claim.drive, epoch: claim.epoch };
+        Borrowing { portal, lend, borrower: self.server, secret }
     }
 
     /// Takes over a run that exists and of which no record is left: the document is all there is
@@ -279,7 +296,7 @@ impl ServerWork {
         if !self.volumes.is_empty() {
             return;
         }
-        for claim in &past.claims {
+        for claim in past.claims.iter().filter(|claim| claim.lender.is_none()) {
             match self.host.store.open(claim.drive, claim.epoch).await {
                 Ok(volume) => self.volumes.push(volume),
                 // The guest goes on with what it has; only a fence could have done this.
@@ -370,10 +387,6 @@ impl ServerWork {
             plugged,
         })
     }
-}
-
-fn held(claims: &[ClaimedDrive]) -> Vec<(DriveId, Access)> {
-    claims.iter().map(|claim| (claim.drive, claim.access)).collect()
 }
 
 /// Whether the drives that are known to be plugged in to a run are what the document says.

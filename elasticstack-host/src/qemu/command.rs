@@ -2,11 +2,12 @@
 //!
 //! Invariants: nothing that a customer chose as text is in it, and no secret; drives are always
 //! opened as raw, so what a guest writes to its first block can't turn into another format; file
-//! names are JSON strings, so no comma in them can turn into an option.
+//! names are JSON strings, so no comma in them can turn into an option; the secret that a lent drive is
+//! logged in with is read from a file of the server's own directory.
 
 use std::net::Ipv4Addr;
 
-use elasticstack_core::block::Attachment;
+use elasticstack_core::block::{Attachment, Borrowing};
 use elasticstack_core::error::{Error, Result};
 use elasticstack_core::generation::Run;
 use elasticstack_core::hypervisor::{Access, Bus, Device, DriveSlot, Media, NicModel, ServerSpec};
@@ -88,6 +89,11 @@ pub(super) fn command_line(
         }
     }
     for slot in drives {
+        if borrowing(slot).is_some() {
+            let id = secret(slot.device);
+            let object = json!({ "qom-type": "secret", "id": id, "file": id });
+            line.option("-object", object.to_string());
+        }
         line.option("-blockdev", blockdev(slot)?);
         let place = boot.iter().position(|device| *device == slot.device);
         line.option("-device", drive(slot, place));
@@ -138,34 +144,66 @@ fn blockdev(slot: &DriveSlot) -> Result<String> {
     let node = blockdev_value(slot).map(|node| node.to_string());
     node.ok_or_else(|| {
         let attachment = &slot.attachment;
-        Error::internal(format!("QEMU can attach files with UTF-8 names, not {attachment:?}"))
+        Error::internal(format!(
+            "QEMU can attach files with UTF-8 names and lent drives, not {attachment:?}"
+        ))
     })
 }
 
-/// The file that a drive is, if QEMU can be told of it.
-pub(super) fn file_of(slot: &DriveSlot) -> Option<&str> {
+/// What QEMU's word for a node's file contains if it is this drive: the name of its file or target.
+pub(super) fn mark_of(slot: &DriveSlot) -> Option<String> {
     match &slot.attachment {
-        Attachment::File(path) => path.to_str(),
+        Attachment::File(path) => path.to_str().map(str::to_owned),
+        Attachment::Iscsi(borrowing) => Some(borrowing.lend.target()),
         _ => None,
     }
 }
 
-/// The node of a drive: its file, always raw.
+/// How a drive is borrowed, if it is.
+pub(super) fn borrowing(slot: &DriveSlot) -> Option<&Borrowing> {
+    match &slot.attachment {
+        Attachment::Iscsi(borrowing) => Some(borrowing),
+        _ => None,
+    }
+}
+
+/// The id of a lent drive's secret inside QEMU, and the name of its file.
+pub(super) fn secret(device: Device) -> String {
+    format!("secret-{}", node(device))
+}
+
+/// The node of a drive: its file or target, always raw.
 pub(super) fn blockdev_value(slot: &DriveSlot) -> Option<Value> {
-    let file = file_of(slot)?;
     let read_only = matches!(slot.media, Media::Cdrom);
+    let medium = match &slot.attachment {
+        Attachment::File(path) => json!({
+            "driver": "file",
+            "filename": path.to_str()?,
+            "read-only": read_only,
+            "discard": "unmap",
+        }),
+        Attachment::Iscsi(borrowing) => json!({
+            "driver": "iscsi",
+            "transport": "tcp",
+            "portal": borrowing.portal.to_string(),
+            "target": borrowing.lend.target(),
+            "lun": 0,
+            "initiator-name": borrowing.initiator(),
+            "user": borrowing.initiator(),
+            "password-secret": secret(slot.device),
+            "header-digest": "crc32c",
+            "read-only": read_only,
+            "discard": "unmap",
+        }),
+        _ => return None,
+    };
     Some(json!({
         "driver": "raw",
         "node-name": node(slot.device),
         "read-only": read_only,
         "discard": "unmap",
         "cache": { "direct": false, "no-flush": false },
-        "file": {
-            "driver": "file",
-            "filename": file,
-            "read-only": read_only,
-            "discard": "unmap",
-        },
+        "file": medium,
     }))
 }
 

@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use elasticstack_core::generation::Run;
 use elasticstack_core::hypervisor::EndCause;
 use elasticstack_core::id::ServerId;
+use elasticstack_core::secret::Secret;
 use serde::{Deserialize, Serialize};
 
 use super::{QMP_SOCKET, SEED};
@@ -152,6 +153,11 @@ impl ServerDir {
     /// Writes the CD that tells the guest who it is.
     pub(super) fn write_seed(&self, image: &[u8]) -> io::Result<()> {
         self.create_private(SEED)?.write_all(image)
+    }
+
+    /// Writes a secret that QEMU reads by this name.
+    pub(super) fn write_secret(&self, name: &str, secret: &Secret) -> io::Result<()> {
+        self.create_private(name)?.write_all(secret.expose().as_bytes())
     }
 
     /// A new, empty file that nobody else may read.

@@ -4,8 +4,8 @@
 //! node (the open file) without a device is a plug that was not finished, or an unplug.
 //!
 //! ```text
-//!  plug:    blockdev-add ──▶ device_add
-//!  unplug:  device_del ──▶ the guest lets go ──▶ blockdev-del
+//!  plug:    (secret) ──▶ blockdev-add ──▶ device_add
+//!  unplug:  device_del ──▶ the guest lets go ──▶ blockdev-del ──▶ (no secret)
 //! ```
 //! A drive of virtio-scsi goes at once; one of virtio-blk is a PCI card, which the guest ejects.
 
@@ -13,7 +13,7 @@ use elasticstack_core::hypervisor::{Device, DriveSlot};
 use serde_json::{Value, json};
 use tracing::debug;
 
-use super::command::{attach, blockdev_value, device_of, file_of, node};
+use super::command::{attach, blockdev_value, borrowing, device_of, mark_of, node, secret};
 use super::qmp::{Qmp, QmpError};
 
 /// Where an attempt led.
@@ -78,12 +78,21 @@ async fn open(qmp: &mut Qmp, slot: &DriveSlot) -> Result<Result<(), QmpError>, Q
         let description = "it is no file with a name in UTF-8".to_owned();
         return Ok(Err(QmpError::Refused { command: "blockdev-add", description }));
     };
+    if let Some(borrowing) = borrowing(slot) {
+        let id = secret(slot.device);
+        tolerate(qmp.execute("object-del", json!({ "id": id })).await)?;
+        let object = json!({ "qom-type": "secret", "id": id, "data": borrowing.secret.expose() });
+        if let Err(refused) = refusal(qmp.execute("object-add", object).await)? {
+            return Ok(Err(refused));
+        }
+    }
     refusal(qmp.execute("blockdev-add", node).await)
 }
 
 /// Closes a node; one that is still in use is closed the next time.
 async fn close(qmp: &mut Qmp, device: Device) -> Result<(), QmpError> {
-    tolerate(qmp.execute("blockdev-del", json!({ "node-name": node(device) })).await)
+    tolerate(qmp.execute("blockdev-del", json!({ "node-name": node(device) })).await)?;
+    tolerate(qmp.execute("object-del", json!({ "id": secret(device) })).await)
 }
 
 /// Tells a refusal of this command from a failure of the connection.
@@ -126,9 +135,9 @@ fn found_in(nodes: &Value, devices: &Value) -> Vec<Found> {
     nodes.collect()
 }
 
-/// Whether this is the drive that is wanted there. QEMU may tell of a file with its options.
+/// Whether this is the drive that is wanted there. QEMU may tell of it with its options.
 fn is_of(found: &Found, slot: &DriveSlot) -> bool {
-    found.device == slot.device && file_of(slot).is_some_and(|file| found.file.contains(file))
+    found.device == slot.device && mark_of(slot).is_some_and(|mark| found.file.contains(&mark))
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use elasticstack_core::id::ServerId;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::command::{command_line, process_name};
+use super::command::{borrowing, command_line, process_name, secret};
 use super::dir::{Record, ServerDir, Stage};
 use super::guest::Guest;
 use super::qmp::{Qmp, QmpError};
@@ -126,11 +126,20 @@ async fn launch(
     let arguments = command_line(spec, run, shared.accelerator, record.screen)?;
     let seed = spec.seed.as_ref().map(|seed| seed::disk(spec.server, seed)).transpose()?;
 
+    let secrets: Vec<_> = spec
+        .drives
+        .iter()
+        .filter_map(|slot| Some((secret(slot.device), borrowing(slot)?.secret.clone())))
+        .collect();
+
     let (ours, here, server) = (Arc::clone(shared), Arc::clone(dir), spec.server);
     let spawn = move || {
         here.write_record(&record)?;
         if let Some(seed) = seed {
             here.write_seed(&seed)?;
+        }
+        for (name, secret) in &secrets {
+            here.write_secret(name, secret)?;
         }
         let log = here.create_log()?;
         let child = ours

@@ -39,6 +39,7 @@ fn claim(epoch: u64) -> ClaimedDrive {
         access: Access::Exclusive,
         device: "block:1".parse().unwrap(),
         media: Media::Disk,
+        lender: None,
     }
 }
 

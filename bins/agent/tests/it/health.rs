@@ -56,6 +56,7 @@ fn make_drive(machine: &mut Machine, number: u128, array: ArrayId) -> DriveId {
         account: AccountId::from_uuid(uuid::Uuid::from_u128(9)),
         array,
         size: 64 << 20,
+        lends: Vec::new(),
     });
     let json = serde_json::to_string(&Documents { documents: vec![document] }).unwrap();
     let header = "--header 'Content-Type: application/json'";

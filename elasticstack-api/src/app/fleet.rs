@@ -18,8 +18,8 @@ use elasticstack_core::wire::internal::{
 use super::intake::{News, Note, Word};
 use super::{App, HostRecord};
 use crate::db::{
-    ArrayHealth, ArrayRow, DriveRow, HostRow, JobRow, Known, OutboxRow, Placements, Reader,
-    ServerRow, SnapshotRow, Writer,
+    ArrayHealth, ArrayRow, ClaimRow, DriveRow, HostRow, JobRow, Known, OutboxRow, Placements,
+    Reader, ServerRow, SnapshotRow, Writer,
 };
 
 /// What this process has of a host in memory.
@@ -163,9 +163,13 @@ impl App {
         waiting: OutboxRow,
     ) -> Result<Option<Document>> {
         Ok(match waiting {
-            OutboxRow::Drive(id) => {
-                reader.drive(id).await?.map(|row| Document::Drive(self.drive_document(&row)))
-            }
+            OutboxRow::Drive(id) => match reader.drive(id).await? {
+                None => None,
+                Some(row) => {
+                    let claims = reader.claims_on(id).await?;
+                    Some(Document::Drive(self.drive_document(&row, claims)))
+                }
+            },
             OutboxRow::Job(id) => {
                 reader.job(id).await?.map(|row| Document::Job(self.job_document(&row)))
             }
@@ -180,7 +184,7 @@ impl App {
         })
     }
 
-    fn drive_document(&self, row: &DriveRow) -> DriveDocument {
+    fn drive_document(&self, row: &DriveRow, claims: Vec<ClaimRow>) -> DriveDocument {
         use elasticstack_core::state::DriveState::{Creating, Destroying, Gone, Ready};
         DriveDocument {
             drive: row.drive,
@@ -192,6 +196,7 @@ impl App {
             account: row.account,
             array: row.array,
             size: row.size.get(),
+            lends: claims.into_iter().filter_map(|claim| claim.lent).collect(),
         }
     }
 
@@ -315,6 +320,7 @@ pub(super) async fn host_is(
     row.memory = MebiBytes(report.memory_mib);
     row.accelerator.clone_from(&report.accelerator);
     row.cpu_limits.clone_from(&report.cpu_limits);
+    row.portal = report.portal;
     if row != before {
         tx.save_host(&row).await?;
     }
@@ -390,6 +396,7 @@ pub(super) async fn make_known(
         memory: MebiBytes(0),
         accelerator: String::new(),
         cpu_limits: String::new(),
+        portal: None,
         cursor: None,
     });
     row.name = name.clone();

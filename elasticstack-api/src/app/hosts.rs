@@ -201,7 +201,7 @@ fn record(
     arrays: impl IntoIterator<Item = (ArrayRow, Promised)>,
 ) -> Record {
     let HostRow { host, name, address, state, since, placements, known, .. } = row;
-    let HostRow { cpu, memory, accelerator, cpu_limits, .. } = row;
+    let HostRow { cpu, memory, accelerator, cpu_limits, portal, .. } = row;
     let mut record = Record::new()
         .with("host", host)
         .with("name", name)
@@ -214,6 +214,9 @@ fn record(
     if !accelerator.is_empty() {
         record.set("accelerator", accelerator);
         record.set("cpu:limits", cpu_limits);
+    }
+    if let Some(portal) = portal {
+        record.set("portal", portal);
     }
     if known != Known::ByName {
         record.set("certificate", known.as_str());

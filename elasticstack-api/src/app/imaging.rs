@@ -192,7 +192,13 @@ async fn hold(
     access: Access,
 ) -> Result<Epoch> {
     drive.epoch = drive.epoch.next();
-    let row = ClaimRow { drive: drive.drive, holder: Holder::Job(job), epoch: drive.epoch, access };
+    let row = ClaimRow {
+        drive: drive.drive,
+        holder: Holder::Job(job),
+        epoch: drive.epoch,
+        access,
+        lent: None,
+    };
     tx.insert_claim(&row).await?;
     Ok(drive.epoch)
 }

@@ -12,7 +12,7 @@ use elasticstack_core::prelude::*;
 use elasticstack_core::state::ServerState;
 use elasticstack_core::wire::internal::{ClaimedDrive, Hardware, Plugged};
 
-use super::power::plug_in;
+use super::power::{borrow, plug_in};
 use super::server_record::{Plug, ServerConfig};
 use super::stock::heard;
 use crate::db::{Holder, ServerRow, Writer};
@@ -30,7 +30,7 @@ pub(super) enum Drives {
 /// generation if any come or go, and saves the row.
 ///
 /// # Errors
-/// `ServerBusy` for what waits for a stop; `NotOffered` for a drive on another host; `Unavailable`
+/// `ServerBusy` for what waits for a stop; `NotOffered` for a drive on another host that does not lend; `Unavailable`
 /// while its host has not told what it has; those of claiming a drive.
 pub(super) async fn replug(
     tx: &mut Writer<'_>,
@@ -67,10 +67,9 @@ pub(super) async fn replug(
             return Err(waits(&plug, "a run without a scsi drive has no place for one"));
         }
         let blame = |error: Error| error.field(plug.device.to_string());
-        let (claim, host) = plug_in(tx, row, plug).await.map_err(blame)?;
+        let (mut claim, host) = plug_in(tx, row, plug).await.map_err(blame)?;
         if row.host != Some(host) {
-            let why = "the drive lies on another host than the server runs on, and is not lent";
-            return Err(blame(Error::new(ErrorKind::NotOffered, why)));
+            borrow(tx, row.server, &mut claim, host).await?;
         }
         drives.push(claim);
     }

@@ -12,10 +12,11 @@ use elasticstack_core::hypervisor::Media;
 use elasticstack_core::prelude::*;
 use elasticstack_core::scheduler::{Request, ServerDemand};
 use elasticstack_core::state::{DriveEvent, ServerEvent, ServerState, Step};
-use elasticstack_core::wire::internal::{Access, ClaimedDrive, Hardware};
+use elasticstack_core::wire::internal::{Access, ClaimedDrive, Hardware, Lender, LentDrive};
 use elasticstack_core::wire::record::Record;
 
 use super::access::{Wish, permitted};
+use super::accounts::secret_key;
 use super::drives::in_use;
 use super::imaging::tolerated;
 use super::resources::connect;
@@ -266,10 +267,15 @@ pub(super) async fn power_on(
     let demand = ServerDemand {
         cpu: parsed.cpu,
         memory: parsed.memory,
-        drives_on: hosts,
+        drives_on: hosts.clone(),
         avoid: hosts_to_avoid(tx, row).await?,
     };
     let placement = placing.place(tx, &Request::Server(demand), Within::Fleet).await?;
+    for (claimed, &host) in drives.iter_mut().zip(&hosts) {
+        if host != placement.host {
+            borrow(tx, row.server, claimed, host).await?;
+        }
+    }
     let left = row.host.filter(|host| *host != placement.host);
     row.host = Some(placement.host);
     row.state = state;
@@ -337,9 +343,37 @@ pub(super) async fn plug_in(
     tx.save_drive(&drive).await?;
     let epoch = drive.epoch;
     let holder = Holder::Server(row.server);
-    tx.insert_claim(&ClaimRow { drive: drive.drive, holder, epoch, access }).await?;
+    let claim = ClaimRow { drive: drive.drive, holder, epoch, access, lent: None };
+    tx.insert_claim(&claim).await?;
     let Plug { device, drive: id, media } = plug;
-    Ok((ClaimedDrive { drive: id, epoch, access, device, media }, drive.host))
+    Ok((ClaimedDrive { drive: id, epoch, access, device, media, lender: None }, drive.host))
+}
+
+/// Has a drive that a server has claimed lent to it by `lender`, the host that the drive lies on.
+pub(super) async fn borrow(
+    tx: &mut Writer<'_>,
+    server: ServerId,
+    claimed: &mut ClaimedDrive,
+    lender: HostId,
+) -> Result<()> {
+    heard(tx, lender).await?;
+    let portal = tx.host(lender).await?.and_then(|host| host.portal).ok_or_else(|| {
+        let why = "the drive lies on another host than the server runs on, and is not lent";
+        Error::new(ErrorKind::NotOffered, why).field(claimed.device.to_string())
+    })?;
+    let secret = secret_key()?;
+    claimed.lender = Some(Lender { portal, secret: secret.clone() });
+    if let Some(lent) = lent_to(server, claimed) {
+        tx.lend_for_claim(claimed.drive, Holder::Server(server), &lent).await?;
+    }
+    Ok(())
+}
+
+/// How a drive is lent to the server that has claimed it, if it is.
+pub(super) fn lent_to(server: ServerId, claimed: &ClaimedDrive) -> Option<LentDrive> {
+    let &ClaimedDrive { epoch, access, media, .. } = claimed;
+    let secret = claimed.lender.as_ref()?.secret.clone();
+    Some(LentDrive { server, epoch, access, media, secret })
 }
 
 /// Asks for the end of a server's run. The caller saves the row.

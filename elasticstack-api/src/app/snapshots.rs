@@ -344,7 +344,14 @@ async fn claim(tx: &mut Writer<'_>, row: &SnapshotRow) -> Result<Epoch> {
     drive.epoch = drive.epoch.next();
     tx.save_drive(&drive).await?;
     let (holder, access) = (Holder::Snapshot(row.snapshot), Access::Exclusive);
-    tx.insert_claim(&ClaimRow { drive: drive.drive, holder, epoch: drive.epoch, access }).await?;
+    tx.insert_claim(&ClaimRow {
+        drive: drive.drive,
+        holder,
+        epoch: drive.epoch,
+        access,
+        lent: None,
+    })
+    .await?;
     Ok(drive.epoch)
 }
 

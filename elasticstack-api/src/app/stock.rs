@@ -26,7 +26,7 @@ use elasticstack_core::wire::internal::{
     SnapshotDocument, SnapshotStatus, Stock,
 };
 
-use super::power::{doom, metered};
+use super::power::{doom, lent_to, metered};
 use super::resources::connect;
 use super::server_record::{OnStop, ServerConfig};
 use super::{App, drives, quarantine, snapshots};
@@ -93,6 +93,9 @@ impl<'a> Found<'a> {
         for document in &stock.documents {
             match document {
                 Document::Drive(document) => {
+                    for lent in &document.lends {
+                        found.has_given(document.drive, lent.epoch);
+                    }
                     found.drive_documents.insert(document.drive, document);
                 }
                 Document::Job(document) => {
@@ -308,7 +311,8 @@ async fn count_snapshot(
                 row.epoch = document.epoch;
                 tx.delete_claims_on(row.drive).await?;
                 let (holder, access) = (Holder::Snapshot(snapshot), Access::Exclusive);
-                let claim = ClaimRow { drive: row.drive, holder, epoch: row.epoch, access };
+                let claim =
+                    ClaimRow { drive: row.drive, holder, epoch: row.epoch, access, lent: None };
                 tx.insert_claim(&claim).await?;
             }
         }
@@ -454,17 +458,18 @@ async fn adopt(
 async fn claim(tx: &mut Writer<'_>, document: &ServerDocument) -> Result<()> {
     let holder = Holder::Server(document.server);
     for claimed in &document.hardware.drives {
-        let Some(mut drive) = tx.drive(claimed.drive).await? else { continue };
         let access = claimed.access;
         match access {
             // Its host let nobody else have it: whoever had it before has ended.
-            Access::Exclusive => tx.delete_claims_on(drive.drive).await?,
-            Access::Shared => tx.delete_claim(drive.drive, holder).await?,
+            Access::Exclusive => tx.delete_claims_on(claimed.drive).await?,
+            Access::Shared => tx.delete_claim(claimed.drive, holder).await?,
         }
+        let Some(mut drive) = tx.drive(claimed.drive).await? else { continue };
         drive.epoch = drive.epoch.max(claimed.epoch);
         tx.save_drive(&drive).await?;
         let (drive, epoch) = (drive.drive, claimed.epoch);
-        tx.insert_claim(&ClaimRow { drive, holder, epoch, access }).await?;
+        let lent = lent_to(document.server, claimed);
+        tx.insert_claim(&ClaimRow { drive, holder, epoch, access, lent }).await?;
     }
     Ok(())
 }

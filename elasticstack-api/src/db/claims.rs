@@ -1,14 +1,17 @@
 //! Rows of claims: who uses which drive, and under which epoch.
+//!
+//! Invariant: whatever begins or ends the lending of a drive raises the drive's generation and has its
+//! host told, in the same transaction.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use elasticstack_core::prelude::*;
-use elasticstack_core::wire::internal::Access;
+use elasticstack_core::wire::internal::{Access, LentDrive};
 
 use super::dialect::Row;
-use super::row::{column, failed, number, parsed, stored, word};
-use super::{Reader, Subject, Writer};
+use super::row::{column, failed, from_json_if_any, number, parsed, stored, to_json_if_any, word};
+use super::{OutboxRow, Reader, Subject, Writer};
 
 /// Who holds a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +53,8 @@ pub(crate) struct ClaimRow {
     pub(crate) holder: Holder,
     pub(crate) epoch: Epoch,
     pub(crate) access: Access,
+    /// How the drive is lent, if the holder is on another host.
+    pub(crate) lent: Option<LentDrive>,
 }
 
 pub(super) const fn access_word(access: Access) -> &'static str {
@@ -74,6 +79,7 @@ fn claim(row: &Row) -> Result<ClaimRow> {
         },
         epoch: Epoch(number(row, "epoch")?),
         access: word(row, "access", access_from_word)?,
+        lent: from_json_if_any(row, "lent")?,
     })
 }
 
@@ -129,39 +135,89 @@ impl Reader {
 impl Writer<'_> {
     /// Takes one claim away.
     pub(crate) async fn delete_claim(&mut self, drive: DriveId, holder: Holder) -> Result<()> {
-        self.change("DELETE FROM claims WHERE drive = $1 AND holder = $2")
+        let rows = self
+            .change("DELETE FROM claims WHERE drive = $1 AND holder = $2 RETURNING drive, lent")
             .bind(drive.to_string())
             .bind(holder.to_string())
-            .execute()
+            .fetch_all()
             .await
             .map_err(failed("releasing a claim"))?;
         self.note_release(Subject::Drive(drive), holder);
-        self.touch_drive(drive).await
+        self.touch_drive(drive).await?;
+        self.lent_no_more(&rows).await
+    }
+
+    /// Takes every claim on a drive away.
+    pub(crate) async fn delete_claims_on(&mut self, drive: DriveId) -> Result<()> {
+        self.touch_drive(drive).await?;
+        let rows = self
+            .change("DELETE FROM claims WHERE drive = $1 RETURNING drive, lent")
+            .bind(drive.to_string())
+            .fetch_all()
+            .await
+            .map_err(failed("releasing a drive"))?;
+        self.lent_no_more(&rows).await
+    }
+
+    /// Notes how a drive is lent for a claim that is there.
+    pub(crate) async fn lend_for_claim(
+        &mut self,
+        drive: DriveId,
+        holder: Holder,
+        lent: &LentDrive,
+    ) -> Result<()> {
+        self.change("UPDATE claims SET lent = $3 WHERE drive = $1 AND holder = $2")
+            .bind(drive.to_string())
+            .bind(holder.to_string())
+            .bind(to_json_if_any(Some(lent), "lent")?)
+            .execute()
+            .await
+            .map_err(failed("lending a drive"))?;
+        self.lends_change(drive).await
+    }
+
+    /// Has the hosts of those drives told whose claims were deleted while they were lent for them.
+    async fn lent_no_more(&mut self, deleted: &[Row]) -> Result<()> {
+        for row in deleted {
+            if column::<Option<&str>>(row, "lent")?.is_some() {
+                self.lends_change(parsed(row, "drive")?).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn lends_change(&mut self, drive: DriveId) -> Result<()> {
+        let Some(mut row) = self.drive(drive).await? else { return Ok(()) };
+        row.generation += 1;
+        self.queue(row.host, OutboxRow::Drive(drive), row.generation).await?;
+        self.save_drive(&row).await
     }
 
     /// Adds a claim. A second exclusive one on a drive fails.
     pub(crate) async fn insert_claim(&mut self, row: &ClaimRow) -> Result<()> {
-        let ClaimRow { drive, holder, epoch, access } = row;
+        let ClaimRow { drive, holder, epoch, access, lent } = row;
         self.change(
-            "INSERT INTO claims (drive, holder, holder_kind, epoch, access) \
-             VALUES ($1, $2, $3, $4, $5)",
+            "INSERT INTO claims (drive, holder, holder_kind, epoch, access, lent) \
+             VALUES ($1, $2, $3, $4, $5, $6)",
         )
         .bind(drive.to_string())
         .bind(holder.to_string())
         .bind(holder.kind())
         .bind(stored(epoch.0))
         .bind(access_word(*access))
+        .bind(to_json_if_any(lent.as_ref(), "lent")?)
         .execute()
         .await
         .map_err(failed("adding a claim"))?;
         self.note_claim(Subject::Drive(*drive), *holder);
-        self.touch_drive(*drive).await
+        self.touch_drive(*drive).await?;
+        if lent.is_some() { self.lends_change(*drive).await } else { Ok(()) }
     }
 
     /// Takes all claims of a server, job or snapshot away, on drives and on resources.
     pub(crate) async fn delete_claims_of(&mut self, holder: Holder) -> Result<()> {
         let rows = self
-            .change("DELETE FROM claims WHERE holder = $1 RETURNING drive")
+            .change("DELETE FROM claims WHERE holder = $1 RETURNING drive, lent")
             .bind(holder.to_string())
             .fetch_all()
             .await
@@ -171,6 +227,7 @@ impl Writer<'_> {
             self.note_release(Subject::Drive(drive), holder);
             self.touch_drive(drive).await?;
         }
+        self.lent_no_more(&rows).await?;
         match holder {
             Holder::Job(_) | Holder::Snapshot(_) => Ok(()),
             Holder::Server(server) => self.delete_resource_claims_of(server).await,

@@ -144,15 +144,4 @@ impl Writer<'_> {
             .map_err(failed("noting that a host was heard of"))?;
         Ok(())
     }
-
-    /// Takes every claim on a drive away.
-    pub(crate) async fn delete_claims_on(&mut self, drive: DriveId) -> Result<()> {
-        self.touch_drive(drive).await?;
-        self.change("DELETE FROM claims WHERE drive = $1")
-            .bind(drive.to_string())
-            .execute()
-            .await
-            .map_err(failed("releasing a drive"))?;
-        Ok(())
-    }
 }

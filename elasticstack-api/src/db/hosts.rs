@@ -1,6 +1,7 @@
 //! Rows of hosts and arrays, and the free room that follows from all intents.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use elasticstack_core::block::Disks;
 use elasticstack_core::prelude::*;
@@ -105,6 +106,8 @@ pub(crate) struct HostRow {
     pub(crate) accelerator: String,
     /// How processor time is limited there, or `none`.
     pub(crate) cpu_limits: String,
+    /// Where it lends drives to servers on other hosts; `None` if it does not.
+    pub(crate) portal: Option<SocketAddr>,
     /// Up to where its reports are known to be taken in.
     pub(crate) cursor: Option<Cursor>,
 }
@@ -161,8 +164,7 @@ impl HostRow {
         HostRoom {
             host: self.host,
             accepts: self.state == HostState::Active && self.placements == Placements::Open,
-            // No host lends yet: a server runs where its drives are.
-            lends: false,
+            lends: self.portal.is_some(),
             cpu: MegaHertz(left(self.cpu.0, held.cpu)),
             memory: MebiBytes(left(self.memory.0, held.memory)),
             arrays,
@@ -219,6 +221,7 @@ fn host(row: &Row) -> Result<HostRow> {
         memory: MebiBytes(small(row, "memory_mib")?),
         accelerator: column(row, "accelerator")?,
         cpu_limits: column(row, "cpu_limits")?,
+        portal: parsed_if_any(row, "portal")?,
         cursor,
     })
 }
@@ -491,19 +494,20 @@ impl Writer<'_> {
     /// Adds the host or replaces its row.
     pub(crate) async fn save_host(&mut self, row: &HostRow) -> Result<()> {
         let HostRow { host, name, address, state, cpu, memory, accelerator, cpu_limits, .. } = row;
-        let HostRow { cursor, since, placements, known, .. } = row;
+        let HostRow { cursor, since, placements, known, portal, .. } = row;
         let mark = self.mark().await?;
         self.change(
             "INSERT INTO hosts (host, name, address, state, cpu_mhz, memory_mib, cursor_life, \
-             cursor_sequence, accelerator, cpu_limits, since_us, placements, certificate, changed) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) \
+             cursor_sequence, accelerator, cpu_limits, since_us, placements, certificate, portal, \
+             changed) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) \
              ON CONFLICT (host) DO UPDATE SET name = excluded.name, address = excluded.address, \
              state = excluded.state, cpu_mhz = excluded.cpu_mhz, \
              memory_mib = excluded.memory_mib, cursor_life = excluded.cursor_life, \
              cursor_sequence = excluded.cursor_sequence, accelerator = excluded.accelerator, \
              cpu_limits = excluded.cpu_limits, since_us = excluded.since_us, \
              placements = excluded.placements, certificate = excluded.certificate, \
-             changed = excluded.changed",
+             portal = excluded.portal, changed = excluded.changed",
         )
         .bind(host.to_string())
         .bind(name.as_str())
@@ -518,6 +522,7 @@ impl Writer<'_> {
         .bind(since.as_micros())
         .bind(placements.as_str())
         .bind(known.as_str())
+        .bind(portal.map(|portal| portal.to_string()))
         .bind(mark)
         .execute()
         .await

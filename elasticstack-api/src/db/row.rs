@@ -8,6 +8,8 @@ use std::str::FromStr;
 
 use elasticstack_core::prelude::*;
 use elasticstack_core::wire::record::Record;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::dialect::{Column, Failure, Row, is_outage};
 
@@ -77,6 +79,25 @@ pub(super) fn word<T>(
 ) -> Result<T> {
     let text: &str = column(row, name)?;
     from_word(text).ok_or_else(|| unexpected(name, text))
+}
+
+/// A column that keeps a value as JSON, or null.
+pub(super) fn from_json_if_any<T: DeserializeOwned>(row: &Row, name: &str) -> Result<Option<T>> {
+    let text: Option<&str> = column(row, name)?;
+    text.map(serde_json::from_str)
+        .transpose()
+        .map_err(|error| Error::internal(format!("reading column {name}")).source(error))
+}
+
+/// What [`from_json_if_any`] reads.
+pub(super) fn to_json_if_any<T: Serialize>(
+    value: Option<&T>,
+    name: &str,
+) -> Result<Option<String>> {
+    value
+        .map(serde_json::to_string)
+        .transpose()
+        .map_err(|error| Error::internal(format!("writing column {name}")).source(error))
 }
 
 /// A column that keeps a record.

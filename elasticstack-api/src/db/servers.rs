@@ -9,8 +9,8 @@ use elasticstack_core::wire::record::Record;
 
 use super::dialect::Row;
 use super::row::{
-    column, failed, from_record, instant, number, parsed, parsed_if_any, record, small, stored,
-    word,
+    column, failed, from_json_if_any, from_record, instant, number, parsed, parsed_if_any, record,
+    small, stored, to_json_if_any, word,
 };
 use super::{Reader, Writer, one};
 
@@ -53,11 +53,6 @@ pub(crate) struct ServerRow {
 }
 
 pub(super) fn server(row: &Row) -> Result<ServerRow> {
-    let hardware: Option<&str> = column(row, "hardware")?;
-    let hardware = hardware
-        .map(serde_json::from_str)
-        .transpose()
-        .map_err(|error| Error::internal("reading column hardware").source(error))?;
     let started: Option<i64> = column(row, "started_us")?;
     Ok(ServerRow {
         server: parsed(row, "server")?,
@@ -71,7 +66,7 @@ pub(super) fn server(row: &Row) -> Result<ServerRow> {
         reset: number(row, "reset")?,
         shutdown: number(row, "shutdown")?,
         config: record(row, "config")?,
-        hardware,
+        hardware: from_json_if_any(row, "hardware")?,
         cpu: MegaHertz(small(row, "cpu_mhz")?),
         memory: MebiBytes(small(row, "memory_mib")?),
         change: parsed_if_any(row, "change_id")?,
@@ -177,11 +172,7 @@ impl Writer<'_> {
         };
         self.note(before.as_ref(), row);
         let mark = self.mark().await?;
-        let hardware = hardware
-            .as_ref()
-            .map(serde_json::to_string)
-            .transpose()
-            .map_err(|error| Error::internal("writing a server's hardware").source(error))?;
+        let hardware = to_json_if_any(hardware.as_ref(), "hardware")?;
         self.change(
             "INSERT INTO servers (server, account, host, state, since_us, generation, run, \
              powered, reset, shutdown, config, hardware, cpu_mhz, memory_mib, change_id, \

@@ -10,6 +10,7 @@ mod crash_points;
 #[path = "../../../../elasticstack-api/tests/it/database.rs"]
 mod database;
 mod ends;
+mod lends;
 mod restore;
 mod tap;
 mod world;

@@ -17,7 +17,7 @@ use elasticstack_api::authority::Authority;
 use elasticstack_api::hosts::MemoryDial;
 use elasticstack_core::clock::Clock;
 use elasticstack_core::prelude::*;
-use elasticstack_core::sim::{SimHypervisor, SimStore};
+use elasticstack_core::sim::{SimHypervisor, SimLend, SimNetwork, SimStore};
 use elasticstack_host::agent::{Agent, HostDescription};
 use http::Request;
 use http_body_util::BodyExt as _;
@@ -50,6 +50,8 @@ pub(crate) struct World {
     pub(crate) machines: Vec<Machine>,
     pub(crate) tap: Arc<Tap>,
     dial: Arc<MemoryDial>,
+    /// What the hosts lend each other drives over.
+    pub(crate) network: SimNetwork,
 }
 
 /// The hardware of one host, and where its agent keeps its records.
@@ -57,6 +59,7 @@ pub(crate) struct Machine {
     pub(crate) host: HostId,
     pub(crate) store: SimStore,
     pub(crate) hypervisor: SimHypervisor,
+    pub(crate) lender: SimLend,
     pub(crate) state_dir: PathBuf,
     agent: Mutex<Option<Life>>,
 }
@@ -144,10 +147,12 @@ impl World {
 
     fn blank(database: TestDatabase, hosts: u64) -> Self {
         let directory = tempfile::tempdir().unwrap();
+        let network = SimNetwork::default();
         let machine = |number: u64| Machine {
             host: HostId::from_uuid(Uuid::from_u128(0xA0 + u128::from(number))),
             store: SimStore::new(number, &[Bytes::from_gib(4), Bytes::from_gib(4)]),
-            hypervisor: SimHypervisor::new(MebiBytes(65_536)).with_screens_at(SCREENS),
+            hypervisor: SimHypervisor::new(MebiBytes(65_536)).with_screens_at(SCREENS).on(&network),
+            lender: network.lender(portal(number)),
             state_dir: directory.path().join(format!("agent{number}")),
             agent: Mutex::default(),
         };
@@ -157,6 +162,7 @@ impl World {
             machines: (1..=hosts).map(machine).collect(),
             tap: Tap::new(),
             dial: Arc::new(MemoryDial::new()),
+            network,
             directory,
         }
     }
@@ -245,6 +251,7 @@ impl World {
             .state_dir(machine.state_dir.clone())
             .store(Arc::new(machine.store.clone()))
             .hypervisor(Arc::new(machine.hypervisor.clone()))
+            .lender(Arc::new(machine.lender.clone()))
             .description(HostDescription {
                 cpu_mhz: 200_000,
                 memory_mib: 65_536,
@@ -286,6 +293,12 @@ impl World {
             Timestamp::from(SystemTime::now()).plus(ahead)
         })
     }
+}
+
+/// Where the host of this number lends its drives.
+fn portal(number: u64) -> SocketAddr {
+    let address = Ipv4Addr::from_bits(0x7f00_0000 + u32::try_from(number).unwrap());
+    SocketAddr::from((address, 3260))
 }
 
 /// A request to the public API, answered in JSON.

@@ -32,7 +32,7 @@ use tracing::{debug, error, info, warn};
 use super::command::{SERIAL, SERIAL_RING};
 use super::dir::{Record, ServerDir, Stage};
 use super::phase::{Notice, Status};
-use super::plug::{Plugged, plug};
+use super::plug::{Plugged, plug, unopened};
 use super::qmp::{Qmp, QmpError};
 use super::serial::{Gap, SerialLog};
 use super::{Shared, blocking, counts};
@@ -76,6 +76,8 @@ pub(super) enum Wish {
     Drain,
     /// Make the drives that come and go these.
     Plug(Arc<[DriveSlot]>),
+    /// Tell which of these drives QEMU has not opened.
+    FindUnopened(Vec<DriveSlot>, oneshot::Sender<Vec<DriveSlot>>),
     /// Tell what it has read and written.
     Count(oneshot::Sender<BTreeMap<Device, IoCounts>>),
 }
@@ -155,6 +157,16 @@ impl Guest {
             Ok(None) if matches!(self.phase(), Phase::Ended(_)) => Err(over()),
             Ok(None) | Err(_) => Err(silent()),
         }
+    }
+
+    /// Those of these drives that QEMU has not opened.
+    ///
+    /// # Errors
+    /// As [`Guest::request`].
+    pub(super) async fn unopened(&self, drives: Vec<DriveSlot>) -> Result<Vec<DriveSlot>> {
+        let (tell, told) = oneshot::channel();
+        self.request(Wish::FindUnopened(drives, tell)).await?;
+        told.await.map_err(|_| silent())
     }
 
     /// What it has read and written. One that is known not to answer is not waited for.
@@ -362,6 +374,10 @@ impl Follower {
                 qmp.execute("cont", Value::Null).await?;
             }
             Wish::Resume => {}
+            Wish::FindUnopened(drives, tell) => {
+                // Whoever asked may have gone meanwhile.
+                let _ = tell.send(unopened(qmp, drives).await?);
+            }
             Wish::Count(tell) => {
                 // Whoever asked may have gone meanwhile.
                 let _ = tell.send(counts::look(qmp).await?);

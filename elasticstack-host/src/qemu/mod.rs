@@ -24,6 +24,7 @@ mod phase;
 mod plug;
 mod qmp;
 pub mod qmp_codec;
+mod reach;
 mod scope;
 mod screen;
 mod seed;
@@ -58,6 +59,7 @@ use tracing::{info, warn};
 use self::changes::Changes;
 use self::dir::{ServerDir, Stage};
 use self::guest::{Guest, Wish};
+use self::reach::reach_more;
 pub use self::scope::Scope;
 use crate::sys::kvm::{self, Kvm, Paging};
 
@@ -396,7 +398,10 @@ async fn keep(guest: &Guest, spec: &ServerSpec, run: Run) -> Result<()> {
 /// Lets a paused guest go on, with these drives. What needs nothing of the guest is done first:
 /// once it goes on it may end itself at any time.
 async fn resume(guest: &Guest, drives: &[DriveSlot]) -> Result<()> {
-    let plugged = guest.request(Wish::Plug(drives.into())).await;
+    let plugged = match reach_more(guest, drives).await {
+        Ok(()) => guest.request(Wish::Plug(drives.into())).await,
+        unreached => unreached,
+    };
     guest.request(Wish::Resume).await?;
     match plugged {
         Err(error) if error.kind() == ErrorKind::Unavailable => plug(guest, drives).await,
@@ -406,6 +411,7 @@ async fn resume(guest: &Guest, drives: &[DriveSlot]) -> Result<()> {
 
 /// Makes the guest's hot drives these, and waits a while for it to let go of others.
 async fn plug(guest: &Guest, drives: &[DriveSlot]) -> Result<()> {
+    reach_more(guest, drives).await?;
     let drives: Arc<[DriveSlot]> = drives.into();
     let deadline = Instant::now() + LET_GO;
     loop {

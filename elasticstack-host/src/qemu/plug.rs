@@ -73,6 +73,16 @@ pub(super) async fn plug(qmp: &mut Qmp, wanted: &[DriveSlot]) -> Result<Plugged,
     Ok(held.map_or(Plugged::AsWanted, Plugged::Held))
 }
 
+/// Those of these drives for which QEMU has no node.
+pub(super) async fn unopened(
+    qmp: &mut Qmp,
+    mut drives: Vec<DriveSlot>,
+) -> Result<Vec<DriveSlot>, QmpError> {
+    let found = look(qmp).await?;
+    drives.retain(|slot| !found.iter().any(|found| is_of(found, slot)));
+    Ok(drives)
+}
+
 async fn open(qmp: &mut Qmp, slot: &DriveSlot) -> Result<Result<(), QmpError>, QmpError> {
     let Some(node) = blockdev_value(slot) else {
         let description = "it is no file with a name in UTF-8".to_owned();

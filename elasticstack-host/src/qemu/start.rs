@@ -1,7 +1,8 @@
 //! Starting a run: from a spec to a guest whose processors run, or back to nothing.
 //!
 //! ```text
-//! lock ▸ record `starting` ▸ spawn, paused ▸ scope ▸ QMP ▸ VNC password ▸ record `released` ▸ cont
+//! reach what is lent ▸ lock ▸ record `starting` ▸ spawn, paused ▸ scope ▸ QMP ▸ VNC password
+//!   ▸ record `released` ▸ cont
 //! ```
 //! A crash up to `released` leaves a process that has executed nothing: the next start of this
 //! agent ends it, removes its scope and, last of all, its directory. A crash after it leaves a run to adopt.
@@ -23,6 +24,7 @@ use super::command::{borrowing, command_line, process_name, secret};
 use super::dir::{Record, ServerDir, Stage};
 use super::guest::Guest;
 use super::qmp::{Qmp, QmpError};
+use super::reach::reach;
 use super::{Shared, blocking, screen, seed};
 use crate::sys::process::Process;
 
@@ -35,6 +37,7 @@ const POLL: Duration = Duration::from_millis(5);
 
 /// Starts a run of which nothing exists.
 pub(super) async fn start(shared: &Arc<Shared>, spec: &ServerSpec, run: Run) -> Result<Guest> {
+    reach(&spec.drives).await?;
     let (root, server) = (shared.root.clone(), spec.server);
     let claim = move || {
         let dir = ServerDir::create(&root, server)?;

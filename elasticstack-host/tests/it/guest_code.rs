@@ -95,22 +95,35 @@ const CODE: &[u8] = &[
     b'w', b'r', b'i', b't', b't', b'e', b'n', b'\r', b'\n', 0,
 ];
 
+/// The guest, as a disk begins with it.
+pub(crate) fn boot_sector() -> Vec<u8> {
+    let mut sector = CODE.to_vec();
+    sector.resize(510, 0);
+    sector.extend([0x55, 0xaa]);
+    sector
+}
+
+impl Command {
+    /// The first byte of the disk's second sector.
+    pub(crate) const fn byte(self) -> u8 {
+        match self {
+            Self::Wait => 0,
+            Self::PowerOff => b'o',
+            Self::Panic => b'p',
+            Self::Keep => b'k',
+            Self::Write => b'w',
+        }
+    }
+}
+
 /// Makes a disk of 1 MiB at `path` that boots this guest.
 pub(crate) fn make_disk(path: &Path) -> io::Result<()> {
     let disk = File::create(path)?;
     disk.set_len(1 << 20)?;
-    disk.write_all_at(CODE, 0)?;
-    disk.write_all_at(&[0x55, 0xaa], 510)
+    disk.write_all_at(&boot_sector(), 0)
 }
 
 /// Tells the guest that runs from the disk at `path` what to do.
 pub(crate) fn command(path: &Path, command: Command) -> io::Result<()> {
-    let byte = match command {
-        Command::Wait => 0,
-        Command::PowerOff => b'o',
-        Command::Panic => b'p',
-        Command::Keep => b'k',
-        Command::Write => b'w',
-    };
-    OpenOptions::new().write(true).open(path)?.write_all_at(&[byte], 512)
+    OpenOptions::new().write(true).open(path)?.write_all_at(&[command.byte()], 512)
 }

@@ -13,6 +13,7 @@ mod guest_kit;
 mod initiator;
 mod iscsi;
 mod lend_kit;
+mod lent_guest;
 mod lio;
 mod lio_kit;
 mod other_initiators;

@@ -4,6 +4,10 @@
 //! state_dir = "/var/lib/elasticstack/agent"
 //! listen = "0.0.0.0:8444"
 //!
+//! [lend]                        # without it, drives are not lent to servers on other hosts
+//! portal = "10.1.0.7:3260"      # an address on the storage network
+//! by = "kernel"                 # or "process"
+//!
 //! [[array]]
 //! name = "fast"
 //! path = "/srv/fast"            # a directory on a file system of its own
@@ -39,8 +43,32 @@ pub(crate) struct RawConfig {
     pub(crate) state_dir: PathBuf,
     #[serde(default = "default_listen")]
     listen: SocketAddr,
+    lend: Option<Lending>,
     #[serde(default)]
     pub(crate) array: Vec<RawArray>,
+}
+
+/// How drives are lent to servers on other hosts.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Lending {
+    /// Where borrowers connect: an address of this host on the storage network.
+    pub(crate) portal: SocketAddr,
+    #[serde(default)]
+    pub(crate) by: LentBy,
+    /// Who the process is that lends; `None` for whoever the agent is.
+    pub(crate) user: Option<String>,
+}
+
+/// What serves the drives that are lent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LentBy {
+    /// The kernel's target, LIO.
+    #[default]
+    Kernel,
+    /// `elasticstack-target`, a process of its own.
+    Process,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -133,6 +161,8 @@ pub(crate) struct Config {
     pub(crate) state_dir: PathBuf,
     /// Where the internal API listens.
     pub(crate) listen: SocketAddr,
+    /// How its drives are lent, if they are.
+    pub(crate) lend: Option<Lending>,
     /// The arrays of this host.
     pub(crate) arrays: Vec<ConfiguredArray>,
     /// Those that it has had so far.
@@ -154,7 +184,15 @@ impl Config {
         Self::check(config).with_context(|| format!("{} can't be used", path.display()))
     }
 
-    fn check(RawConfig { state_dir, listen, array }: RawConfig) -> anyhow::Result<Self> {
+    fn check(RawConfig { state_dir, listen, lend, array }: RawConfig) -> anyhow::Result<Self> {
+        if let Some(Lending { portal, .. }) = &lend
+            && (portal.ip().is_unspecified() || portal.port() == 0)
+        {
+            bail!(
+                "lend.portal is {portal}, where no other host can connect to: give an address of \
+                 this host on the storage network, and a port such as 3260"
+            );
+        }
         let mut known = KnownArrays::read(&state_dir)?;
         let mut arrays = Vec::with_capacity(array.len());
         for raw in array {
@@ -181,7 +219,7 @@ impl Config {
         if arrays.is_empty() {
             bail!("there is no [[array]]: a host without one can keep no drive");
         }
-        Ok(Self { state_dir, listen, arrays, known })
+        Ok(Self { state_dir, listen, lend, arrays, known })
     }
 }
 

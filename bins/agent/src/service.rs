@@ -5,15 +5,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use elasticstack_core::block::Lend;
 use elasticstack_host::agent::{Agent, Certificate, HostDescription};
 use elasticstack_host::array::watch;
+use elasticstack_host::lend::{LioLender, ProcessConfig, ProcessLender};
 use elasticstack_host::qemu::{Accelerator, Qemu, QemuConfig, Scope};
 use elasticstack_host::store::DirectoryStore;
 use elasticstack_host::sys;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::Config;
+use crate::config::{Config, Lending, LentBy};
 
 /// Takes this host's certificate from standard input and keeps it.
 pub(crate) fn join(state_dir: &Path) -> anyhow::Result<()> {
@@ -49,9 +51,13 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         runtime_dir: config.state_dir.join("servers"),
         program: PathBuf::from("qemu-system-x86_64"),
         accelerator,
-        scope,
+        scope: scope.clone(),
     };
-    let agent = Agent::builder()
+    let mut agent = Agent::builder();
+    if let Some(lending) = config.lend {
+        agent = agent.lender(lender(lending, &config.state_dir, scope).await?);
+    }
+    let agent = agent
         .state_dir(config.state_dir.join("agent"))
         .store(store)
         .hypervisor(Arc::new(Qemu::open(qemu).await?))
@@ -67,4 +73,22 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     }
     agent.close().await;
     Ok(())
+}
+
+/// What lends the drives of this host, as it is configured.
+async fn lender(
+    Lending { portal, by, user }: Lending,
+    state_dir: &Path,
+    scope: Scope,
+) -> anyhow::Result<Arc<dyn Lend>> {
+    tracing::info!(%portal, ?by, "drives are lent");
+    Ok(match by {
+        LentBy::Kernel => Arc::new(LioLender::open(portal).await?),
+        LentBy::Process => {
+            let program = std::env::current_exe()?.with_file_name("elasticstack-target");
+            let dir = state_dir.join("target");
+            let config = ProcessConfig { program, dir, listen: portal, user, scope };
+            Arc::new(ProcessLender::open(config).await?)
+        }
+    })
 }

@@ -2,10 +2,14 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod adoption;
+mod apart;
 mod bad_input;
 mod console;
 mod demo;
 mod foreign;
+#[expect(dead_code, reason = "tests of the hypervisor ask more of this guest")]
+#[path = "../../../../elasticstack-host/tests/it/guest_code.rs"]
+mod guest_code;
 mod plugs;
 mod rfb;
 mod rig;

@@ -127,7 +127,9 @@ pub(crate) async fn run(command: Command, path: &Path) -> anyhow::Result<()> {
         }
         Command::Up => {
             let arrays = Config::read(path)?.arrays;
-            arrays.iter().try_for_each(|array| array.bring_up().map(drop))
+            // Each fails alone.
+            let ups: Vec<_> = arrays.iter().map(ConfiguredArray::bring_up).collect();
+            ups.into_iter().try_for_each(|up| up.map(drop))
         }
     }
 }

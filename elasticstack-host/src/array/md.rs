@@ -150,7 +150,9 @@ impl Md {
         };
         let number = |file: PathBuf| {
             let text = text(&file)?;
-            text.parse().map_err(|error| {
+            // While it is laid out anew, what there was before stands behind: `4 (3)`.
+            let word = text.split_whitespace().next().unwrap_or_default();
+            word.parse().map_err(|error| {
                 let what = format!("{} tells {text:?}, no number", file.display());
                 Error::internal(what).source(error)
             })
@@ -357,6 +359,8 @@ mod tests {
         fs::write(directory.path().join("md/sync_action"), "idle\n").unwrap();
         assert_eq!(read().members.len(), 2);
         assert_eq!(read().health(), Health::Degraded);
+        fs::write(directory.path().join("md/raid_disks"), "3 (2)\n").unwrap();
+        assert_eq!(read().disks, 3);
         fs::write(directory.path().join("md/degraded"), "many\n").unwrap();
         let error = Md::read(directory.path(), "/dev/md0".into()).unwrap_err();
         let chain = Chain(&error).to_string();

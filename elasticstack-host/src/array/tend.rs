@@ -5,7 +5,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 use elasticstack_core::prelude::*;
 
@@ -18,6 +20,9 @@ use super::tool::run;
 
 /// As many as the kernel counts.
 const MAX_READ_ERRORS: &str = "2147483647";
+
+/// How often it is looked whether what the kernel does is done.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// What a scrub does where copies differ, or parity does not fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,7 +132,7 @@ impl MadeArray {
             run(grow(&md).arg("--consistency-policy=resync"))?;
         }
         // What was cut off goes on by itself.
-        wait(&md)?;
+        self.wait()?;
         let mut spares = 0;
         for name in ours {
             spares += usize::from(md.member(&md.device_of(name)?).is_some_and(Member::is_spare));
@@ -139,7 +144,7 @@ impl MadeArray {
             }
             _ => drop(run(grow(&md).arg("--size=max"))?),
         }
-        wait(&md)?;
+        self.wait()?;
         self.here()?.settle()?;
         run(Command::new("xfs_growfs").arg(path)).map(drop)
     }
@@ -159,6 +164,14 @@ impl MadeArray {
 
     fn close_idle(self) -> Result<()> {
         self.integrity.map_or(Ok(()), |_| close_idle())
+    }
+
+    /// Waits until the kernel does nothing to the array beside serving it.
+    fn wait(self) -> Result<()> {
+        while self.here()?.activity.is_some() {
+            thread::sleep(LOOK);
+        }
+        Ok(())
     }
 
     fn here(self) -> Result<Md> {
@@ -217,11 +230,4 @@ fn grow(md: &Md) -> Command {
     let mut mdadm = Command::new("mdadm");
     mdadm.arg("--grow").arg(&md.device);
     mdadm
-}
-
-/// Waits until the kernel does nothing to the array beside serving it.
-fn wait(md: &Md) -> Result<()> {
-    // mdadm ends with 1 if there was nothing to wait for.
-    let waited = Command::new("mdadm").arg("--wait").arg(&md.device).stdin(Stdio::null()).status();
-    waited.map(drop).map_err(|error| Error::internal("waiting for an array").source(error))
 }

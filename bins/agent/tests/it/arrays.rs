@@ -141,3 +141,35 @@ fn on_a_lab_machine_a_raid_5_grows_by_a_disk_and_another_machine_takes_it_over()
         "{status}"
     );
 }
+
+#[test]
+#[ignore = "needs QEMU: cargo xtask test"]
+fn on_a_lab_machine_a_raid_6_that_lacked_a_disk_when_it_crashed_stays_down_and_others_come_up() {
+    let lab = Lab::new().unwrap().with_disks_of(200);
+    let mut machine = boot(&lab);
+    for (name, level, disks) in [("six", "raid6", [1, 2, 3, 4]), ("ten", "raid10", [5, 6, 7, 8])] {
+        let disks = disks.map(|disk| format!("--disk LAB-DISK-{disk}")).join(" ");
+        let create = format!("array create {name} --level {level} --path /srv/{name} {disks}");
+        agent(&mut machine, &create).ok().unwrap();
+    }
+    run(&mut machine, "mdadm --wait $(by six) $(by ten) || true; echo kept >/srv/ten/word; sync");
+    machine.pull(1).unwrap();
+    machine.pull(5).unwrap();
+    // So that there are writes under way whenever the power goes.
+    run(
+        &mut machine,
+        "for number in 1 2 3; do setsid bash -c 'while true; do dd if=/dev/urandom bs=4k count=64 \
+         oflag=direct conv=notrunc of=/srv/six/'$number' 2>/dev/null; done' </dev/null >/dev/null 2>&1 & done
+         until grep -q active /sys/block/$(basename $(by six))/md/array_state; do sleep 0.1; done",
+    );
+    let status = agent(&mut machine, "array status").ok().unwrap();
+    assert_eq!(status.matches("lacks 1 of 4").count(), 2, "{status}");
+    machine.cut_power().unwrap();
+    let mut machine = boot(&lab);
+    let up = agent(&mut machine, "array up");
+    assert!(up.status != 0 && up.output.contains("array six can't be brought up"), "{}", up.output);
+    assert_eq!(
+        run(&mut machine, "cat /srv/ten/word; mountpoint -q /srv/six || echo down"),
+        "kept\ndown\n"
+    );
+}

@@ -24,9 +24,19 @@ use futures_util::StreamExt;
 use tokio::sync::{Semaphore, broadcast};
 use tokio_stream::wrappers::BroadcastStream;
 
-use super::locked;
+use super::{HostDescription, locked};
 
 const CAPACITY: Bytes = Bytes::from_mib(64);
+
+/// What the host of a test says of itself.
+pub(super) fn description() -> HostDescription {
+    HostDescription {
+        cpu_mhz: 4000,
+        memory_mib: 8192,
+        accelerator: "of a test".to_owned(),
+        cpu_limits: "none".to_owned(),
+    }
+}
 
 /// One array in memory.
 pub(super) struct FakeStore {

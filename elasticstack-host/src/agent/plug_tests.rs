@@ -15,8 +15,9 @@ use elasticstack_core::wire::internal::{
 use http::StatusCode;
 use tempfile::TempDir;
 
+use super::Agent;
+use super::fakes::description;
 use super::tests::{Caller, MIB, drive, drive_id, server, server_id};
-use super::{Agent, HostDescription};
 
 pub(super) struct Rig {
     state: TempDir,
@@ -32,17 +33,11 @@ impl Rig {
     }
 
     async fn agent(&self) -> Caller {
-        let description = HostDescription {
-            cpu_mhz: 4000,
-            memory_mib: 8192,
-            accelerator: "simulated".to_owned(),
-            cpu_limits: "none".to_owned(),
-        };
         let agent = Agent::builder()
             .state_dir(self.state.path().to_owned())
             .store(Arc::new(self.store.clone()))
             .hypervisor(Arc::new(self.hypervisor.clone()))
-            .description(description);
+            .description(description());
         Caller { agent: agent.build().await.unwrap(), cursor: None, known: Vec::new() }
     }
 

@@ -22,8 +22,8 @@ use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 use tower::ServiceExt;
 
-use super::fakes::{FakeHypervisor, FakeLender, FakeStore};
-use super::{Agent, HostDescription, locked};
+use super::fakes::{FakeHypervisor, FakeLender, FakeStore, description};
+use super::{Agent, locked};
 
 pub(super) const MIB: u64 = 1 << 20;
 
@@ -126,18 +126,12 @@ impl World {
     }
 
     pub(super) async fn agent_with(&self, store: Arc<dyn BlockStore>) -> Caller {
-        let description = HostDescription {
-            cpu_mhz: 4000,
-            memory_mib: 8192,
-            accelerator: "software cpu".to_owned(),
-            cpu_limits: "none".to_owned(),
-        };
         let agent = Agent::builder()
             .state_dir(self.state.path().to_owned())
             .store(store)
             .lender(Arc::clone(&self.lender) as _)
             .hypervisor(Arc::clone(&self.hypervisor) as _)
-            .description(description);
+            .description(description());
         Caller { agent: agent.build().await.unwrap(), cursor: None, known: Vec::new() }
     }
 

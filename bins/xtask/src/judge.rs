@@ -12,7 +12,7 @@ use crate::product::Product;
 use crate::up::Profile;
 use crate::{image, process, tools};
 
-pub(crate) use self::iscsi::judge as iscsi;
+pub(crate) use self::iscsi::{judge as iscsi, judge_and_lio as iscsi_and_lio};
 pub(crate) use self::schemathesis::{daily, nightly};
 
 const LIBCLOUD: &str = "apache-libcloud==3.6.1";
@@ -43,6 +43,7 @@ enum Judge {
 pub(crate) fn run(args: &Args) -> Result<()> {
     match args.name {
         Judge::Curl => curl(),
+        Judge::Iscsi if args.nightly => iscsi_and_lio(),
         Judge::Iscsi => iscsi(),
         Judge::Libcloud => libcloud(),
         Judge::Schemathesis if args.nightly => nightly(),

@@ -57,7 +57,8 @@ const STAGES: &[Stage] = &[
     ),
     always("libcloud", "an old client is content, on a real guest", judge::libcloud),
     always("curl", "the old shell scripts' uploads, cuts and downloads hold", judge::curl),
-    always("iscsi", "libiscsi's tests fail on no more of ours than of tgt", judge::iscsi),
+    always("iscsi", "libiscsi's tests fail on no more of ours than of tgt", judge::iscsi)
+        .or_by_night(judge::iscsi_and_lio),
     always("schemathesis", "what the API's description allows and forbids is so", judge::daily)
         .or_by_night(judge::nightly),
     always("panel", "a browser does the main job in the panel, on a real guest", browser::run),

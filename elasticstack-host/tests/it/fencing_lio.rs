@@ -128,11 +128,10 @@ fn rounds_of_fencing_by_lio_on_a_lab_machine_let_no_stale_write_in() {
                 let mut machine = lab.boot(1).unwrap();
                 // In a round the agent is between two steps half a dozen times.
                 let ended = machine.run_stage(ROUNDS, &format!("{}-{rounds}", rounds * 2));
-                if let Err(error) = &ended {
-                    let error = format!("{error:#}");
-                    assert!(error.contains("the machine is gone"), "{error}");
-                    lost += 1;
-                }
+                let Err(error) = ended else { break };
+                let error = format!("{error:#}");
+                assert!(error.contains("the machine is gone"), "{error}");
+                lost += 1;
             }
             println!("in {rounds} rounds the power was lost {lost} times");
             let mut machine = lab.boot(1).unwrap();

@@ -13,7 +13,9 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use elasticstack_lab::Lab;
 
+use crate::image::LabKit;
 use crate::product::Program;
 use crate::{process, tools};
 
@@ -25,10 +27,24 @@ const FILE_LENGTH: u64 = 256 << 20;
 /// How long a suite may take, in seconds. The slowest waits some times for 3 s.
 const GUARD: &str = "60";
 
+/// What a machine of the lab does to have the kernel's target judged.
+const LIO: &str = include_str!("lio.sh");
+
 const REASONS: &str = "bins/xtask/src/judge/iscsi.txt";
 
 const OURS: &str = "iqn.2026-01.org.example:ours";
 const TGT: &str = "iqn.2026-01.org.example:tgt";
+
+/// As [`judge`], and the kernel's target beside them, on a machine of the lab. It is told and not
+/// compared: what it can't is not ours to mend.
+pub(crate) fn judge_and_lio() -> Result<()> {
+    judge()?;
+    tools::ensure_for_lab()?;
+    LabKit::ensure()?;
+    let suites = suites(&process::capture(process::command(TEST)?.arg("--list"))?);
+    println!("{}", judge_lio(&suites)?.report("lio"));
+    Ok(())
+}
 
 /// Lets it judge both, and compares.
 pub(crate) fn judge() -> Result<()> {
@@ -102,6 +118,22 @@ fn judge_tgt(directory: &Path, suites: &Suites) -> Result<Tally> {
     run_suites(suites, &format!("iscsi://{address}/{TGT}/1"))
 }
 
+fn judge_lio(suites: &Suites) -> Result<Tally> {
+    let names: Vec<_> = suites.0.keys().map(String::as_str).collect();
+    let set = format!("LENGTH={FILE_LENGTH} GUARD={GUARD}; set -- {}\n", names.join(" "));
+    let lab = Lab::new()?;
+    let said = lab.boot(1)?.run(&(set + LIO))?.ok()?;
+    let mut tally = Tally::default();
+    for told in said.split("== suite ") {
+        let (suite, said) = told.split_once('\n').unwrap_or_default();
+        if let Some(tests) = suites.0.get(suite) {
+            tally.take(suite, tests, said);
+        }
+    }
+    ensure!(!tally.verdicts.is_empty(), "no suite ran on a machine of the lab:\n{said}");
+    Ok(tally)
+}
+
 /// A program that ends with this value.
 struct Killed(Child);
 
@@ -138,13 +170,7 @@ fn run_suites(suites: &Suites, url: &str) -> Result<Tally> {
         let mut command = process::command("timeout")?;
         command.args(["--kill-after=5", GUARD, TEST, "--dataloss", "--test", suite, url]);
         let output = command.output().with_context(|| format!("{TEST} cannot be started"))?;
-        let said = String::from_utf8_lossy(&output.stdout);
-        let mut verdicts = verdicts(&said);
-        for test in tests {
-            // A test that hung, or that those before it took down, is no pass.
-            let verdict = verdicts.remove(test).unwrap_or(Verdict::Failed);
-            tally.verdicts.insert(format!("{suite}.{test}"), verdict);
-        }
+        tally.take(suite, tests, &String::from_utf8_lossy(&output.stdout));
     }
     Ok(tally)
 }
@@ -190,6 +216,16 @@ struct Tally {
 }
 
 impl Tally {
+    /// Takes down what the tests of a suite came to.
+    fn take(&mut self, suite: &str, tests: &[String], said: &str) {
+        let mut verdicts = verdicts(said);
+        for test in tests {
+            // A test that hung, or that those before it took down, is no pass.
+            let verdict = verdicts.remove(test).unwrap_or(Verdict::Failed);
+            self.verdicts.insert(format!("{suite}.{test}"), verdict);
+        }
+    }
+
     fn of(&self, wanted: Verdict) -> impl Iterator<Item = &str> {
         let of = self.verdicts.iter().filter(move |(_, verdict)| **verdict == wanted);
         of.map(|(name, _)| name.as_str())

@@ -4,6 +4,7 @@
 mod by_hand;
 mod customer;
 mod footprint;
+mod iscsi;
 mod place;
 mod qmp;
 mod scale;
@@ -31,6 +32,8 @@ enum Bench {
     Place(place::Args),
     /// The control plane with a large fleet
     Scale(scale::Args),
+    /// Our target of iSCSI beside tgt
+    Iscsi(iscsi::Args),
     /// A part of a rig: the fleet
     #[command(hide = true)]
     Fleet(scale::fleet::Args),
@@ -57,6 +60,7 @@ async fn run(bench: Bench) -> anyhow::Result<()> {
         Bench::Start(args) => start::run(&args).await,
         Bench::Place(args) => place::run(&args).await,
         Bench::Scale(args) => scale::run(&args).await,
+        Bench::Iscsi(args) => iscsi::run(&args).await,
         Bench::Fleet(args) => scale::fleet::run(&args).await,
         Bench::Control(args) => scale::control::run(&args).await,
         Bench::Load(args) => scale::load::run(&args).await,

@@ -30,6 +30,8 @@ enum Bench {
     /// Deciding where drives and servers go, on fleets of 10, 100 and 1,000 hosts, and the calls
     /// that do, on both databases
     Place,
+    /// Our target of iSCSI beside tgt, by operations a second of its processor time
+    Iscsi,
     /// The control plane with 1,250 agents and 20,000 servers, on both databases
     Scale,
 }
@@ -40,6 +42,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Bench::Array => array::run(),
         Bench::Start => start(),
         Bench::Place => measured("place", &args.options),
+        Bench::Iscsi => iscsi(&args.options),
         Bench::Scale => measured("scale", &args.options),
     }
 }
@@ -48,6 +51,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 fn measured(name: &str, options: &[String]) -> Result<()> {
     tools::ensure_databases()?;
     process::run(benches("run")?.args(["--", name]).args(options))
+}
+
+/// Our target is the program as hosts run it.
+fn iscsi(options: &[String]) -> Result<()> {
+    tools::ensure_iscsi()?;
+    let target = ["--release", "--locked", "-p", "elasticstack-bin-target"];
+    process::run(process::cargo(["build", "--quiet"])?.args(target))?;
+    process::run(&mut benches("build")?)?;
+    let program = process::target_dir().join("release/elasticstack-target");
+    process::run(benches("run")?.args(["--", "iscsi", "--target"]).arg(program).args(options))
 }
 
 fn start() -> Result<()> {

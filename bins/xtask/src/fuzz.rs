@@ -5,9 +5,8 @@
 //! What a run found worth keeping stays in the target directory, so the next one begins there. An
 //! input that fails is kept beside it, and the message names it.
 
-use std::env;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -34,7 +33,7 @@ const LIMITS: [&str; 4] =
 /// A target can't be built, has no seeds, or an input makes it fail.
 pub(crate) fn run() -> Result<()> {
     process::run(&mut process::cargo(["fmt", "--check", "--manifest-path", MANIFEST])?)?;
-    let home = target_dir().join("fuzz");
+    let home = process::target_dir().join("fuzz");
     let mut build = process::cargo(["build", "--release", "--locked", "--quiet"])?;
     build.args(["--manifest-path", MANIFEST, "--target", TRIPLE, "--target-dir"]).arg(&home);
     process::run(build.env("RUSTFLAGS", FLAGS))?;
@@ -76,11 +75,6 @@ fn targets() -> Result<Vec<String>> {
     }
     names.sort();
     Ok(names)
-}
-
-fn target_dir() -> PathBuf {
-    let given = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    process::root().join(given.unwrap_or_else(|| "target".into()))
 }
 
 #[cfg(test)]

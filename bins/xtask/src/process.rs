@@ -18,6 +18,12 @@ pub(crate) fn root() -> &'static Path {
     package.ancestors().nth(2).unwrap_or(package)
 }
 
+/// Where cargo puts what it builds.
+pub(crate) fn target_dir() -> PathBuf {
+    let given = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    root().join(given.unwrap_or_else(|| "target".into()))
+}
+
 /// Where xtask keeps whatever is made once and used again: `~/.cache/elasticstack`.
 pub(crate) fn cache_dir() -> Result<PathBuf> {
     let home = env::var_os("HOME").context("HOME is not set: set it to a directory you own")?;

@@ -7,6 +7,7 @@
 //! What the target sends comes from outside: it can end a session, no more.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,6 +17,7 @@ use bytes::BytesMut;
 use elasticstack_core::block::{Attachment, Borrowing, Volume};
 use elasticstack_core::prelude::*;
 use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::RwLock;
 use tokio::time::timeout;
 
@@ -58,7 +60,28 @@ pub async fn probe(borrowing: &Borrowing) -> Result<Bytes> {
     Ok(size)
 }
 
-/// A session with one target, whose logical unit 0 is the volume. Dropping it cuts the connection.
+/// What an initiator logs in to, and as whom.
+#[derive(Debug, Clone)]
+pub struct Address {
+    /// Where the target is served.
+    pub portal: SocketAddr,
+    /// Its name.
+    pub target: String,
+    /// Which of its logical units, below 256.
+    pub lun: u8,
+    /// The initiator's name, which is the one of CHAP too, and the secret; an empty one is none.
+    pub own: Credentials,
+}
+
+impl From<&Borrowing> for Address {
+    fn from(borrowing: &Borrowing) -> Self {
+        let (user, secret) = (borrowing.initiator(), borrowing.secret.clone());
+        let own = Credentials { user, secret };
+        Self { portal: borrowing.portal, target: borrowing.lend.target(), lun: 0, own }
+    }
+}
+
+/// A session with one target, one of whose logical units is the volume. Dropping it cuts the connection.
 #[derive(Debug)]
 pub struct Initiator {
     session: Arc<Session>,
@@ -81,7 +104,18 @@ impl Initiator {
     /// # Cancel safety
     /// Dropping it cuts the connection.
     pub async fn login(borrowing: &Borrowing) -> Result<Self> {
-        let session = log_in(borrowing).await?;
+        Self::login_to(&borrowing.into()).await
+    }
+
+    /// Logs in to any target.
+    ///
+    /// # Errors
+    /// As [`probe`].
+    ///
+    /// # Cancel safety
+    /// Dropping it cuts the connection.
+    pub async fn login_to(address: &Address) -> Result<Self> {
+        let session = log_in(address).await?;
         let mut initiator = Self {
             session,
             size: AtomicU64::new(0),
@@ -428,8 +462,8 @@ fn length_of(length: usize) -> u64 {
 }
 
 /// Connects and goes through the login.
-async fn log_in(borrowing: &Borrowing) -> Result<Arc<Session>, LoginError> {
-    let portal = borrowing.portal;
+async fn log_in(address: &Address) -> Result<Arc<Session>, LoginError> {
+    let portal = address.portal;
     let stream = match timeout(CONNECT_TIME, TcpStream::connect(portal)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
@@ -438,13 +472,13 @@ async fn log_in(borrowing: &Borrowing) -> Result<Arc<Session>, LoginError> {
         Ok(Err(error)) => return Err(LoginError::NoRoute(portal, error)),
         Err(_) => return Err(LoginError::Silent(portal, CONNECT_TIME.as_secs())),
     };
-    timeout(LOGIN_TIME, negotiate(borrowing, stream))
+    timeout(LOGIN_TIME, negotiate(address, stream))
         .await
         .unwrap_or(Err(LoginError::Silent(portal, LOGIN_TIME.as_secs())))
 }
 
-async fn negotiate(borrowing: &Borrowing, stream: TcpStream) -> Result<Arc<Session>, LoginError> {
-    let portal = borrowing.portal;
+async fn negotiate(address: &Address, stream: TcpStream) -> Result<Arc<Session>, LoginError> {
+    let portal = address.portal;
     let broken = |breach: Breach| LoginError::Broken(portal, breach);
     stream.set_nodelay(true).map_err(|error| LoginError::NoRoute(portal, error))?;
     let (reader, writer) = stream.into_split();
@@ -452,8 +486,7 @@ async fn negotiate(borrowing: &Borrowing, stream: TcpStream) -> Result<Arc<Sessi
     // A random one, so that no other session of this name is taken for this one.
     let mut isid = [0x80, 0, 0, 0, 0, 0];
     getrandom::fill(isid.get_mut(1..).unwrap_or_default()).map_err(LoginError::Random)?;
-    let own = Credentials { user: borrowing.initiator(), secret: borrowing.secret.clone() };
-    let mut login = Login::new(own, borrowing.lend.target(), isid);
+    let mut login = Login::new(address.own.clone(), address.target.clone(), isid);
     let (mut request, mut text) = login.begin();
     loop {
         let asked = ask(&mut reader, &mut writer, request, text).await;
@@ -461,26 +494,26 @@ async fn negotiate(borrowing: &Borrowing, stream: TcpStream) -> Result<Arc<Sessi
         if let Response::Login { status: (class, detail), .. } = received.response
             && (class, detail) != (0, 0)
         {
-            return Err(refused(borrowing, class, detail));
+            return Err(refused(address, class, detail));
         }
         match login.step(&received.response, &segment).map_err(broken)? {
             Next::Ask(next, answer) => (request, text) = (next, answer),
             Next::Done(agreed) => {
-                return Ok(begin(reader, writer, agreed, received.numbers));
+                let lun = u64::from(address.lun) << 48;
+                return Ok(begin((reader, writer), (agreed, lun), received.numbers));
             }
         }
     }
 }
 
 fn begin(
-    mut reader: PduReader<tokio::net::tcp::OwnedReadHalf>,
-    mut writer: PduWriter<tokio::net::tcp::OwnedWriteHalf>,
-    agreed: Agreed,
+    (mut reader, mut writer): (PduReader<OwnedReadHalf>, PduWriter<OwnedWriteHalf>),
+    (agreed, lun): (Agreed, u64),
     numbers: Numbers,
 ) -> Arc<Session> {
     let digests = Digests { header: agreed.header_digest, data: Digest::None };
     (reader.digests, writer.digests) = (digests, digests);
-    let (session, work) = Session::begin((reader, writer), agreed, numbers);
+    let (session, work) = Session::begin((reader, writer), (agreed, lun), numbers);
     tokio::spawn(work);
     session
 }
@@ -504,7 +537,7 @@ where
         cmd_sn: 1,
         operation: Operation::Login(login),
     };
-    writer.send(&request.header(0), text.into()).await?;
+    writer.keep(&request.header(0), text.into());
     writer.flush().await?;
     let received = Response::parse(&reader.bytes().await?).map_err(WireError::Header)?;
     let length = received.data_length;
@@ -517,12 +550,12 @@ where
 }
 
 /// By Status-Class and Status-Detail (RFC 7143, section 11.13.5). A redirection is not followed.
-fn refused(borrowing: &Borrowing, class: u8, detail: u8) -> LoginError {
-    let portal = borrowing.portal;
+fn refused(address: &Address, class: u8, detail: u8) -> LoginError {
+    let portal = address.portal;
     match (class, detail) {
-        (2, 3) => LoginError::NoTarget { portal, target: borrowing.lend.target() },
+        (2, 3) => LoginError::NoTarget { portal, target: address.target.clone() },
         (2, 1 | 2) => {
-            LoginError::NotAdmitted { portal, initiator: borrowing.initiator(), class, detail }
+            LoginError::NotAdmitted { portal, initiator: address.own.user.clone(), class, detail }
         }
         _ => LoginError::Status { portal, class, detail },
     }

@@ -64,6 +64,7 @@ pub(super) struct Lost;
 #[derive(Debug)]
 pub(super) struct Session {
     agreed: Agreed,
+    lun: u64,
     state: Mutex<State>,
     /// Told when there may be room for one more command.
     opened: Notify,
@@ -112,7 +113,7 @@ impl Session {
     /// with it.
     pub(super) fn begin<R, W>(
         (reader, writer): (PduReader<R>, PduWriter<W>),
-        agreed: Agreed,
+        (agreed, lun): (Agreed, u64),
         numbers: Numbers,
     ) -> (Arc<Self>, impl Future<Output = ()> + Send)
     where
@@ -131,6 +132,7 @@ impl Session {
         };
         let session = Arc::new(Self {
             agreed,
+            lun,
             state: Mutex::new(state),
             opened: Notify::new(),
             places: Arc::new(Semaphore::new(MOST)),
@@ -206,7 +208,7 @@ impl Session {
             is_final: true,
             read: read > 0,
             write: !write.is_empty(),
-            lun: 0,
+            lun: self.lun,
             expected_data_transfer_length: length,
             cdb,
         };
@@ -370,7 +372,7 @@ impl Session {
         while let Some(first) = queue.recv().await {
             let mut next = Some(first);
             while let Some(out) = next {
-                self.send(&mut writer, out).await?;
+                self.keep(&mut writer, out);
                 next = queue.try_recv().ok();
             }
             writer.flush().await?;
@@ -378,89 +380,57 @@ impl Session {
         Ok(())
     }
 
-    async fn send<W: AsyncWrite + Unpin>(
-        &self,
-        writer: &mut PduWriter<W>,
-        out: Out,
-    ) -> Result<(), WireError> {
-        let request = |tag, immediate, cmd_sn, data: &Bytes, operation| Request {
-            ahs_length: 0,
-            data_length: data.len(),
-            initiator_task_tag: tag,
-            immediate,
-            cmd_sn,
-            operation,
-        };
+    fn keep<W: AsyncWrite + Unpin>(&self, writer: &mut PduWriter<W>, out: Out) {
         let (next_cmd_sn, exp_stat_sn) = {
             let state = self.state();
             (state.cmd_sn, state.exp_stat_sn)
         };
-        let none = Bytes::new();
+        let header = |initiator_task_tag, cmd_sn, data_length, operation| {
+            let is_command = matches!(operation, Operation::ScsiCommand(_));
+            let immediate = !is_command && !matches!(operation, Operation::DataOut { .. });
+            let ahs_length = 0;
+            Request { ahs_length, data_length, initiator_task_tag, immediate, cmd_sn, operation }
+                .header(exp_stat_sn)
+        };
         let ping = |target_transfer_tag| Operation::NopOut { target_transfer_tag };
         match out {
             Out::Command { tag, cmd_sn, command, immediate } => {
                 let operation = Operation::ScsiCommand(command);
-                let header = request(tag, false, cmd_sn, &immediate, operation).header(exp_stat_sn);
-                writer.send(&header, immediate).await
+                writer.keep(&header(tag, cmd_sn, immediate.len(), operation), immediate);
             }
-            Out::Burst { tag, target_transfer_tag, offset, data } => {
-                let burst = Burst { tag, target_transfer_tag, offset, exp_stat_sn };
-                self.send_burst(writer, burst, data).await?;
+            Out::Burst { tag, target_transfer_tag, mut offset, mut data } => {
+                let most = usize::try_from(self.agreed.max_send_segment).unwrap_or(usize::MAX);
+                let mut data_sn = 0_u32;
+                while !data.is_empty() {
+                    let now = data.split_to(most.min(data.len()));
+                    let (is_final, buffer_offset) = (data.is_empty(), offset);
+                    let operation = Operation::DataOut {
+                        is_final,
+                        target_transfer_tag,
+                        data_sn,
+                        buffer_offset,
+                    };
+                    data_sn = data_sn.wrapping_add(1);
+                    offset = offset.saturating_add(u32::try_from(now.len()).unwrap_or(u32::MAX));
+                    writer.keep(&header(tag, 0, now.len(), operation), now);
+                }
                 if let Some(task) = self.state().tasks.get_mut(&tag) {
                     task.owes = false;
                 }
-                Ok(())
             }
-            Out::Ping => {
-                let header = request(PING, true, next_cmd_sn, &none, ping(NO_TAG));
-                writer.send(&header.header(exp_stat_sn), none).await
-            }
+            Out::Ping => writer.keep(&header(PING, next_cmd_sn, 0, ping(NO_TAG)), Bytes::new()),
             Out::Pong { target_transfer_tag, lun } => {
-                let pong = request(NO_TAG, true, next_cmd_sn, &none, ping(target_transfer_tag));
-                let mut header = pong.header(exp_stat_sn);
+                let mut header = header(NO_TAG, next_cmd_sn, 0, ping(target_transfer_tag));
                 put(&mut header, 8, lun);
-                writer.send(&header, none).await?;
+                writer.keep(&header, Bytes::new());
                 let mut state = self.state();
                 state.pings = state.pings.saturating_sub(1);
-                Ok(())
             }
             Out::Logout => {
                 let operation = Operation::Logout { reason: 0 };
-                let header = request(LOGOUT, true, next_cmd_sn, &none, operation);
-                writer.send(&header.header(exp_stat_sn), none).await
+                writer.keep(&header(LOGOUT, next_cmd_sn, 0, operation), Bytes::new());
             }
         }
-    }
-
-    async fn send_burst<W: AsyncWrite + Unpin>(
-        &self,
-        writer: &mut PduWriter<W>,
-        burst: Burst,
-        mut data: Bytes,
-    ) -> Result<(), WireError> {
-        let Burst { tag, target_transfer_tag, mut offset, exp_stat_sn } = burst;
-        let most = usize::try_from(self.agreed.max_send_segment).unwrap_or(usize::MAX);
-        let mut data_sn = 0_u32;
-        while !data.is_empty() {
-            let now = data.split_to(most.min(data.len()));
-            let request = Request {
-                ahs_length: 0,
-                data_length: now.len(),
-                initiator_task_tag: tag,
-                immediate: false,
-                cmd_sn: 0,
-                operation: Operation::DataOut {
-                    is_final: data.is_empty(),
-                    target_transfer_tag,
-                    data_sn,
-                    buffer_offset: offset,
-                },
-            };
-            data_sn = data_sn.wrapping_add(1);
-            offset = offset.saturating_add(u32::try_from(now.len()).unwrap_or(u32::MAX));
-            writer.send(&request.header(exp_stat_sn), now).await?;
-        }
-        Ok(())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -469,14 +439,6 @@ impl Session {
 }
 
 const NO_TASK: WireError = WireError::Protocol("a response to a command that is not in flight");
-
-/// Data that is sent on request.
-struct Burst {
-    tag: u32,
-    target_transfer_tag: u32,
-    offset: u32,
-    exp_stat_sn: u32,
-}
 
 impl State {
     /// A tag that no command in flight has.

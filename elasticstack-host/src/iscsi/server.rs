@@ -363,7 +363,7 @@ async fn send<W: AsyncWrite + Unpin>(
     numbers: Numbers,
 ) -> Result<(), WireError> {
     let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
-    writer.send(&response.header(numbers, length), Bytes::from(text)).await?;
+    writer.keep(&response.header(numbers, length), Bytes::from(text));
     writer.flush().await
 }
 

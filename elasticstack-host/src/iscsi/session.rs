@@ -31,7 +31,7 @@ const SILENCE: Duration = Duration::from_secs(60);
 const MAX_PING: usize = 4 << 10;
 
 /// How much may be kept before it is sent, in bytes.
-const BATCH: usize = 16 << 10;
+const BATCH: usize = 128 << 10;
 
 /// Why a PDU is rejected (section 11.17.1).
 const TASK_IN_PROGRESS: u8 = 0x07;
@@ -93,7 +93,7 @@ async fn write<W: AsyncWrite + Unpin>(
             if response.takes_stat_sn() {
                 stat_sn = stat_sn.wrapping_add(1);
             }
-            writer.send(&header, data).await?;
+            writer.keep(&header, data);
             if matches!(response, Response::Logout { .. }) {
                 return writer.flush().await;
             }

@@ -1,6 +1,7 @@
 //! PDUs on a stream, with their padding and digests (RFC 7143, sections 11.1 and 13.1). Owns how
 //! long a peer may take to send or to take one.
 
+use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::time::Duration;
 
@@ -19,6 +20,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is read ahead of a connection, in bytes: room for headers and for small writes.
 const READ_AHEAD: usize = 8 << 10;
+
+/// The most parts that the kernel is given at once.
+const MAX_PARTS: usize = 64;
 
 /// Data segments up to this length are copied behind their header, longer ones sent from where they
 /// are.
@@ -183,31 +187,31 @@ impl<R: AsyncRead + Unpin> PduReader<R> {
     }
 }
 
-/// The sending side.
+/// The sending side. What is to be sent is kept until [`PduWriter::flush`], so that many PDUs go out by
+/// one call of the kernel's.
 pub(super) struct PduWriter<W> {
     stream: W,
-    /// What is to be sent before anything else.
-    pending: BytesMut,
+    kept: VecDeque<Bytes>,
+    kept_length: usize,
+    /// What comes after that.
+    last: BytesMut,
     pub(super) digests: Digests,
 }
 
 impl<W: AsyncWrite + Unpin> PduWriter<W> {
     pub(super) fn new(stream: W) -> Self {
-        Self { stream, pending: BytesMut::new(), digests: Digests::NONE }
+        let (kept, last) = (VecDeque::new(), BytesMut::new());
+        Self { stream, kept, kept_length: 0, last, digests: Digests::NONE }
     }
 
-    /// Sends a PDU, or keeps it until [`PduWriter::flush`] if it is small.
-    pub(super) async fn send(
-        &mut self,
-        header: &[u8; BHS_LENGTH],
-        mut data: Bytes,
-    ) -> Result<(), WireError> {
-        self.pending.put_slice(header);
+    /// Keeps a PDU to be sent.
+    pub(super) fn keep(&mut self, header: &[u8; BHS_LENGTH], data: Bytes) {
+        self.last.put_slice(header);
         if self.digests.header == Digest::Crc32c {
-            self.pending.put_u32_le(crc32c::crc32c(header));
+            self.last.put_u32_le(crc32c::crc32c(header));
         }
         if data.is_empty() {
-            return Ok(());
+            return;
         }
         let padding = [0; 3];
         let (padding, _) = padding.split_at(padding_after(data.len()));
@@ -216,40 +220,52 @@ impl<W: AsyncWrite + Unpin> PduWriter<W> {
             Digest::None => 0,
         };
         if data.len() <= SMALL {
-            self.pending.put_slice(&data);
+            self.last.put_slice(&data);
         } else {
-            timeout(PATIENCE, self.write_with(&mut data)).await.map_err(|_| WireError::Slow)??;
+            for part in [self.last.split().freeze(), data] {
+                self.kept_length = self.kept_length.saturating_add(part.len());
+                self.kept.push_back(part);
+            }
         }
-        self.pending.put_slice(padding);
+        self.last.put_slice(padding);
         if self.digests.data == Digest::Crc32c {
-            self.pending.put_u32_le(checksum);
+            self.last.put_u32_le(checksum);
         }
-        Ok(())
     }
 
     /// Sends what is kept.
     pub(super) async fn flush(&mut self) -> Result<(), WireError> {
-        let mut nothing = Bytes::new();
-        timeout(PATIENCE, self.write_with(&mut nothing)).await.map_err(|_| WireError::Slow)?
+        timeout(PATIENCE, self.write_all()).await.map_err(|_| WireError::Slow)?
     }
 
     /// How much is kept, in bytes.
     pub(super) fn pending(&self) -> usize {
-        self.pending.len()
+        self.kept_length.saturating_add(self.last.len())
     }
 
-    async fn write_with(&mut self, data: &mut Bytes) -> Result<(), WireError> {
-        while self.pending.has_remaining() || data.has_remaining() {
-            let parts = [IoSlice::new(&self.pending), IoSlice::new(data)];
-            let written = self.stream.write_vectored(&parts).await?;
+    async fn write_all(&mut self) -> Result<(), WireError> {
+        while self.pending() > 0 {
+            let mut parts = [IoSlice::new(&[]); MAX_PARTS];
+            let kept = self.kept.iter().map(|part| &part[..]).chain([&self.last[..]]);
+            for (to, part) in parts.iter_mut().zip(kept) {
+                *to = IoSlice::new(part);
+            }
+            let mut written = self.stream.write_vectored(&parts).await?;
             if written == 0 {
                 return Err(WireError::Closed);
             }
-            let of_pending = written.min(self.pending.len());
-            self.pending.advance(of_pending);
-            data.advance(written.saturating_sub(of_pending));
+            while let Some(first) = self.kept.front_mut() {
+                let now = written.min(first.len());
+                first.advance(now);
+                self.kept_length = self.kept_length.saturating_sub(now);
+                written = written.saturating_sub(now);
+                if first.has_remaining() {
+                    break;
+                }
+                self.kept.pop_front();
+            }
+            self.last.advance(written.min(self.last.len()));
         }
-        self.pending.clear();
         Ok(self.stream.flush().await?)
     }
 }
@@ -281,7 +297,7 @@ mod tests {
         let mut bytes = Vec::new();
         let mut writer = PduWriter::new(&mut bytes);
         writer.digests = digests;
-        writer.send(&nop_out(data.len()), Bytes::copy_from_slice(data)).await.unwrap();
+        writer.keep(&nop_out(data.len()), Bytes::copy_from_slice(data));
         writer.flush().await.unwrap();
         bytes
     }

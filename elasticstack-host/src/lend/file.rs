@@ -1,9 +1,11 @@
 //! A drive's file, as the process that lends it has it: open, and no more known of it than that.
 //!
-//! Writes that are in flight together share one flush, which they would else each wait for in turn.
+//! What the kernel can do at once is done at once, from and to where the bytes are; what would wait
+//! for a disk waits in a thread that may. Writes that are in flight together share one flush, which
+//! they would else each wait for in turn.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,7 +13,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use async_trait::async_trait;
 use elasticstack_core::block::{Attachment, Volume};
 use elasticstack_core::prelude::*;
-use tokio::sync::Mutex;
+use rustix::io::ReadWriteFlags;
+use tokio::sync::{Mutex, oneshot};
 
 use crate::store::{next_data, punch};
 
@@ -23,6 +26,7 @@ const BLOCK: Bytes = Bytes::from_kib(4);
 pub(super) struct FileVolume {
     file: Arc<File>,
     size: AtomicU64,
+    writes: Arc<Writes>,
     flushes: Flushes,
 }
 
@@ -32,8 +36,8 @@ impl FileVolume {
     /// # Errors
     /// `NotOffered` for what is no regular file.
     pub(super) fn new(file: File) -> Result<Self> {
-        let volume =
-            Self { file: Arc::new(file), size: AtomicU64::new(0), flushes: Flushes::default() };
+        let (file, size) = (Arc::new(file), AtomicU64::new(0));
+        let volume = Self { file, size, writes: Arc::default(), flushes: Flushes::default() };
         volume.measure()?;
         Ok(volume)
     }
@@ -55,12 +59,7 @@ impl FileVolume {
         matches!((identity(&self.file), identity(other)), (Ok(one), Ok(other)) if one == other)
     }
 
-    async fn access<T: Send + 'static>(
-        &self,
-        action: &'static str,
-        (offset, length): (Bytes, u64),
-        work: impl FnOnce(&File) -> io::Result<T> + Send + 'static,
-    ) -> Result<T> {
+    fn check(&self, offset: Bytes, length: u64) -> Result<()> {
         let size = self.size.load(Ordering::Acquire);
         if offset.get().checked_add(length).is_none_or(|end| end > size) {
             return Err(Error::new(
@@ -68,6 +67,31 @@ impl FileVolume {
                 format!("{length} bytes at {} end past the drive's end, {size}", offset.get()),
             ));
         }
+        Ok(())
+    }
+
+    /// Writes what can be written without waiting, and tells how much that was.
+    fn write_at_once(&self, offset: u64, data: &[u8]) -> usize {
+        if self.writes.always_wait.load(Ordering::Relaxed) {
+            return 0;
+        }
+        let (parts, flags) = ([IoSlice::new(data)], ReadWriteFlags::NOWAIT);
+        rustix::io::pwritev2(&self.file, &parts, offset, flags).unwrap_or_else(|error| {
+            // Not every file system tells when it would wait.
+            let always = error == rustix::io::Errno::OPNOTSUPP;
+            self.writes.always_wait.store(always, Ordering::Relaxed);
+            0
+        })
+    }
+
+    /// Does what may block in a thread that may.
+    async fn access<T: Send + 'static>(
+        &self,
+        action: &'static str,
+        (offset, length): (Bytes, u64),
+        work: impl FnOnce(&File) -> io::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.check(offset, length)?;
         let file = Arc::clone(&self.file);
         tokio::task::spawn_blocking(move || work(&file))
             .await
@@ -87,21 +111,37 @@ impl Volume for FileVolume {
     }
 
     async fn read_at(&self, offset: Bytes, buffer: &mut [u8]) -> Result<()> {
-        let length = buffer.len();
+        self.check(offset, length_of(buffer.len()))?;
+        let mut parts = [IoSliceMut::new(buffer)];
+        let flags = ReadWriteFlags::NOWAIT;
+        let read = rustix::io::preadv2(&self.file, &mut parts, offset.get(), flags).unwrap_or(0);
+        let Some((_, rest)) =
+            buffer.split_at_mut_checked(read).filter(|(_, rest)| !rest.is_empty())
+        else {
+            return Ok(());
+        };
+        let (offset, length) = (offset.get().saturating_add(length_of(read)), rest.len());
         let bytes = self
-            .access("reading", (offset, length_of(length)), move |file| {
+            .access("reading", (Bytes::ZERO, 0), move |file| {
                 let mut bytes = vec![0; length];
-                file.read_exact_at(&mut bytes, offset.get())?;
+                file.read_exact_at(&mut bytes, offset)?;
                 Ok(bytes)
             })
             .await?;
-        buffer.copy_from_slice(&bytes);
+        rest.copy_from_slice(&bytes);
         Ok(())
     }
 
     async fn write_at(&self, offset: Bytes, data: bytes::Bytes) -> Result<()> {
-        let range = (offset, length_of(data.len()));
-        self.access("writing", range, move |file| file.write_all_at(&data, offset.get())).await
+        self.check(offset, length_of(data.len()))?;
+        let written = self.write_at_once(offset.get(), &data);
+        if written >= data.len() {
+            return Ok(());
+        }
+        let offset = offset.get().saturating_add(length_of(written));
+        let written = self.writes.write(&self.file, offset, data.slice(written..));
+        let written = written.await.map_err(|_| Error::internal("running what blocks"))?;
+        written.map_err(failed("writing"))
     }
 
     async fn flush(&self) -> Result<()> {
@@ -132,6 +172,66 @@ impl Volume for FileVolume {
 
     fn attachment(&self) -> Option<Attachment> {
         None
+    }
+}
+
+/// Writes that may wait. Those that come while one waits are done after it by the same thread, as to
+/// wake one up for each costs more than to write.
+#[derive(Debug, Default)]
+struct Writes {
+    always_wait: AtomicBool,
+    queue: std::sync::Mutex<Queue>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: Vec<Write>,
+    has_thread: bool,
+}
+
+#[derive(Debug)]
+struct Write {
+    offset: u64,
+    data: bytes::Bytes,
+    done: oneshot::Sender<io::Result<()>>,
+}
+
+impl Writes {
+    /// Begins a write. Who gives up on it does not end it.
+    fn write(
+        self: &Arc<Self>,
+        file: &Arc<File>,
+        offset: u64,
+        data: bytes::Bytes,
+    ) -> oneshot::Receiver<io::Result<()>> {
+        let (done, written) = oneshot::channel();
+        let mut queue = self.queue();
+        queue.waiting.push(Write { offset, data, done });
+        if !std::mem::replace(&mut queue.has_thread, true) {
+            let (own, file) = (Arc::clone(self), Arc::clone(file));
+            tokio::task::spawn_blocking(move || own.work(&file));
+        }
+        written
+    }
+
+    fn work(&self, file: &File) {
+        loop {
+            let batch = {
+                let mut queue = self.queue();
+                queue.has_thread = !queue.waiting.is_empty();
+                std::mem::take(&mut queue.waiting)
+            };
+            if batch.is_empty() {
+                return;
+            }
+            for Write { offset, data, done } in batch {
+                let _ = done.send(file.write_all_at(&data, offset));
+            }
+        }
+    }
+
+    fn queue(&self) -> std::sync::MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -216,6 +316,30 @@ mod tests {
         second.await.unwrap();
         third.await.unwrap();
         assert_eq!(syncs.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn writes_that_wait_are_all_done_whoever_still_waits_for_them() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1 << 20).unwrap();
+        let volume = Arc::new(FileVolume::new(file).unwrap());
+        volume.writes.always_wait.store(true, Ordering::Relaxed);
+        let mut writing = Vec::new();
+        for number in 0..200_u8 {
+            let offset = u64::from(number) * 4096;
+            let data = vec![number + 1; 4096].into();
+            let written = volume.writes.write(&volume.file, offset, data);
+            // Every other one is given up on.
+            writing.extend(Some(written).filter(|_| number % 2 == 1));
+        }
+        for written in writing {
+            written.await.unwrap().unwrap();
+        }
+        for number in 0..200_u8 {
+            let (mut block, offset) = ([0; 4096], Bytes::from_kib(u32::from(number) * 4));
+            volume.read_at(offset, &mut block).await.unwrap();
+            assert!(block.iter().all(|byte| *byte == number + 1), "{number}");
+        }
     }
 
     #[tokio::test]

@@ -57,6 +57,11 @@ impl InProcessLender {
         Ok(Self { server, portal, lends: Mutex::default(), serving })
     }
 
+    /// What serves the lends, to be served elsewhere too.
+    pub(super) fn server(&self) -> &IscsiServer {
+        &self.server
+    }
+
     fn lends(&self) -> MutexGuard<'_, BTreeMap<LendId, Lent>> {
         self.lends.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -23,9 +23,13 @@ use tokio::sync::Semaphore;
 use super::control::{Answer, Ask, Channel, VERSION, lend_of, parse};
 use super::file::FileVolume;
 use super::in_process::InProcessLender;
+use crate::iscsi::IscsiServer;
 
 /// The most connections of agents; there is one agent, which may be just taking the place of one.
 const AGENTS: usize = 8;
+
+/// The most threads that serve borrowers, each of them a part.
+const THREADS: usize = 4;
 
 /// How the process is told to be.
 #[derive(Debug, Clone)]
@@ -46,11 +50,7 @@ impl Service {
     pub fn run(self) -> Result<()> {
         let (borrowers, agents) = (self.listen()?, self.listen_to_agents()?);
         self.give_up_privileges()?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| Error::internal("starting a runtime").source(error))?;
-        runtime.block_on(serve(borrowers, agents))
+        runtime()?.block_on(serve(borrowers, agents))
     }
 
     fn listen(&self) -> Result<TcpListener> {
@@ -110,11 +110,44 @@ fn become_user(uid: Uid, gid: Gid) -> nix::Result<()> {
     nix::unistd::setresuid(uid, uid, uid)
 }
 
+/// A runtime of one thread. All that a connection does is done by the thread that took it: handing
+/// work over to another costs more than most of it.
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::internal("starting a runtime").source(error))
+}
+
+/// Serves borrowers by one more thread.
+fn serve_beside(server: IscsiServer, borrowers: TcpListener) -> Result<()> {
+    let runtime = runtime()?;
+    let serve = move || {
+        let served = runtime.block_on(async {
+            let borrowers = tokio::net::TcpListener::from_std(borrowers).map_err(listening)?;
+            server.serve(borrowers).await
+        });
+        if let Err(error) = served {
+            tracing::error!(error = %Chain(&error), "a thread takes no borrowers any more");
+        }
+    };
+    let thread = std::thread::Builder::new().name("borrowers".to_owned()).spawn(serve);
+    thread.map(drop).map_err(|error| Error::internal("starting a thread").source(error))
+}
+
+fn listening(error: std::io::Error) -> Error {
+    Error::internal("listening").source(error)
+}
+
 async fn serve(borrowers: TcpListener, agents: UnixListener) -> Result<()> {
-    let listening = |error| Error::internal("listening").source(error);
+    let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(THREADS));
+    let more: Result<Vec<_>, _> = (1..threads).map(|_| borrowers.try_clone()).collect();
     let borrowers = tokio::net::TcpListener::from_std(borrowers).map_err(listening)?;
     let agents = tokio::net::UnixListener::from_std(agents).map_err(listening)?;
     let lender = InProcessLender::new(borrowers)?;
+    for borrowers in more.map_err(listening)? {
+        serve_beside(lender.server().clone(), borrowers)?;
+    }
     let shared = Arc::new(Shared { lender, files: Mutex::default() });
     let places = Arc::new(Semaphore::new(AGENTS));
     loop {

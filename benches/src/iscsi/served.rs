@@ -1,0 +1,187 @@
+//! The two targets: ours, in its process as an agent starts it, and tgt. Both end with these values.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use elasticstack_core::block::{BlockStore as _, Borrowing, DriveSpec, Lend as _, LendId};
+use elasticstack_core::block::{LendSpec, Volume, Writing};
+use elasticstack_core::prelude::*;
+use elasticstack_host::iscsi::Credentials;
+use elasticstack_host::iscsi::initiator::Address;
+use elasticstack_host::lend::{ProcessConfig, ProcessLender};
+use elasticstack_host::qemu::Scope;
+use elasticstack_host::store::{ArrayCapacity, DirectoryArray, DirectoryStore, KnownArrays};
+
+/// How long each file is.
+const LENGTH: Bytes = Bytes::from_mib(256);
+
+/// A target that is asked and looked at.
+pub(super) struct Served {
+    pub(super) name: &'static str,
+    pub(super) address: Address,
+    pid: u32,
+}
+
+impl Served {
+    /// The processor time that it took until now.
+    pub(super) fn cpu(&self) -> Result<Duration> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid))?;
+        let (_, fields) = stat.rsplit_once(')').context("a line of /proc that is none")?;
+        let field = |number: usize| -> Result<u64> {
+            let field = fields.split_whitespace().nth(number - 3);
+            Ok(field.context("a line of /proc that is too short")?.parse()?)
+        };
+        let ticks = field(14)? + field(15)?;
+        Ok(Duration::from_secs(1) * u32::try_from(ticks)?
+            / u32::try_from(rustix::param::clock_ticks_per_second())?)
+    }
+
+    /// The most memory that it ever had at once.
+    pub(super) fn peak_mib(&self) -> Result<f64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.context("no VmHWM")?.trim().trim_end_matches(" kB");
+        Ok(f64::from(kib.parse::<u32>()?) / 1024.0)
+    }
+}
+
+/// Ours.
+pub(super) struct Ours {
+    served: Served,
+    _lender: ProcessLender,
+    _store: DirectoryStore,
+    _volume: Arc<dyn Volume>,
+}
+
+impl Ours {
+    pub(super) async fn start(program: &Path, directory: &Path) -> Result<Self> {
+        let array = DirectoryArray {
+            array: "a77a0000-0000-4000-8000-000000000001".parse()?,
+            name: "bench".to_owned(),
+            path: directory.join("array"),
+            capacity: ArrayCapacity::Fixed(LENGTH),
+        };
+        let spec = DriveSpec {
+            drive: "5b0e3c52-0000-4000-8000-000000000001".parse()?,
+            array: array.array,
+            account: "acc00000-0000-4000-8000-000000000001".parse()?,
+            size: LENGTH,
+            generation: Generation::new(Era(1), 1),
+        };
+        let store = DirectoryStore::open(KnownArrays::read(directory)?, vec![array])?;
+        store.create(&spec).await?;
+        let volume = store.open(spec.drive, Epoch(1)).await?;
+        for mib in 0..LENGTH.get() >> 20 {
+            volume.write_at(Bytes::try_from(mib << 20)?, vec![1; 1 << 20].into()).await?;
+        }
+        volume.flush().await?;
+        let dir = directory.join("lend");
+        let lender = ProcessLender::open(ProcessConfig {
+            program: program.to_owned(),
+            dir: dir.clone(),
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            user: Some("nobody".to_owned()),
+            scope: Scope::Session,
+        })
+        .await?;
+        let lend = LendId { drive: spec.drive, epoch: Epoch(1) };
+        let borrower = "5b0e3c52-0000-4000-8000-000000000002".parse()?;
+        let (writing, secret) = (Writing::Allowed, Secret::new("a-secret-of-some"));
+        let spec = LendSpec { lend, borrower, writing, secret };
+        lender.lend(&spec, Arc::clone(&volume)).await?;
+        let LendSpec { secret, .. } = spec;
+        let address = (&Borrowing { portal: lender.portal(), lend, borrower, secret }).into();
+        let pid = process_with(&dir.join("socket"))?;
+        let served = Served { name: "ours", address, pid };
+        Ok(Self { served, _lender: lender, _store: store, _volume: volume })
+    }
+
+    pub(super) fn served(&self) -> &Served {
+        &self.served
+    }
+}
+
+impl Drop for Ours {
+    fn drop(&mut self) {
+        let pid = i32::try_from(self.served.pid).ok().and_then(rustix::process::Pid::from_raw);
+        if let Some(pid) = pid {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+}
+
+/// The process that has this argument.
+fn process_with(argument: &Path) -> Result<u32> {
+    let wanted = argument.as_os_str().as_encoded_bytes();
+    let found = fs::read_dir("/proc")?.find_map(|entry| {
+        let pid = entry.ok()?.file_name().to_str()?.parse().ok()?;
+        let arguments = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        arguments.split(|byte| *byte == 0).any(|argument| argument == wanted).then_some(pid)
+    });
+    found.context("our target does not run")
+}
+
+/// Debian's tgt.
+pub(super) struct Tgt {
+    served: Served,
+    tgtd: Child,
+}
+
+impl Tgt {
+    pub(super) fn start(directory: &Path) -> Result<Self> {
+        let file = directory.join("tgt.raw");
+        fs::write(&file, vec![1; usize::try_from(LENGTH.get())?])?;
+        fs::File::open(&file)?.sync_all()?;
+        let portal = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        let socket = directory.join("tgtd");
+        let mut tgtd = Command::new("/usr/sbin/tgtd");
+        tgtd.args(["--foreground", "--iscsi", &format!("portal={portal}")]);
+        tgtd.env("TGT_IPC_SOCKET", &socket).stdout(Stdio::null()).stderr(Stdio::null());
+        let tgtd = tgtd.spawn().context("starting tgtd")?;
+        let own = Credentials {
+            user: "iqn.2026-01.org.example:bench".to_owned(),
+            secret: Secret::new(""),
+        };
+        let target = "iqn.2026-01.org.example:tgt".to_owned();
+        let address = Address { portal, target, lun: 1, own };
+        let tgt = Self { served: Served { name: "tgt", address, pid: tgtd.id() }, tgtd };
+        let administer = |args: &str| -> Result<()> {
+            let mut tgtadm = Command::new("/usr/sbin/tgtadm");
+            tgtadm.args(["--lld", "iscsi"]).args(args.split(' ')).env("TGT_IPC_SOCKET", &socket);
+            let output = tgtadm.output().context("starting tgtadm")?;
+            ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            Ok(())
+        };
+        let target = &tgt.served.address.target;
+        let make = format!("--op new --mode target --tid 1 --targetname {target}");
+        for attempt in 0.. {
+            match administer(&make) {
+                Ok(()) => break,
+                Err(error) if attempt == 50 => return Err(error.context("tgtd does not come up")),
+                Err(_) => std::thread::sleep(Duration::from_millis(100)),
+            }
+        }
+        let unit = "--mode logicalunit --tid 1 --lun 1";
+        administer(&format!("--op new {unit} --backing-store {}", file.display()))?;
+        // The caching page with WCE=0, as ours has it: each write is then on the disk first.
+        let page = "8:0:18:0x10:0:0xff:0xff:0:0:0xff:0xff:0xff:0xff:0x80:0x14:0:0:0:0:0:0";
+        administer(&format!("--op update {unit} --params mode_page={page}"))?;
+        administer("--op bind --mode target --tid 1 --initiator-address ALL")?;
+        Ok(tgt)
+    }
+
+    pub(super) fn served(&self) -> &Served {
+        &self.served
+    }
+}
+
+impl Drop for Tgt {
+    fn drop(&mut self) {
+        let _ = self.tgtd.kill().and_then(|()| self.tgtd.wait());
+    }
+}

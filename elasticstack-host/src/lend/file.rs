@@ -253,6 +253,8 @@ impl Flushes {
         let mine = self.asked.fetch_add(1, Ordering::AcqRel).saturating_add(1);
         let mut done = self.done.lock().await;
         if *done < mine {
+            // Whoever is about to ask is waited for, as writes end together.
+            tokio::task::yield_now().await;
             // Everything that was asked for by now was written by now.
             let until = self.asked.load(Ordering::Acquire);
             sync(Arc::clone(&self.has_failed)).await?;
@@ -305,13 +307,19 @@ mod tests {
         };
         let (first, second, third) = (flush(), flush(), flush());
         tokio::pin!(first, second, third);
-        assert!(futures_util::poll!(&mut first).is_pending());
+        while syncs.load(Ordering::SeqCst) == 0 {
+            assert!(futures_util::poll!(&mut first).is_pending());
+            tokio::task::yield_now().await;
+        }
         // These may have written after the first began.
         assert!(futures_util::poll!(&mut second).is_pending());
         assert!(futures_util::poll!(&mut third).is_pending());
         go.add_permits(1);
         first.await.unwrap();
-        assert!(futures_util::poll!(&mut second).is_pending());
+        while syncs.load(Ordering::SeqCst) == 1 {
+            assert!(futures_util::poll!(&mut second).is_pending());
+            tokio::task::yield_now().await;
+        }
         go.add_permits(1);
         second.await.unwrap();
         third.await.unwrap();

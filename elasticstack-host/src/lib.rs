@@ -4,6 +4,7 @@
 pub mod agent;
 pub mod array;
 mod driver;
+pub mod fetch;
 pub mod image;
 pub mod iscsi;
 pub mod lend;

@@ -8,6 +8,10 @@
 //! portal = "10.1.0.7:3260"      # an address on the storage network
 //! by = "kernel"                 # or "process"
 //!
+//! [fetch]                       # where files for drives may be fetched from
+//! allow = ["10.20.0.0/16"]      # networks beside the public ones
+//! refuse = ["198.45.0.0/16"]    # public ones that are yours
+//!
 //! [[array]]
 //! name = "fast"
 //! path = "/srv/fast"            # a directory on a file system of its own
@@ -29,6 +33,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use elasticstack_core::prelude::*;
 use elasticstack_host::array::{Integrity, MadeArray};
+use elasticstack_host::fetch::{AUTHORITIES, Fetcher, Network, Networks};
 use elasticstack_host::store::{ArrayCapacity, DirectoryArray, KnownArrays};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -44,6 +49,8 @@ pub(crate) struct RawConfig {
     #[serde(default = "default_listen")]
     listen: SocketAddr,
     lend: Option<Lending>,
+    #[serde(default)]
+    fetch: RawFetch,
     #[serde(default)]
     pub(crate) array: Vec<RawArray>,
 }
@@ -69,6 +76,27 @@ pub(crate) enum LentBy {
     Kernel,
     /// `elasticstack-target`, a process of its own.
     Process,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawFetch {
+    #[serde(default)]
+    allow: Vec<String>,
+    #[serde(default)]
+    refuse: Vec<String>,
+    /// Whose certificates are believed.
+    authorities: Option<PathBuf>,
+}
+
+impl RawFetch {
+    fn check(self) -> anyhow::Result<Fetcher> {
+        let networks = |texts: Vec<String>| -> Result<Vec<Network>, _> {
+            texts.iter().map(|text| text.parse()).collect()
+        };
+        let networks = Networks { allowed: networks(self.allow)?, refused: networks(self.refuse)? };
+        Ok(Fetcher::new(networks, self.authorities.unwrap_or_else(|| AUTHORITIES.into())))
+    }
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -163,6 +191,8 @@ pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
     /// How its drives are lent, if they are.
     pub(crate) lend: Option<Lending>,
+    /// What fetches files for drives.
+    pub(crate) fetcher: Fetcher,
     /// The arrays of this host.
     pub(crate) arrays: Vec<ConfiguredArray>,
     /// Those that it has had so far.
@@ -184,7 +214,8 @@ impl Config {
         Self::check(config).with_context(|| format!("{} can't be used", path.display()))
     }
 
-    fn check(RawConfig { state_dir, listen, lend, array }: RawConfig) -> anyhow::Result<Self> {
+    fn check(config: RawConfig) -> anyhow::Result<Self> {
+        let RawConfig { state_dir, listen, lend, fetch, array } = config;
         if let Some(Lending { portal, .. }) = &lend
             && (portal.ip().is_unspecified() || portal.port() == 0)
         {
@@ -219,7 +250,8 @@ impl Config {
         if arrays.is_empty() {
             bail!("there is no [[array]]: a host without one can keep no drive");
         }
-        Ok(Self { state_dir, listen, lend, arrays, known })
+        let fetcher = fetch.check().context("[fetch]")?;
+        Ok(Self { state_dir, listen, lend, fetcher, arrays, known })
     }
 }
 

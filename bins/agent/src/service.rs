@@ -62,6 +62,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         .store(store)
         .hypervisor(Arc::new(Qemu::open(qemu).await?))
         .description(description)
+        .fetcher(config.fetcher)
         .build()
         .await?;
     let listener = TcpListener::bind(config.listen).await.context("listening")?;

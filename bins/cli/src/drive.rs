@@ -1,5 +1,6 @@
 //! `elasticstack drive …`. Moving bytes is [`transfer`]'s, waiting for an image [`imaging`]'s.
 
+use std::io;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
@@ -14,7 +15,7 @@ use elasticstack_core::wire::record::Record;
 
 use crate::ask::Ask;
 use crate::command::about;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::screen::Screen;
 use crate::settings::{self, Setting};
 use crate::{imaging, transfer};
@@ -54,6 +55,22 @@ pub enum Command {
         /// What becomes of the bytes on the way
         #[command(flatten)]
         conversion: Conversion,
+        /// Show how far it is until it is done
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Copies a file from elsewhere, which the host fetches, into a drive
+    Fetch {
+        /// The drive that is overwritten
+        drive: DriveId,
+        /// Where the file is; - reads the address from standard input
+        url: String,
+        /// The SHA-256 that the file is to have
+        #[arg(long)]
+        sha256: Option<String>,
+        /// Decompress gzip on the way
+        #[arg(long)]
+        gunzip: bool,
         /// Show how far it is until it is done
         #[arg(long)]
         wait: bool,
@@ -147,6 +164,28 @@ impl Command {
                 let call = conversion.call();
                 let parameters = [&*drive.to_string(), &*source.to_string()];
                 let mut record = client.one(call, &parameters, &Record::new()).await?;
+                if wait {
+                    record = imaging::wait(client, ask.screen, drive).await?;
+                }
+                ask.screen.record(Object::Drive, &record)
+            }
+            Self::Fetch { drive, url, sha256, gunzip, wait } => {
+                let url = match &*url {
+                    "-" => io::read_to_string(io::stdin()).map_err(|cause| Failure::File {
+                        what: "reading the address".to_owned(),
+                        cause,
+                    })?,
+                    _ => url,
+                };
+                let mut wish = Record::new().with("url", url.trim());
+                if let Some(sha256) = sha256 {
+                    wish.set("sha256", sha256);
+                }
+                if gunzip {
+                    wish.set("format", "gzip");
+                }
+                let call = Call::DriveImageUrl;
+                let mut record = client.one(call, &[&*drive.to_string()], &wish).await?;
                 if wait {
                     record = imaging::wait(client, ask.screen, drive).await?;
                 }

@@ -210,6 +210,7 @@ impl App {
             target: row.target,
             target_epoch: row.target_epoch,
             conversion: row.conversion,
+            download: row.download.clone(),
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  drive_image ──▶ job row + a claim on source and target ──▶ host works, reports hundredths
+//!  drive_download ──▶ the same with a file elsewhere, and a claim on the target only
 //!  drive_clone ──▶ the same, with a new drive in the same transaction
 //!  host: done or failed ──▶ claims released, job marked to be forgotten ──▶ host: gone ──▶ row gone
 //! ```
@@ -10,7 +11,7 @@
 
 use elasticstack_core::prelude::*;
 use elasticstack_core::state::{DriveEvent, JobEvent, JobState};
-use elasticstack_core::wire::internal::{Access, Conversion, JobProgress, JobStatus};
+use elasticstack_core::wire::internal::{Access, Conversion, Download, JobProgress, JobStatus};
 use elasticstack_core::wire::keys::{self, Moment, Object};
 use elasticstack_core::wire::record::Record;
 
@@ -49,10 +50,52 @@ impl App {
                 tx.save_drive(&from).await?;
                 tx.save_drive(&into).await?;
                 let epochs = (source_epoch, target_epoch);
-                begin(tx, job, (&from, &into), epochs, conversion, now).await
+                begin(tx, job, (&from, &into), epochs, (conversion, None), now).await
             })
         })
         .await?;
+        self.imaged(account, target).await
+    }
+
+    /// Begins to image `target` from a file elsewhere, which its host fetches, and answers at once.
+    ///
+    /// # Errors
+    /// `NotFound`; `DriveInUse`; `MissingKey` or `InvalidValue` for the wish. What is wrong with the
+    /// file is told when the host has tried.
+    pub async fn drive_download(
+        &self,
+        caller: &Caller,
+        target: DriveId,
+        wish: &Record,
+    ) -> Result<Record> {
+        let account = caller.account;
+        permitted(account, self.db.glance().await?.drive(target).await?, Wish::Own)?;
+        keys::check(Object::Download, Moment::Create, wish)?;
+        let download = &Download {
+            url: url_in(wish)?,
+            sha256: wish.value("sha256").filter(|sum| !sum.is_empty()).map(str::to_owned),
+        };
+        let conversion = match wish.value("format") {
+            Some("gzip") => Conversion::Gunzip,
+            _ => Conversion::None,
+        };
+        let (now, job) = (self.now(), new_id());
+        self.intend(caller, Subject::Drive(target), |tx| {
+            Box::pin(async move {
+                let mut into = permitted(account, tx.drive(target).await?, Wish::Own)?;
+                let epoch = claim(tx, &mut into, job, Access::Exclusive).await?;
+                into.failed = None;
+                tx.save_drive(&into).await?;
+                let what = (conversion, Some(download.clone()));
+                begin(tx, job, (&into, &into), (epoch, epoch), what, now).await
+            })
+        })
+        .await?;
+        self.imaged(account, target).await
+    }
+
+    /// What is told of a drive that is being imaged.
+    async fn imaged(&self, account: AccountId, target: DriveId) -> Result<Record> {
         let mut reader = self.db.read().await?;
         let row = permitted(account, reader.drive(target).await?, Wish::Own)?;
         record(&mut reader, account, &row).await
@@ -89,7 +132,7 @@ impl App {
                     tx.save_drive(&from).await?;
                     tx.save_drive(&into).await?;
                     let epochs = (source_epoch, target_epoch);
-                    begin(tx, job, (&from, &into), epochs, conversion, now).await?;
+                    begin(tx, job, (&from, &into), epochs, (conversion, None), now).await?;
                     Ok(into)
                 })
             })
@@ -111,7 +154,7 @@ async fn begin(
     job: JobId,
     (from, into): (&DriveRow, &DriveRow),
     (source_epoch, target_epoch): (Epoch, Epoch),
-    conversion: Conversion,
+    (conversion, download): (Conversion, Option<Download>),
     now: Timestamp,
 ) -> Result<()> {
     let row = JobRow {
@@ -122,6 +165,7 @@ async fn begin(
         target: into.drive,
         target_epoch,
         conversion,
+        download,
         state: JobState::Running,
         since: now,
         generation: 1,
@@ -129,6 +173,22 @@ async fn begin(
     };
     tx.save_job(&row).await?;
     tx.queue(row.host, OutboxRow::Job(job), row.generation).await
+}
+
+/// The address in a wish for a download, as far as its spelling can tell.
+fn url_in(wish: &Record) -> Result<Secret> {
+    let url = wish.value("url").filter(|url| !url.is_empty()).ok_or_else(|| {
+        Error::new(ErrorKind::MissingKey, "url is missing: give the file's address").field("url")
+    })?;
+    let is_fetched = url.parse::<http::Uri>().is_ok_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
+    });
+    if !is_fetched {
+        let message = "url takes an address that begins with http:// or https://, without a user";
+        return Err(Error::new(ErrorKind::InvalidValue, message).field("url"));
+    }
+    Ok(Secret::new(url))
 }
 
 /// Refuses a pair of drives that can't be imaged from one to the other.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use elasticstack_core::prelude::*;
 use elasticstack_core::state::JobState;
-use elasticstack_core::wire::internal::Conversion;
+use elasticstack_core::wire::internal::{Conversion, Download};
 
 use super::dialect::Row;
 use super::row::{column, failed, instant, number, parsed, stored, word};
@@ -20,6 +20,8 @@ pub(crate) struct JobRow {
     pub(crate) target: DriveId,
     pub(crate) target_epoch: Epoch,
     pub(crate) conversion: Conversion,
+    /// What it reads instead of a drive; the source is the target then.
+    pub(crate) download: Option<Download>,
     pub(crate) state: JobState,
     /// When it last made progress, or its host was last reminded of it.
     pub(crate) since: Timestamp,
@@ -56,6 +58,8 @@ fn conversion_from_word(word: &str) -> Option<Conversion> {
 
 pub(super) fn job(row: &Row) -> Result<JobRow> {
     let percent: Option<i64> = column(row, "percent")?;
+    let url: Option<String> = column(row, "url")?;
+    let sha256 = column(row, "sha256")?;
     Ok(JobRow {
         job: parsed(row, "job")?,
         host: parsed(row, "host")?,
@@ -64,6 +68,7 @@ pub(super) fn job(row: &Row) -> Result<JobRow> {
         target: parsed(row, "target")?,
         target_epoch: Epoch(number(row, "target_epoch")?),
         conversion: word(row, "conversion", conversion_from_word)?,
+        download: url.map(|url| Download { url: Secret::new(url), sha256 }),
         state: word(row, "state", JobState::from_word)?,
         since: instant(row, "since_us")?,
         generation: number(row, "generation")?,
@@ -145,6 +150,7 @@ impl Writer<'_> {
             target,
             target_epoch,
             conversion,
+            download,
             state,
             since,
             generation,
@@ -154,8 +160,8 @@ impl Writer<'_> {
         self.note_job(before.as_ref(), Some(row));
         self.change(
             "INSERT INTO jobs (job, host, source, source_epoch, target, target_epoch, conversion, \
-             state, since_us, generation, percent) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
+             state, since_us, generation, percent, url, sha256) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
              ON CONFLICT (job) DO UPDATE SET state = excluded.state, \
              since_us = excluded.since_us, generation = excluded.generation, \
              percent = excluded.percent",
@@ -171,6 +177,8 @@ impl Writer<'_> {
         .bind(since.as_micros())
         .bind(stored(*generation))
         .bind(percent.map(i64::from))
+        .bind(download.as_ref().map(|download| download.url.expose().to_owned()))
+        .bind(download.as_ref().and_then(|download| download.sha256.clone()))
         .execute()
         .await
         .map_err(failed("saving a job"))?;

@@ -92,6 +92,9 @@ pub(super) async fn dispatch(
         Call::DriveImageGunzip => imaged(Conversion::Gunzip).await?,
         Call::DriveImageGzip => imaged(Conversion::Gzip).await?,
         Call::DriveImageQcow2 => imaged(Conversion::Qcow2).await?,
+        Call::DriveImageUrl => {
+            Reply::One(Drive, app.drive_download(caller, parameters.id(0)?, &record).await?)
+        }
         Call::DriveImageVmdk => imaged(Conversion::Vmdk).await?,
         Call::DriveSnapshot => {
             let info = app.drive_snapshot(caller, parameters.id(0)?, &record).await?;

@@ -86,6 +86,7 @@ impl LegacyCall {
                     | Call::DriveImageGunzip
                     | Call::DriveImageGzip
                     | Call::DriveImageQcow2
+                    | Call::DriveImageUrl
                     | Call::DriveImageVmdk
             ),
             Self::Start => matches!(call, Call::ServerStart),

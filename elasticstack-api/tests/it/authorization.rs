@@ -54,6 +54,7 @@ impl Possessions {
             Object::Capabilities
             | Object::Capacity
             | Object::Console
+            | Object::Download
             | Object::Event
             | Object::Profile
             | Object::Usage => {

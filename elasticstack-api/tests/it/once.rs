@@ -46,6 +46,7 @@ async fn request_of(cloud: &Cloud, call: Call) -> (String, String) {
         | Call::DriveImageVmdk => {
             (on(&[&cloud.drive().await, &cloud.drive().await]), String::new())
         }
+        Call::DriveImageUrl => (on(&[&cloud.drive().await]), "url http://[::1]/".to_owned()),
         Call::DriveClone | Call::DriveCloneGunzip | Call::DriveCloneGzip => {
             (on(&[&cloud.drive().await]), SMALL.to_owned())
         }

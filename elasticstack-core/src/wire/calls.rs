@@ -75,6 +75,8 @@ calls! {
     DriveImageGzip,
     /// Copies the disk that a qcow2 image is of.
     DriveImageQcow2,
+    /// Copies a file from elsewhere into a drive.
+    DriveImageUrl,
     /// Copies the disk that a VMDK image is of.
     DriveImageVmdk,
     /// Tells about one drive.

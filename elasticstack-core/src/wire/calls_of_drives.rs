@@ -2,7 +2,7 @@
 //! with fewer parameters comes first.
 
 use super::calls::Call;
-use super::keys::Object::Drive;
+use super::keys::Object::{Download, Drive};
 use super::route::Answer::{Ids, Many, Nothing, One};
 use super::route::Body::{Ignored, Record};
 use super::route::{Answer, Body, Route, change, read};
@@ -56,6 +56,13 @@ pub(super) const ROWS: &[Route] = &[
         Ignored,
         Nothing,
         "Destroys a drive that nothing uses and that has no snapshots.",
+    ),
+    change(
+        Call::DriveImageUrl,
+        "/drives/DRIVE/image/url",
+        Record(Download),
+        One(Drive),
+        "Begins to copy a file from elsewhere into the drive; imaging in its info tells how far it is.",
     ),
     change(
         Call::DriveImage,

@@ -22,6 +22,8 @@ pub enum Form {
     Mac,
     /// An address of mail, as far as its spelling can tell: who gets it is proved by sending it.
     Mail,
+    /// A SHA-256 in hexadecimal digits.
+    Sha256,
     /// A public key as OpenSSH writes it, on one line.
     SshKey,
     /// A script or a cloud-config, as cloud-init takes them.
@@ -78,6 +80,7 @@ impl Form {
             Self::Listener => "NAME_OR_IP:PORT, at most 255 characters",
             Self::Mac => "a hardware address such as 52:54:00:12:34:56",
             Self::Mail => "an address of mail, NAME@DOMAIN",
+            Self::Sha256 => "64 lower-case hexadecimal digits",
             Self::SshKey => "one line of an OpenSSH .pub file",
             Self::UserData => {
                 "text that begins with #! or a line #cloud-config, at most 16384 characters"
@@ -107,6 +110,7 @@ impl Form {
                 let part = r"[^@\s\u0000-\u001f\u007f-\u009f]";
                 format!("^{part}{{1,{MAX_MAILBOX}}}@{part}{{1,{MAX_DOMAIN}}}$")
             }
+            Self::Sha256 => "^[0-9a-f]{64}$".to_owned(),
             Self::SshKey => {
                 let kinds = KEY_KINDS
                     .map(|(kind, beginning)| format!("{} {beginning}", kind.replace('.', r"\.")));
@@ -134,6 +138,7 @@ impl Form {
             | Self::HostName
             | Self::Mac
             | Self::Mail
+            | Self::Sha256
             | Self::Vlan => None,
         }
     }
@@ -148,6 +153,7 @@ impl Form {
             Self::Listener => "10.0.0.7:8442",
             Self::Mac => "52:54:00:12:34:56",
             Self::Mail => "web@example.org",
+            Self::Sha256 => "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
             Self::SshKey => {
                 "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDU3pfqqF+EBQgu4Cb0OHJ2JZixsMum5AOwztYm8VvfV me"
             }
@@ -170,6 +176,9 @@ impl Form {
             Self::Listener => is_listener(value),
             Self::Mac => is_mac(value),
             Self::Mail => is_mail(value),
+            Self::Sha256 => {
+                value.len() == 64 && value.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+            }
             Self::SshKey => is_ssh_key(value),
             Self::UserData => is_user_data(value),
             Self::Vlan => value.parse::<VlanId>().is_ok(),

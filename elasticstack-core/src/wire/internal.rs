@@ -176,6 +176,18 @@ pub struct JobDocument {
     pub target_epoch: Epoch,
     /// What to do to the bytes on the way.
     pub conversion: Conversion,
+    /// Read from here and from no drive; the target is named as the source too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub download: Option<Download>,
+}
+
+/// A file elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Download {
+    /// Where it is, by HTTP or HTTPS. Who knows it can often read the file.
+    pub url: Secret,
+    /// The SHA-256 that it is to have, in hexadecimal digits.
+    pub sha256: Option<String>,
 }
 
 /// What imaging does to the bytes.

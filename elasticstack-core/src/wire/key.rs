@@ -20,6 +20,8 @@ pub enum Object {
     Capacity,
     /// A ticket to a server's screen.
     Console,
+    /// A file elsewhere that a drive is to be made of.
+    Download,
     /// A drive.
     Drive,
     /// Something that happened to an object.
@@ -46,8 +48,9 @@ pub enum Object {
 
 impl Object {
     /// Every kind, in the order in which they are described.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Drive,
+        Self::Download,
         Self::Snapshot,
         Self::Server,
         Self::Console,
@@ -74,6 +77,7 @@ impl Object {
             Self::Capabilities => "capabilities",
             Self::Capacity => "capacity",
             Self::Console => "console",
+            Self::Download => "download",
             Self::Drive => "drive",
             Self::Event => "event",
             Self::Host => "host",

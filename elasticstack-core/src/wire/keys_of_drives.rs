@@ -1,8 +1,10 @@
 //! The keys of drives. Rows of [`super::keys::KEYS`], in the order of their patterns.
 
+use super::form::Form;
 use super::key::{Input, Key, Object, Takes, counter, key};
 
 const DRIVE: &[Object] = &[Object::Drive];
+const DOWNLOAD: &[Object] = &[Object::Download];
 
 /// The rows.
 pub(super) const ROWS: &[Key] = &[
@@ -35,6 +37,13 @@ pub(super) const ROWS: &[Key] = &[
         Input::Never,
         Takes::Nothing,
         "gzip for a compressed image, to be imaged with gunzip.",
+    ),
+    key(
+        "format",
+        DOWNLOAD,
+        Input::Create,
+        Takes::OneOf(&["raw", "gzip"]),
+        "raw for a file whose bytes the drive is to hold, gzip for one to be decompressed on the way; raw if unset.",
     ),
     key(
         "imaging",
@@ -75,6 +84,13 @@ pub(super) const ROWS: &[Key] = &[
         "Accounts that may image from it; all-f for everybody.",
     ),
     key(
+        "sha256",
+        DOWNLOAD,
+        Input::Create,
+        Takes::Form(Form::Sha256),
+        "The SHA-256 of the file as it is sent; the drive is left empty if it has another.",
+    ),
+    key(
         "size",
         DRIVE,
         Input::Always,
@@ -90,6 +106,15 @@ pub(super) const ROWS: &[Key] = &[
         "The kind of array to lie on; disk if unset. Arrays do not tell their kind yet.",
     )
     .kept(),
+    key(
+        "url",
+        DOWNLOAD,
+        Input::Create,
+        Takes::Text(2_000),
+        "Where the file is, by HTTP or HTTPS, without a user; at most five redirects are followed.",
+    )
+    .secret()
+    .needed_by(DOWNLOAD),
     counter(
         "write:bytes",
         DRIVE,

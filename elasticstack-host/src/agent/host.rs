@@ -24,10 +24,14 @@ use super::board::{Acknowledged, Board, Key};
 use super::grants::{Grants, Holder, Refused};
 use super::records::{Record, RecordError, Table};
 use super::{HostDescription, locked};
+use crate::fetch::Fetcher;
 use crate::sys::clock;
 
 /// How many drives are imaged at a time.
 const JOBS_AT_ONCE: usize = 2;
+
+/// How many of them from elsewhere, which may be slow, beside these.
+const DOWNLOADS_AT_ONCE: usize = 4;
 
 /// One host, as the agent sees it.
 pub(crate) struct Host {
@@ -36,6 +40,7 @@ pub(crate) struct Host {
     pub lender: Option<Arc<dyn Lend>>,
     pub hypervisor: Arc<dyn Hypervisor>,
     pub description: HostDescription,
+    pub fetcher: Fetcher,
     clock: Arc<dyn Clock>,
     /// The id of the present boot.
     pub boot: String,
@@ -47,6 +52,7 @@ pub(crate) struct Host {
     grants: Mutex<Grants>,
     accesses: AtomicU64,
     slots: Semaphore,
+    slots_of_downloads: Semaphore,
     wakes: mpsc::UnboundedSender<Key>,
     stirred: watch::Sender<()>,
     /// Ends every task at its next rest.
@@ -61,6 +67,7 @@ pub(crate) struct Parts {
     pub lender: Option<Arc<dyn Lend>>,
     pub hypervisor: Arc<dyn Hypervisor>,
     pub description: HostDescription,
+    pub fetcher: Fetcher,
     pub clock: Arc<dyn Clock>,
 }
 
@@ -71,7 +78,7 @@ impl Host {
         parts: Parts,
         wakes: mpsc::UnboundedSender<Key>,
     ) -> Result<Self> {
-        let Parts { store, lender, hypervisor, description, clock } = parts;
+        let Parts { store, lender, hypervisor, description, fetcher, clock } = parts;
         let unreadable = |error: RecordError| Error::internal("read the records").source(error);
         Ok(Self {
             boot: stamp(clock.as_ref())?.boot,
@@ -79,6 +86,7 @@ impl Host {
             lender,
             hypervisor,
             description,
+            fetcher,
             clock,
             drives: Table::open(state).map_err(unreadable)?,
             jobs: Table::open(state).map_err(unreadable)?,
@@ -88,6 +96,7 @@ impl Host {
             grants: Mutex::default(),
             accesses: AtomicU64::new(0),
             slots: Semaphore::new(JOBS_AT_ONCE),
+            slots_of_downloads: Semaphore::new(DOWNLOADS_AT_ONCE),
             wakes,
             stirred: watch::Sender::new(()),
             closing: CancellationToken::new(),
@@ -239,9 +248,10 @@ impl Host {
         Holder::Data(self.accesses.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// The turn to image a drive, if there is one.
-    pub(crate) fn turn(&self) -> Option<Turn<'_>> {
-        let permit = self.slots.try_acquire().ok()?;
+    /// The turn for a job, if there is one.
+    pub(crate) fn turn(&self, job: &JobDocument) -> Option<Turn<'_>> {
+        let slots = if job.download.is_some() { &self.slots_of_downloads } else { &self.slots };
+        let permit = slots.try_acquire().ok()?;
         Some(Turn { host: self, permit: Some(permit) })
     }
 }
@@ -253,8 +263,9 @@ pub(crate) fn held(claims: &[ClaimedDrive]) -> Vec<(DriveId, Access)> {
 }
 
 /// The drives that a job holds for its life.
-pub(crate) fn claims_of(job: &JobDocument) -> [(DriveId, Access); 2] {
-    [(job.source, Access::Shared), (job.target, Access::Exclusive)]
+pub(crate) fn claims_of(job: &JobDocument) -> Vec<(DriveId, Access)> {
+    let source = job.download.is_none().then_some((job.source, Access::Shared));
+    source.into_iter().chain([(job.target, Access::Exclusive)]).collect()
 }
 
 /// Whether a drive is still to be made what the snapshot holds.

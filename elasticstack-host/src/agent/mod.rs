@@ -38,6 +38,7 @@ pub(crate) use host::{Host, claims_of, held, is_to_restore};
 pub(crate) use records::{JobEnd, Record};
 
 use crate::driver;
+use crate::fetch::Fetcher;
 use crate::reconcile::Past;
 use host::Parts;
 
@@ -124,7 +125,7 @@ impl fmt::Debug for Agent {
     }
 }
 
-/// Makes an [`Agent`]. All parts but the lender and the clock must be given.
+/// Makes an [`Agent`]. All parts but the lender, the fetcher and the clock must be given.
 #[derive(Default)]
 #[must_use]
 pub struct AgentBuilder {
@@ -133,6 +134,7 @@ pub struct AgentBuilder {
     lender: Option<Arc<dyn Lend>>,
     hypervisor: Option<Arc<dyn Hypervisor>>,
     description: Option<HostDescription>,
+    fetcher: Option<Fetcher>,
     clock: Option<Arc<dyn Clock>>,
 }
 
@@ -168,6 +170,12 @@ impl AgentBuilder {
         self
     }
 
+    /// What fetches files for drives; from public addresses only if none is given.
+    pub fn fetcher(mut self, fetcher: Fetcher) -> Self {
+        self.fetcher = Some(fetcher);
+        self
+    }
+
     /// The wall clock; the system's if none is given.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = Some(clock);
@@ -186,6 +194,7 @@ impl AgentBuilder {
             lender: self.lender,
             hypervisor: self.hypervisor.ok_or_else(|| missing("hypervisor"))?,
             description: self.description.ok_or_else(|| missing("description"))?,
+            fetcher: self.fetcher.unwrap_or_default(),
             clock: self.clock.unwrap_or_else(|| Arc::new(|| Timestamp::from(SystemTime::now()))),
         };
         let (wakes, woken) = mpsc::unbounded_channel();

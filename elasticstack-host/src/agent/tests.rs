@@ -100,6 +100,7 @@ fn job(number: u64, epoch: u64) -> JobDocument {
         target: drive_id(2),
         target_epoch: Epoch(epoch),
         conversion: Conversion::None,
+        download: None,
     }
 }
 

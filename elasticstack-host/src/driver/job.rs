@@ -1,4 +1,4 @@
-//! Jobs: makes one drive hold what another holds.
+//! Jobs: makes one drive hold what another holds, or a file elsewhere.
 //!
 //! ```text
 //!  waits for its drives ──▶ waits its turn ──▶ copies ──▶ end recorded ──▶ drives released
@@ -6,6 +6,7 @@
 //! Invariants: both drives are held from the first turn to the end; a job ends once, and is done
 //! only after its target is durable; one that was cut off begins again from zero.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -68,7 +69,7 @@ impl Work for JobWork {
             }
             let host = Arc::clone(&self.host);
             let held = host.take(Holder::Job(self.job), &claims_of(document));
-            let Some(_turn) = held.ok().and_then(|()| host.turn()) else {
+            let Some(_turn) = held.ok().and_then(|()| host.turn(document)) else {
                 self.publish(document, JobProgress::Queued);
                 return Ok(Rest::Stirred);
             };
@@ -93,6 +94,16 @@ impl JobWork {
 
     async fn attempt(&mut self, document: &JobDocument) -> Result<(), Delay> {
         let &JobDocument { source, source_epoch, target, target_epoch, conversion, .. } = document;
+        if let Some(file) = &document.download {
+            let to = self.open(target, target_epoch, Access::Exclusive).await?;
+            let revoked = CancellationToken::new();
+            let target = Arc::new(Revocable { volume: Arc::clone(&to), revoked: revoked.clone() });
+            let progress = |percent| self.publish(document, JobProgress::Running(percent));
+            let fetcher = &self.host.fetcher;
+            let work = image::download(fetcher, file, target, conversion, &revoked, &progress);
+            self.watch(work, &revoked).await?;
+            return Ok(to.flush().await?);
+        }
         if source == target {
             let message = "source and target are one drive: name two";
             return Err(Error::new(ErrorKind::InvalidValue, message).into());
@@ -122,7 +133,7 @@ impl JobWork {
         })
     }
 
-    /// Copies the bytes, and looks up from it whenever the job is woken.
+    /// Copies the bytes.
     async fn copy(
         &self,
         document: &JobDocument,
@@ -132,12 +143,22 @@ impl JobWork {
         let revoked = CancellationToken::new();
         let from = Arc::new(Revocable { volume: from, revoked: revoked.clone() });
         let progress = |percent| self.publish(document, JobProgress::Running(percent));
-        let mut copying = std::pin::pin!(image::image(from, to, document.conversion, &progress));
+        let work = image::image(from, to, document.conversion, &progress);
+        self.watch(work, &revoked).await
+    }
+
+    /// Does the work, and looks up from it whenever the job is woken.
+    async fn watch(
+        &self,
+        work: impl Future<Output = Result<()>>,
+        revoked: &CancellationToken,
+    ) -> Result<(), Delay> {
+        let mut work = std::pin::pin!(work);
         loop {
             tokio::select! {
-                copied = &mut copying => return match copied {
+                done = &mut work => return match done {
                     Err(_) if revoked.is_cancelled() => Err(Delay::Revoked),
-                    copied => Ok(copied?),
+                    done => Ok(done?),
                 },
                 () = self.wake.notified() => {
                     if self.host.jobs.get(self.job).is_none_or(|record| record.document.gone) {

@@ -5,12 +5,13 @@
 //! threads that may be busy. Does not claim the drives and does not remember jobs: after a crash
 //! the caller begins again.
 
+mod download;
 pub mod gunzip;
 pub mod layout;
 pub mod qcow2;
 mod sparse;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod unfold;
 #[cfg(test)]
 mod unfold_tests;
@@ -26,9 +27,10 @@ use elasticstack_core::wire::internal::Conversion;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
+pub use download::download;
 use gunzip::{Gunzip, GunzipError, MAGIC};
 use layout::{ImageError, Layout};
-use sparse::{Chunk, PIECE, Progress, Reader, Writer, is_zero};
+use sparse::{Chunk, PIECE, Progress, Reader, Source, Writer, is_zero};
 
 /// Makes `target` what `source` becomes by `conversion`; the rest of it reads as zeros. All of it
 /// is durable on return. Holes and zeros take no space in the target.
@@ -58,6 +60,11 @@ pub async fn image(
         Work::Unpack => unpack(Reader::new(&source, Bytes::ZERO, progress), writer).await,
         Work::Unfold(layout) => unfold::unfold(&source, layout, writer, progress).await,
     };
+    settle(&target, converted).await
+}
+
+/// Leaves no half an image, and the target durable.
+async fn settle(target: &Arc<dyn Volume>, converted: Result<()>) -> Result<()> {
     if converted.as_ref().is_err_and(|error| error.kind() == ErrorKind::JobFailed) {
         target.discard(Bytes::ZERO, target.size()).await?;
     }
@@ -169,7 +176,7 @@ async fn pack(mut reader: Reader<'_>, mut writer: Writer<'_>) -> Result<()> {
     writer.write(packed.into()).await
 }
 
-async fn unpack(mut reader: Reader<'_>, mut writer: Writer<'_>) -> Result<()> {
+async fn unpack(mut reader: impl Source, mut writer: Writer<'_>) -> Result<()> {
     let mut unpacker = Unpacker::default();
     while let Some(chunk) = reader.next().await? {
         if unpacker.gunzip.is_padding() && matches!(chunk, Chunk::Zeros(_)) {

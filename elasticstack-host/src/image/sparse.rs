@@ -1,5 +1,6 @@
 //! Reads a volume and writes another from front to back, neither reading holes nor writing zeros.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes as Data;
@@ -22,7 +23,7 @@ static ZEROS: [u8; PIECE] = [0; PIECE];
 pub(super) enum Chunk {
     /// So many zeros that were not read.
     Zeros(u64),
-    /// At most [`PIECE`] bytes.
+    /// Some bytes.
     Data(Data),
 }
 
@@ -34,7 +35,7 @@ impl Chunk {
         }
     }
 
-    /// Its bytes, at most [`PIECE`] at a time.
+    /// Its bytes, zeros at most [`PIECE`] at a time.
     pub(super) fn pieces(self) -> impl Iterator<Item = Data> {
         let (mut zeros, mut data) = match self {
             Self::Zeros(length) => (length, None),
@@ -48,6 +49,24 @@ impl Chunk {
             zeros = zeros.saturating_sub(length_of(piece.len()));
             Some(piece)
         })
+    }
+}
+
+/// What is read from front to back.
+pub(super) trait Source: Send {
+    /// The next part; `None` at the end.
+    fn next(&mut self) -> impl Future<Output = Result<Option<Chunk>>> + Send;
+}
+
+impl<S: Source> Source for &mut S {
+    fn next(&mut self) -> impl Future<Output = Result<Option<Chunk>>> + Send {
+        (**self).next()
+    }
+}
+
+impl Source for Reader<'_> {
+    fn next(&mut self) -> impl Future<Output = Result<Option<Chunk>>> + Send {
+        self.read()
     }
 }
 
@@ -74,8 +93,7 @@ impl<'a> Reader<'a> {
         Self { source, size, position, start: position, end: position, progress }
     }
 
-    /// The next part; `None` at the end.
-    pub(super) async fn next(&mut self) -> Result<Option<Chunk>> {
+    async fn read(&mut self) -> Result<Option<Chunk>> {
         self.progress.at(self.position, self.size);
         if self.position >= self.size {
             return Ok(None);

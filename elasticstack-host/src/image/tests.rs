@@ -12,19 +12,19 @@ use tempfile::TempDir;
 use super::*;
 use crate::store::{ArrayCapacity, DirectoryArray, DirectoryStore, KnownArrays};
 
-pub(super) const MIB: usize = 1 << 20;
+pub(crate) const MIB: usize = 1 << 20;
 
 /// Two drives on one array.
-pub(super) struct Pair {
+pub(crate) struct Pair {
     source: Arc<dyn Volume>,
-    target: Arc<dyn Volume>,
+    pub(crate) target: Arc<dyn Volume>,
     _root: TempDir,
 }
 
 impl Pair {
     /// A source of `source` bytes that begins with `content`, and a target of `target` bytes full
     /// of something else.
-    pub(super) async fn new(source: usize, content: &[u8], target: usize) -> Self {
+    pub(crate) async fn new(source: usize, content: &[u8], target: usize) -> Self {
         let root = tempfile::tempdir().unwrap();
         let array = "a77a0000-0000-4000-8000-000000000001".parse().unwrap();
         let config = DirectoryArray {
@@ -58,12 +58,12 @@ impl Pair {
         Self { source, target, _root: root }
     }
 
-    pub(super) async fn image(&self, conversion: Conversion) -> Result<()> {
+    pub(crate) async fn image(&self, conversion: Conversion) -> Result<()> {
         image(self.source.clone(), self.target.clone(), conversion, &|_| {}).await
     }
 
     /// The sentence of a job that failed. Nothing half done may be left by it.
-    pub(super) async fn failure(&self, conversion: Conversion) -> String {
+    pub(crate) async fn failure(&self, conversion: Conversion) -> String {
         let error = self.image(conversion).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::JobFailed, "{error:?}");
         let wiped = self.result().await.iter().all(|byte| *byte == 0);
@@ -71,19 +71,19 @@ impl Pair {
         error.to_string()
     }
 
-    pub(super) async fn result(&self) -> Vec<u8> {
+    pub(crate) async fn result(&self) -> Vec<u8> {
         let mut bytes = vec![1; usize::try_from(self.target.size().get()).unwrap()];
         self.target.read_at(Bytes::ZERO, &mut bytes).await.unwrap();
         bytes
     }
 
     /// Whether the target still holds what it held at first.
-    pub(super) async fn is_untouched(&self) -> bool {
+    pub(crate) async fn is_untouched(&self) -> bool {
         self.result().await.iter().all(|byte| *byte == 0xee)
     }
 
     /// How much space the target occupies.
-    pub(super) fn occupied(&self) -> u64 {
+    pub(crate) fn occupied(&self) -> u64 {
         let Some(Attachment::File(path)) = self.target.attachment() else { panic!("no file") };
         std::fs::metadata(path).unwrap().blocks() * 512
     }
@@ -93,14 +93,14 @@ fn size_of(size: usize) -> Bytes {
     Bytes::try_from(u64::try_from(size).unwrap()).unwrap()
 }
 
-fn gzip(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
 }
 
 /// Bytes that don't compress, always the same.
-pub(super) fn noise(length: usize) -> Vec<u8> {
+pub(crate) fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
     std::iter::repeat_with(|| {
         state ^= state << 13;
@@ -113,7 +113,7 @@ pub(super) fn noise(length: usize) -> Vec<u8> {
 }
 
 /// `bytes`, then zeros up to `length`.
-pub(super) fn padded(bytes: &[u8], length: usize) -> Vec<u8> {
+pub(crate) fn padded(bytes: &[u8], length: usize) -> Vec<u8> {
     let mut padded = bytes.to_vec();
     padded.resize(length, 0);
     padded

@@ -111,6 +111,10 @@ async fn path_and_body(world: &World, server: &Server, ask: Ask) -> (String, Str
             let source = drive(server, "source", &bytes).await;
             (on(&[&drive(server, "target", b"").await, &source]), nothing())
         }
+        // Refused by the host, whatever is there.
+        Call::DriveImageUrl => {
+            (on(&[&drive(server, "one", b"before").await]), "url http://[::1]/".to_owned())
+        }
         Call::DriveClone | Call::DriveCloneGzip => {
             (on(&[&drive(server, "source", b"what it holds").await]), sized("made", 8))
         }

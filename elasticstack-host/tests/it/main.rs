@@ -17,6 +17,8 @@ mod lent_guest;
 mod lio;
 mod lio_kit;
 mod other_initiators;
+mod power_loss;
 mod qemu;
 mod qemu_rig;
 mod snapshots;
+mod write_log;

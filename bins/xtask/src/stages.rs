@@ -72,6 +72,7 @@ const STAGES: &[Stage] = &[
         crashes,
     ),
     nightly("fencing", "no write of a stale epoch is taken, on any path", fencing),
+    nightly("power", "what a store confirmed outlives a power cut at every point", power),
     nightly("checksums", "of 1,000 corrupted blocks none is read wrong", checksums),
     nightly("fuzz", "no bytes from outside make a parser fail", fuzz::run),
     always("nextest", "every test, none skipped", nextest),
@@ -206,6 +207,12 @@ fn checksums() -> Result<()> {
     tools::ensure_for_lab()?;
     LabKit::ensure()?;
     long_form(&["-p", "elasticstack-bin-agent", "-E", "test(never_gives_wrong_bytes)"])
+}
+
+fn power() -> Result<()> {
+    tools::ensure_for_lab()?;
+    LabKit::ensure()?;
+    long_form(&["-p", "elasticstack-host", "-E", "test(power_loss)"])
 }
 
 fn fencing() -> Result<()> {

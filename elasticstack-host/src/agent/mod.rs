@@ -238,6 +238,8 @@ pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod counts_tests;
 #[cfg(test)]
+mod download_tests;
+#[cfg(test)]
 mod failed_array_tests;
 #[cfg(test)]
 mod fakes;

@@ -90,7 +90,7 @@ pub(super) fn server(number: u64, run: u64, access: Access) -> ServerDocument {
 }
 
 /// A job from drive 1 to drive 2.
-fn job(number: u64, epoch: u64) -> JobDocument {
+pub(super) fn job(number: u64, epoch: u64) -> JobDocument {
     JobDocument {
         job: id(0x0b).parse().unwrap(),
         generation: Generation::new(Era(1), number),
@@ -128,6 +128,7 @@ impl World {
 
     pub(super) async fn agent_with(&self, store: Arc<dyn BlockStore>) -> Caller {
         let agent = Agent::builder()
+            .fetcher(super::download_tests::fetcher())
             .state_dir(self.state.path().to_owned())
             .store(store)
             .lender(Arc::clone(&self.lender) as _)
@@ -225,7 +226,7 @@ impl Caller {
         .await
     }
 
-    async fn job(&mut self, fits: impl Fn(&JobProgress) -> bool) -> JobProgress {
+    pub(super) async fn job(&mut self, fits: impl Fn(&JobProgress) -> bool) -> JobProgress {
         self.until(|status| match status {
             ObjectStatus::Job(status) if fits(&status.state) => Some(status.state.clone()),
             _ => None,

@@ -12,7 +12,7 @@ use std::os::fd::AsFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,6 +20,7 @@ use elasticstack_core::block::{Attachment, Lend, LendId, LendSpec, Volume, Writi
 use elasticstack_core::prelude::*;
 use rustix::fs::FlockOperation;
 use tokio::net::UnixStream;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::control::{Answer, Ask, Channel, Terms, VERSION, answer, lend_of};
@@ -31,6 +32,9 @@ const START: Duration = Duration::from_secs(20);
 
 /// How long an answer may take; a withdrawal waits for its I/O.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How many ask at a time; the process hears twice as many.
+const AT_ONCE: usize = 4;
 
 /// How often a process that is starting is looked for.
 const POLL: Duration = Duration::from_millis(10);
@@ -55,14 +59,12 @@ pub struct ProcessConfig {
 pub struct ProcessLender {
     config: ProcessConfig,
     portal: Mutex<SocketAddr>,
-    /// The connection, and the process if this one started it.
-    link: tokio::sync::Mutex<Link>,
-}
-
-#[derive(Debug, Default)]
-struct Link {
-    channel: Option<Channel>,
-    child: Option<Process>,
+    /// The turns of those that ask: one that waits for a disk holds up no other.
+    turns: Semaphore,
+    /// The connections that nobody asks by now.
+    idle: Mutex<Vec<Channel>>,
+    /// The process, if this one started it. Held by whoever looks for it, or starts it.
+    child: tokio::sync::Mutex<Option<Process>>,
 }
 
 impl ProcessLender {
@@ -72,20 +74,23 @@ impl ProcessLender {
     /// `Internal` if it does not start.
     pub async fn open(config: ProcessConfig) -> Result<Self> {
         let portal = Mutex::new(config.listen);
-        let lender = Self { config, portal, link: tokio::sync::Mutex::default() };
+        let (idle, child) = (Mutex::default(), tokio::sync::Mutex::default());
+        let lender = Self { config, portal, turns: Semaphore::new(AT_ONCE), idle, child };
         lender.lent().await?;
         Ok(lender)
     }
 
     /// Asks, and once more of another process if that one has just died. Every ask may be repeated.
     async fn ask(&self, ask: &Ask, file: Option<&File>) -> Result<Answer> {
-        let mut link = self.link.lock().await;
+        // It is never closed.
+        let _turn = self.turns.acquire().await;
         let mut failure = None;
         for _ in 0..2 {
             // Out of its place: given up on in the middle, it is not asked again.
-            let mut channel = match link.channel.take() {
+            let idle = self.idle().pop();
+            let mut channel = match idle {
                 Some(channel) => channel,
-                None => self.connect(&mut link.child).await?,
+                None => self.connect().await?,
             };
             let files: Vec<_> = file.iter().map(|file| file.as_fd()).collect();
             let exchange = async {
@@ -94,10 +99,14 @@ impl ProcessLender {
             };
             match timeout(PATIENCE, exchange).await {
                 Ok(Ok(answer)) => {
-                    link.channel = Some(channel);
+                    self.idle().push(channel);
                     return answer.checked();
                 }
-                Ok(Err(error)) => failure = Some(error),
+                Ok(Err(error)) => {
+                    // The others are of the same process.
+                    self.idle().clear();
+                    failure = Some(error);
+                }
                 Err(_) => failure = Some(io::ErrorKind::TimedOut.into()),
             }
         }
@@ -106,14 +115,15 @@ impl ProcessLender {
     }
 
     /// Connects to the process, which is started if none runs.
-    async fn connect(&self, child: &mut Option<Process>) -> Result<Channel> {
+    async fn connect(&self) -> Result<Channel> {
+        let mut child = self.child.lock().await;
         let deadline = Instant::now() + START;
         loop {
             let failure = match self.greet().await {
                 Ok(channel) => return Ok(channel),
                 Err(failure) => failure,
             };
-            let gone = match child {
+            let gone = match &mut *child {
                 // Asked so that it is reaped.
                 Some(process) => process.has_exited().map_err(internal("watching a process"))?,
                 None => true,
@@ -139,6 +149,10 @@ impl ProcessLender {
             }
             sleep(POLL).await;
         }
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Channel>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn greet(&self) -> io::Result<Channel> {

@@ -12,6 +12,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use elasticstack_core::block::{Lend as _, LendId, LendSpec};
 use elasticstack_core::prelude::*;
@@ -152,7 +153,15 @@ async fn serve(borrowers: TcpListener, agents: UnixListener) -> Result<()> {
     let places = Arc::new(Semaphore::new(AGENTS));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return Ok(()) };
-        let (stream, _) = agents.accept().await.map_err(listening)?;
+        let stream = match agents.accept().await {
+            Ok((stream, _)) => stream,
+            // What is lent goes on, whatever becomes of the agent.
+            Err(error) => {
+                tracing::warn!(%error, "the agent can't be heard now");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
             if let Err(error) = shared.converse(Channel::new(stream)).await {

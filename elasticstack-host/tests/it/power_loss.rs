@@ -158,7 +158,10 @@ async fn go_through_steps(honesty: Honesty) -> Vec<Confirmed> {
     mark(0);
     for step in 1..=STEPS {
         let drives: Vec<DriveId> = confirmed.drives.keys().copied().collect();
-        let chosen = drives.get(rng.below(drives.len().max(1) as u64) as usize).copied();
+        let chosen = match &drives[..] {
+            [] => None,
+            drives => drives.iter().copied().cycle().nth(usize::try_from(rng.below(64)).unwrap()),
+        };
         let generation = step as u64 + 1;
         match (rng.below(10), chosen) {
             (0 | 1, _) | (_, None) => {
@@ -208,7 +211,7 @@ async fn go_through_steps(honesty: Honesty) -> Vec<Confirmed> {
 /// Writes blocks and confirms them, then writes more, of which nothing is promised.
 async fn write(volume: &dyn Volume, rng: &mut SimRng, drive: &mut Drive, honesty: Honesty) {
     let put = async |rng: &mut SimRng| {
-        let (block, byte) = (rng.below(drive.blocks), rng.below(255) as u8 + 1);
+        let (block, byte) = (rng.below(drive.blocks), 1 + u8::try_from(rng.below(255)).unwrap());
         let data = vec![byte; usize::try_from(BLOCK).unwrap()];
         volume.write_at(bytes(block * BLOCK), data.into()).await.unwrap();
         (block, byte)

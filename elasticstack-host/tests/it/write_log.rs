@@ -11,6 +11,7 @@ use std::path::Path;
 
 const MAGIC: u64 = 0x006a_7366_7773_6872;
 const SECTOR: u64 = 512;
+const ENTRY: usize = 512;
 
 const FLUSH: u64 = 1;
 const FUA: u64 = 2;
@@ -57,7 +58,7 @@ impl WriteLog {
         let mut entries = Vec::new();
         let mut at = SECTOR;
         for _ in 0..number(&head, 16) {
-            let mut entry = [0; SECTOR as usize];
+            let mut entry = [0; ENTRY];
             file.read_exact_at(&mut entry, at)?;
             let flags = number(&entry, 16);
             let text = entry[32..].split(|byte| *byte == 0).next().unwrap_or_default();

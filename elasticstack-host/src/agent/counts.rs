@@ -2,7 +2,8 @@
 //! know, and kept nowhere.
 //!
 //! Invariant: what is told is whole. A server that does not answer in time is left out, and so is a
-//! drive that it has; nobody waits longer for them.
+//! drive that it has; nobody waits longer for them. So is a drive that is lent: what its borrower does
+//! is counted where that runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -30,7 +31,9 @@ pub(super) async fn tell(host: &Arc<Host>, of: CountsOf) -> Result<Counts> {
     let counters = host.hypervisor.counters().ok_or_else(|| {
         Error::new(ErrorKind::NotOffered, "the hypervisor of this host counts nothing")
     })?;
-    let CountsOf { servers, drives } = of;
+    let CountsOf { servers, mut drives } = of;
+    let lent: BTreeSet<DriveId> = host.lends().into_iter().map(|lend| lend.drive).collect();
+    drives.retain(|drive| !lent.contains(drive));
     let users = |drive| (drive, host.servers_with(drive));
     let drives: Vec<(DriveId, Vec<ServerId>)> = drives.into_iter().map(users).collect();
     let users = drives.iter().flat_map(|(_, users)| users);

@@ -1,14 +1,17 @@
 //! What is told of servers' and drives' reads and writes, from the agent's API down to simulated guests.
 
-use elasticstack_core::hypervisor::Phase;
+use elasticstack_core::generation::Epoch;
+use elasticstack_core::hypervisor::{Media, Phase};
 use elasticstack_core::id::ServerId;
+use elasticstack_core::secret::Secret;
 use elasticstack_core::state::RunPhase;
 use elasticstack_core::wire::internal::{
-    Access, Counts, CountsOf, Document, DriveCounts, IoCounts, ServerCounts, ServerDocument,
+    Access, Counts, CountsOf, Document, DriveCounts, DriveDocument, IoCounts, LentDrive,
+    ServerCounts, ServerDocument,
 };
 
 use super::plug_tests::Rig;
-use super::tests::{Caller, drive_id, id, server, server_id};
+use super::tests::{Caller, drive, drive_id, id, server, server_id};
 
 /// A second server, which has drive 1 too.
 fn other() -> ServerId {
@@ -73,5 +76,18 @@ async fn a_shared_drives_counts_are_the_sum_of_its_servers_and_nobody_waits_for_
     caller.push([Document::Server(ServerDocument { powered: false, ..stopped })]).await;
     caller.server(|status| status.server == other() && status.phase == RunPhase::Ended).await;
     assert_eq!(told(&caller).await, ([first, None], [first, zero]), "what stopped counts no more");
+
+    let lent = LentDrive {
+        server: other(),
+        epoch: Epoch(1),
+        access: Access::Exclusive,
+        media: Media::Disk,
+        secret: Secret::new("a secret of CHAP"),
+    };
+    let array = rig.array().await;
+    let lending = DriveDocument { array, lends: vec![lent], ..drive(2, 2) };
+    caller.push([Document::Drive(lending)]).await;
+    caller.drive(2, |status| status.epoch == Epoch(1)).await;
+    assert_eq!(told(&caller).await.1, [first, None], "what a borrower does is counted elsewhere");
     caller.agent.close().await;
 }

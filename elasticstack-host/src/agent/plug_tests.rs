@@ -7,7 +7,8 @@ use elasticstack_core::block::BlockStore as _;
 use elasticstack_core::error::ErrorKind;
 use elasticstack_core::generation::{Epoch, Era, Generation};
 use elasticstack_core::hypervisor::{EndCause, Media};
-use elasticstack_core::sim::{SimHypervisor, SimStore};
+use elasticstack_core::id::ArrayId;
+use elasticstack_core::sim::{SimHypervisor, SimLend, SimStore};
 use elasticstack_core::units::{Bytes, MebiBytes};
 use elasticstack_core::wire::internal::{
     Access, ClaimedDrive, Document, DriveDocument, Plugged, ServerDocument, ServerStatus,
@@ -36,15 +37,20 @@ impl Rig {
         let agent = Agent::builder()
             .state_dir(self.state.path().to_owned())
             .store(Arc::new(self.store.clone()))
+            .lender(Arc::new(SimLend::default()))
             .hypervisor(Arc::new(self.hypervisor.clone()))
             .description(description());
         Caller { agent: agent.build().await.unwrap(), cursor: None, known: Vec::new() }
     }
 
+    pub(super) async fn array(&self) -> ArrayId {
+        self.store.capacity().await.unwrap()[0].array
+    }
+
     /// An agent with drives 1 and 2.
     pub(super) async fn with_drives(&self) -> Caller {
         let mut caller = self.agent().await;
-        let array = self.store.capacity().await.unwrap()[0].array;
+        let array = self.array().await;
         for n in [1, 2] {
             let document = DriveDocument { array, ..drive(n, 1) };
             caller.push([Document::Drive(document)]).await;

@@ -3,17 +3,30 @@
 //! This one keeps each drive as a row of bytes in memory, and the memory plays the disk: whatever
 //! is in it is durable. Copy it, replace the `Vec<u8>` by your hardware, and run the kit until it
 //! passes: `cargo test -p elasticstack-examples --bin implement_block_store`.
+//!
+//! `cargo run -p elasticstack-examples --bin implement_block_store -- guest` boots a guest from it, which
+//! needs Debian's `qemu-system-x86` and `qemu-block-extra`.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use elasticstack_core::block::{
-    ArrayReport, ArrayState, Attachment, BlockStore, DriveReport, DriveSpec, Volume,
+    ArrayReport, ArrayState, Attachment, BlockStore, Borrowing, DriveReport, DriveSpec, Lend as _,
+    LendId, LendSpec, Volume, Writing,
+};
+use elasticstack_core::hypervisor::{
+    Access, Console as _, DriveSlot, Hypervisor as _, Media, ServerSpec,
 };
 use elasticstack_core::prelude::*;
-use elasticstack_core::sim::{SimRng, block_on};
+use elasticstack_core::sim::SimRng;
+use elasticstack_core::units::VcpuCount;
+use elasticstack_host::lend::InProcessLender;
+use elasticstack_host::qemu::{Accelerator, Qemu, QemuConfig, Scope};
+use tokio::net::TcpListener;
 
 /// All drives of one array. Clones are the same store.
 #[derive(Clone)]
@@ -197,18 +210,90 @@ impl Volume for RamVolume {
     }
 }
 
-fn main() -> Result<()> {
+/// A whole guest in 38 bytes, for the BIOS: it says `hello` on its serial port and halts.
+#[rustfmt::skip]
+const GUEST: &[u8] = &[
+    0x31, 0xc0,             // xor ax, ax
+    0x8e, 0xd8,             // mov ds, ax
+    0xbe, 0x15, 0x7c,       // mov si, hello
+    0xba, 0xf8, 0x03,       // mov dx, 0x3f8        ; COM1
+    0xac,                   // next: lodsb
+    0x84, 0xc0,             // test al, al
+    0x74, 0x03,             // jz halt
+    0xee,                   // out dx, al
+    0xeb, 0xf8,             // jmp next
+    0xf4,                   // halt: hlt
+    0xeb, 0xfd,             // jmp halt
+    b'h', b'e', b'l', b'l', b'o', b' ', b'f', b'r', b'o', b'm', b' ', b'R', b'A', b'M', b'\n', 0,
+];
+
+/// Boots a guest from a drive of the store. QEMU knows nothing of it: what is no file on this host is
+/// lent over iSCSI, here by this very process, as to a server on another host.
+async fn boot(store: &RamStore, drive: DriveId, runtime_dir: PathBuf) -> anyhow::Result<String> {
+    let volume = store.open(drive, Epoch(1)).await?;
+    volume.write_at(Bytes::ZERO, GUEST.into()).await?;
+    volume.write_at(Bytes::try_from(510)?, vec![0x55, 0xaa].into()).await?;
+    let lender = InProcessLender::new(TcpListener::bind("127.0.0.1:0").await?)?;
+    let lend = LendSpec {
+        lend: LendId { drive, epoch: Epoch(1) },
+        borrower: SimRng::new(3).id(),
+        writing: Writing::Allowed,
+        secret: Secret::new("known to both ends"),
+    };
+    lender.lend(&lend, volume).await?;
+    let LendSpec { lend, borrower, secret, .. } = lend;
+    let borrowing = Borrowing { portal: lender.portal(), lend, borrower, secret };
+    let program = PathBuf::from("qemu-system-x86_64");
+    let (accelerator, scope) = (Accelerator::detect().0, Scope::Session);
+    let qemu = Qemu::open(QemuConfig { runtime_dir, program, accelerator, scope }).await?;
+    let spec = ServerSpec {
+        server: borrower,
+        cpu: MegaHertz(1_000),
+        vcpus: VcpuCount::for_cpu(MegaHertz(1_000)),
+        memory: MebiBytes(32),
+        drives: vec![DriveSlot {
+            device: "ide:0:0".parse()?,
+            media: Media::Disk,
+            access: Access::Exclusive,
+            attachment: Attachment::Iscsi(borrowing),
+        }],
+        boot: Vec::new(),
+        nics: Vec::new(),
+        screen: None,
+        seed: None,
+    };
+    qemu.ensure(&spec, Run(1)).await?;
+    let said = loop {
+        let said = String::from_utf8(qemu.serial(borrower).await?)?;
+        if said.ends_with('\n') {
+            break said;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    qemu.remove(borrower).await?;
+    qemu.close().await;
+    Ok(said)
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
     let store = RamStore::new(Bytes::from_mib(64));
     let mut rng = SimRng::new(2);
-    block_on(store.create(&DriveSpec {
-        drive: rng.id(),
+    let drive = rng.id();
+    let spec = DriveSpec {
+        drive,
         array: store.array.array,
         account: rng.id(),
         size: Bytes::from_mib(10),
         generation: Generation::new(Era(1), 1),
-    }))?;
-    for array in block_on(store.capacity())? {
+    };
+    store.create(&spec).await?;
+    for array in store.capacity().await? {
         println!("{} promises {} of {}", array.name, array.promised, array.capacity);
+    }
+    if std::env::args().nth(1).as_deref() == Some("guest") {
+        let directory = tempfile::tempdir()?;
+        print!("a guest says: {}", boot(&store, drive, directory.path().join("servers")).await?);
     }
     Ok(())
 }
@@ -233,4 +318,17 @@ mod tests {
     }
 
     elasticstack_core::blockstore_conformance! { ram_store, || RamStore::new(Bytes::from_mib(64)) }
+
+    #[tokio::test]
+    #[ignore = "needs QEMU: cargo xtask test"]
+    async fn a_guest_boots_from_a_drive_that_is_nothing_but_memory() {
+        let store = RamStore::new(Bytes::from_mib(64));
+        let mut rng = SimRng::new(2);
+        let (drive, account, array) = (rng.id(), rng.id(), store.array.array);
+        let (size, generation) = (Bytes::from_mib(1), Generation::new(Era(1), 1));
+        store.create(&DriveSpec { drive, array, account, size, generation }).await.unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let said = boot(&store, drive, directory.path().join("servers")).await.unwrap();
+        assert_eq!(said, "hello from RAM\n");
+    }
 }

@@ -1,5 +1,5 @@
-//! The lend kit on the kernel's target, with drives of a real store and our own initiator, on a
-//! machine of the lab.
+//! The kits on what only a full kernel has, on a machine of the lab: that of lenders on the kernel's
+//! target, with drives of a real store and our own initiator; that of stores on RAID.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use async_trait::async_trait;
 use elasticstack_core::block::{Attachment, BlockStore, Borrowing, Lend, Volume};
 use elasticstack_core::conformance::{
-    BlockStoreFixture, LendFixture, Outcome, Violation, lend_verdicts,
+    BlockStoreFixture, LendFixture, Outcome, Verdict, Violation, blockstore_verdicts, lend_verdicts,
 };
 use elasticstack_core::prelude::*;
 use elasticstack_host::iscsi::initiator::Initiator;
@@ -18,7 +18,9 @@ use elasticstack_lab::{Lab, stage};
 use futures_core::future::BoxFuture;
 use tokio::runtime::{Builder, Runtime};
 
-const KIT: &str = "lio_kit::on_a_lab_machine_lio_keeps_what_lenders_promise";
+use crate::other_initiators::bash;
+
+const KIT: &str = "lab_kits::on_a_lab_machine_lio_keeps_what_lenders_promise";
 
 #[test]
 #[ignore = "needs QEMU: cargo xtask test"]
@@ -29,9 +31,32 @@ fn on_a_lab_machine_lio_keeps_what_lenders_promise() {
         println!("{}", lab.boot(1).unwrap().run_stage(KIT, "kit").unwrap());
         return;
     }
-    let verdicts = lend_verdicts(Fixture::new);
-    for verdict in &verdicts {
-        println!("\n{}", verdict.told_of("lio"));
+    let verdicts = lend_verdicts(|| Fixture::under("/data/kit"));
+    tell("lio", &verdicts);
+}
+
+const ON_MD: &str = "lab_kits::on_a_lab_machine_a_store_on_md_keeps_what_stores_promise";
+
+#[test]
+#[ignore = "needs QEMU: cargo xtask test"]
+fn on_a_lab_machine_a_store_on_md_keeps_what_stores_promise() {
+    if stage().is_none() {
+        let lab = Lab::new().unwrap().with_disks_of(512);
+        println!("{}", lab.boot(1).unwrap().run_stage(ON_MD, "kit").unwrap());
+        return;
+    }
+    bash(
+        "of() { for disk in /sys/block/sd*; do \
+         grep -aq \"LAB-DISK-$1\\$\" $disk/device/vpd_pg80 && echo /dev/${disk##*/}; done; true; }
+         mdadm --create /dev/md/kit --quiet --run --level 1 --bitmap internal --raid-devices 2 $(of 1) $(of 2)
+         mkfs.xfs -q /dev/md/kit; mkdir /srv/kit; mount /dev/md/kit /srv/kit",
+    );
+    tell("directory_store_on_md", &blockstore_verdicts(|| Fixture::under("/srv/kit")));
+}
+
+fn tell(of: &str, verdicts: &[Verdict]) {
+    for verdict in verdicts {
+        println!("\n{}", verdict.told_of(of));
     }
     assert!(verdicts.iter().all(|verdict| verdict.outcome == Ok(Outcome::Kept)));
 }
@@ -45,10 +70,10 @@ struct Fixture {
 static FIXTURES: AtomicU32 = AtomicU32::new(0);
 
 impl Fixture {
-    fn new() -> Self {
+    fn under(root: &str) -> Self {
         let number = FIXTURES.fetch_add(1, Ordering::Relaxed);
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        Self { runtime, root: format!("/data/kit/{number}").into() }
+        Self { runtime, root: format!("{root}/{number}").into() }
     }
 }
 

@@ -2,6 +2,7 @@
 //! `cargo xtask bench NAME`, which brings up what is to be up; this file owns the command line alone.
 
 mod by_hand;
+mod clone;
 mod customer;
 mod footprint;
 mod iscsi;
@@ -32,6 +33,8 @@ enum Bench {
     Place(place::Args),
     /// The control plane with a large fleet
     Scale(scale::Args),
+    /// Cloning drives on XFS
+    Clone(clone::Args),
     /// Our target of iSCSI beside tgt
     Iscsi(iscsi::Args),
     /// A part of a rig: the fleet
@@ -60,6 +63,7 @@ async fn run(bench: Bench) -> anyhow::Result<()> {
         Bench::Start(args) => start::run(&args).await,
         Bench::Place(args) => place::run(&args).await,
         Bench::Scale(args) => scale::run(&args).await,
+        Bench::Clone(args) => clone::run(&args).await,
         Bench::Iscsi(args) => iscsi::run(&args).await,
         Bench::Fleet(args) => scale::fleet::run(&args).await,
         Bench::Control(args) => scale::control::run(&args).await,

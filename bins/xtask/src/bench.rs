@@ -25,6 +25,8 @@ pub(crate) struct Args {
 enum Bench {
     /// A mirror with checksums beside one without, on a machine of the lab
     Array,
+    /// Cloning drives on XFS: by size, by extents, and how long a guest's write waits meanwhile
+    Clone,
     /// Starting a server beside QEMU by hand, creating drives, and doing nothing
     Start,
     /// Deciding where drives and servers go, on fleets of 10, 100 and 1,000 hosts, and the calls
@@ -40,6 +42,7 @@ enum Bench {
 pub(crate) fn run(args: &Args) -> Result<()> {
     match args.name {
         Bench::Array => array::run(),
+        Bench::Clone => cloned(&args.options),
         Bench::Start => start(),
         Bench::Place => measured("place", &args.options),
         Bench::Iscsi => iscsi(&args.options),
@@ -51,6 +54,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 fn measured(name: &str, options: &[String]) -> Result<()> {
     tools::ensure_databases()?;
     process::run(benches("run")?.args(["--", name]).args(options))
+}
+
+fn cloned(options: &[String]) -> Result<()> {
+    tools::ensure_for_lab()?;
+    process::run(benches("run")?.args(["--", "clone"]).args(options))
 }
 
 /// Our target is the program as hosts run it.

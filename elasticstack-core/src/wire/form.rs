@@ -26,6 +26,8 @@ pub enum Form {
     Sha256,
     /// A public key as OpenSSH writes it, on one line.
     SshKey,
+    /// Where a file is, by HTTP or HTTPS, without a user (RFC 3986).
+    Url,
     /// A script or a cloud-config, as cloud-init takes them.
     UserData,
     /// A VLAN's UUID.
@@ -53,6 +55,12 @@ const MAX_USER_DATA: usize = 16_384;
 /// The most characters of where a program listens.
 const MAX_LISTENER: usize = 255;
 
+/// The most characters of where a file is.
+const MAX_URL: usize = 2_000;
+
+/// What the path and the query of that may have beside letters and digits.
+const URL_SIGNS: &str = "._~!$&'()*+,;=:@%/?-";
+
 /// How user data may begin: cloud-init tells by that what it is.
 const BEGINNINGS: [&str; 3] = ["#!", "#cloud-config\n", "#cloud-config\r\n"];
 
@@ -65,6 +73,11 @@ const MAX_ADDRESSES: usize = 4;
 /// The most characters before and behind the @ of an address of mail (RFC 5321: 64, and 254 in all).
 const MAX_MAILBOX: usize = 64;
 const MAX_DOMAIN: usize = 189;
+
+const HOST: &str = r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])";
+
+const PORT: &str =
+    "(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})";
 
 const OCTET: &str = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
 
@@ -82,6 +95,7 @@ impl Form {
             Self::Mail => "an address of mail, NAME@DOMAIN",
             Self::Sha256 => "64 lower-case hexadecimal digits",
             Self::SshKey => "one line of an OpenSSH .pub file",
+            Self::Url => "http:// or https://, a host, a path; no user, at most 2000 characters",
             Self::UserData => {
                 "text that begins with #! or a line #cloud-config, at most 16384 characters"
             }
@@ -101,10 +115,7 @@ impl Form {
                 let middle = MAX_LABEL.saturating_sub(2);
                 format!("^[A-Za-z0-9]([A-Za-z0-9-]{{0,{middle}}}[A-Za-z0-9])?$")
             }
-            Self::Listener => {
-                let tens = "6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}";
-                format!(r"^([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):({tens}|[1-9][0-9]{{0,3}})$")
-            }
+            Self::Listener => format!("^{HOST}:{PORT}$"),
             Self::Mac => "^[0-9A-Fa-f][02468ACEace](:[0-9A-Fa-f]{2}){5}$".to_owned(),
             Self::Mail => {
                 let part = r"[^@\s\u0000-\u001f\u007f-\u009f]";
@@ -118,6 +129,7 @@ impl Form {
                 let end = format!("({digit}{{2}}==|{digit}{{3}}=)?");
                 format!("^({})({digit}{{4}})+{end}( [ -~]*)?$", kinds.join("|"))
             }
+            Self::Url => format!("^https?://{HOST}(:{PORT})?(/[A-Za-z0-9{URL_SIGNS}]*)?$"),
             Self::UserData => r"^(#!|#cloud-config\r?\n)[^\u0000]*$".to_owned(),
             Self::Vlan => {
                 "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$".to_owned()
@@ -131,6 +143,7 @@ impl Form {
         match self {
             Self::Listener => Some(MAX_LISTENER),
             Self::SshKey => Some(MAX_KEY),
+            Self::Url => Some(MAX_URL),
             Self::UserData => Some(MAX_USER_DATA),
             Self::Address
             | Self::Addresses
@@ -157,6 +170,7 @@ impl Form {
             Self::SshKey => {
                 "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDU3pfqqF+EBQgu4Cb0OHJ2JZixsMum5AOwztYm8VvfV me"
             }
+            Self::Url => "https://example.org/disk.raw",
             Self::UserData => "#!/bin/sh\ntouch /root/was-here\n",
             Self::Vlan => "3d6a2f10-0000-4000-8000-00000000b001",
         }
@@ -180,6 +194,7 @@ impl Form {
                 value.len() == 64 && value.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
             }
             Self::SshKey => is_ssh_key(value),
+            Self::Url => is_url(value),
             Self::UserData => is_user_data(value),
             Self::Vlan => value.parse::<VlanId>().is_ok(),
         }
@@ -187,20 +202,33 @@ impl Form {
 }
 
 fn is_listener(text: &str) -> bool {
-    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
-    let is_v6 = |byte: u8| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.');
-    let is_host = |host: &str| match host.strip_prefix('[').and_then(|host| host.strip_suffix(']'))
-    {
-        Some(v6) => !v6.is_empty() && v6.bytes().all(is_v6),
-        None => !host.is_empty() && host.bytes().all(is_name),
-    };
-    let is_port = |port: &str| {
-        port.bytes().all(|byte| byte.is_ascii_digit())
-            && !port.starts_with('0')
-            && port.parse::<u16>().is_ok()
-    };
     text.len() <= MAX_LISTENER
         && text.rsplit_once(':').is_some_and(|(host, port)| is_host(host) && is_port(port))
+}
+
+fn is_url(text: &str) -> bool {
+    let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || URL_SIGNS.as_bytes().contains(&byte);
+    rest.is_some_and(|rest| {
+        let (place, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let with_port = || place.rsplit_once(':').is_some_and(|(h, p)| is_host(h) && is_port(p));
+        (is_host(place) || with_port()) && path.bytes().all(is_plain) && text.len() <= MAX_URL
+    })
+}
+
+fn is_host(text: &str) -> bool {
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+    let is_v6 = |byte: u8| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.');
+    match text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
+        Some(v6) => !v6.is_empty() && v6.bytes().all(is_v6),
+        None => !text.is_empty() && text.bytes().all(is_name),
+    }
+}
+
+fn is_port(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit())
+        && !text.starts_with('0')
+        && text.parse::<u16>().is_ok()
 }
 
 fn is_mac(text: &str) -> bool {
@@ -303,6 +331,37 @@ mod tests {
     }
 
     #[test]
+    fn a_url_is_of_http_and_has_no_user() {
+        for good in [
+            "http://a",
+            "https://example.org/",
+            "https://example.org:8443/a%20b/disk.raw?X-Sig=a+b/c&d=1",
+            "http://[2001:db8::1]:80/x",
+            "http://10.0.0.7/@",
+        ] {
+            assert!(Form::Url.fits(good), "{good}");
+        }
+        let long = format!("http://a/{}", "x".repeat(MAX_URL));
+        for bad in [
+            "example",
+            "ftp://a/",
+            "http://",
+            "http:///x",
+            "http://me@a/",
+            "http://a:0/",
+            "http://a b/",
+            "http://a/ b",
+            "http://a/\n",
+            "http://a/#b",
+            "http://a?b",
+            "HTTP://a/",
+            &long,
+        ] {
+            assert!(!Form::Url.fits(bad), "{bad}");
+        }
+    }
+
+    #[test]
     fn a_public_key_is_one_line_whose_blob_is_of_its_kind() {
         let blob = |kind: &str, rest: &str| {
             let beginning = KEY_KINDS.iter().find(|(known, _)| *known == kind).unwrap().1;
@@ -361,6 +420,7 @@ mod tests {
             Form::Mac,
             Form::Mail,
             Form::SshKey,
+            Form::Url,
             Form::UserData,
             Form::Vlan,
         ];

@@ -110,7 +110,7 @@ pub(super) const ROWS: &[Key] = &[
         "url",
         DOWNLOAD,
         Input::Create,
-        Takes::Text(2_000),
+        Takes::Form(Form::Url),
         "Where the file is, by HTTP or HTTPS, without a user; at most five redirects are followed.",
     )
     .secret()

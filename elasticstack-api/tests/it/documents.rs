@@ -39,13 +39,21 @@ async fn the_page_runs_no_script_and_loads_nothing() {
     let policy = page.header("content-security-policy");
     assert!(policy.starts_with("default-src 'none'; style-src 'sha256-"), "{policy}");
     assert!(!policy.contains("unsafe"), "{policy}");
-    for forbidden in
-        ["<script", "javascript:", "src=", "<link", "@import", "url(", " style=", " on"]
-    {
+    for forbidden in [
+        "<script",
+        "javascript:",
+        "src=",
+        "<link",
+        "@import",
+        "url(",
+        " style=",
+        " on",
+        "http://",
+        "https://",
+    ] {
         let tags = page.text().split('<').filter_map(|part| part.split('>').next());
         let found: Vec<_> = tags.filter(|tag| format!("<{tag}").contains(forbidden)).collect();
         assert!(found.is_empty(), "{forbidden}: {found:?}");
     }
-    assert!(!page.text().contains("http://") && !page.text().contains("https://"));
     cloud.server.close().await;
 }

@@ -8,7 +8,7 @@ use elasticstack_api::Server;
 use elasticstack_api::app::LEASE;
 use tokio::task::JoinSet;
 
-use crate::cloud::{Answer, Cloud, GUARD, SMALL, send};
+use crate::cloud::{Answer, Cloud, GUARD, send};
 use crate::database::TestDatabase;
 use crate::fake_agent::CAPACITY;
 use crate::fake_host::{World, host_id};
@@ -129,7 +129,7 @@ async fn sixty_four_claimers_through_two_servers_are_promised_no_room_twice() {
     const MEMORY_MIB: usize = 8_192;
     let cloud = Cloud::on(TestDatabase::postgres()).await;
     let two = cloud.another_server().await;
-    let server = "name s\ncpu 500\nmem 600\npersistent true";
+    let (drive, server) = ("name d\nsize 8M", "name s\ncpu 500\nmem 600\npersistent true");
     let (mut drives, mut servers) = (JoinSet::new(), JoinSet::new());
     for claimer in 0..32 {
         let router = if claimer % 2 == 0 { cloud.server.router() } else { two.router() };
@@ -138,10 +138,10 @@ async fn sixty_four_claimers_through_two_servers_are_promised_no_room_twice() {
             let answer = tower::ServiceExt::oneshot(router.clone(), request);
             async { Answer::of(answer.await.unwrap()).await }
         };
-        drives.spawn(claim("/drives/create", SMALL));
+        drives.spawn(claim("/drives/create", drive));
         servers.spawn(claim("/servers/create", server));
     }
-    let room = usize::try_from(CAPACITY >> 22).unwrap();
+    let room = usize::try_from(CAPACITY >> 23).unwrap();
     for (claims, fitting, what) in
         [(drives, room, "drives"), (servers, MEMORY_MIB / 600, "servers")]
     {

@@ -17,6 +17,7 @@ use elasticstack_host::agent::{Agent, HostDescription};
 use elasticstack_host::lend::InProcessLender;
 use elasticstack_host::qemu::{Accelerator, Qemu, QemuConfig, Scope};
 use elasticstack_host::store::{ArrayCapacity, DirectoryArray, DirectoryStore, KnownArrays};
+use elasticstack_host::sys::process::Process;
 use http::Request;
 use http_body_util::BodyExt as _;
 use tempfile::TempDir;
@@ -33,10 +34,10 @@ const GUARD: Duration = Duration::from_secs(300);
 
 /// A host with drives and one with guests, under one control plane.
 struct Cloud {
-    directory: TempDir,
     server: Server,
     keeper: Agent,
     runner: Agent,
+    _guests: Guests,
 }
 
 impl Cloud {
@@ -69,7 +70,7 @@ impl Cloud {
             })
             .await;
         }
-        Self { directory, server, keeper, runner }
+        Self { server, keeper, runner, _guests: Guests(directory) }
     }
 
     async fn ask(&self, path: &str, body: impl Into<Body>) -> (u16, Vec<u8>) {
@@ -124,6 +125,25 @@ impl Cloud {
         })
         .await;
         found
+    }
+}
+
+/// The directory of what runs; no guest outlives a test that fails.
+struct Guests(TempDir);
+
+impl Drop for Guests {
+    fn drop(&mut self) {
+        for entry in
+            std::fs::read_dir(self.0.path().join("servers")).into_iter().flatten().flatten()
+        {
+            let Ok(lock) = std::fs::metadata(entry.path().join("lock")) else { continue };
+            for run in 1..5 {
+                let name = format!("{}.{run}", entry.file_name().display());
+                if let Ok(Some(process)) = Process::with_stdin(&lock, &name) {
+                    let _ = process.kill();
+                }
+            }
+        }
     }
 }
 
@@ -203,5 +223,4 @@ async fn a_guest_runs_on_one_host_from_a_drive_on_another_through_reset_and_rest
     cloud.server.close().await;
     cloud.runner.stop_guests().await.unwrap();
     cloud.keeper.close().await;
-    drop(cloud.directory);
 }

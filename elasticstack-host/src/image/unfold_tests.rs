@@ -466,7 +466,7 @@ async fn what_qemu_img_makes_that_names_files_is_refused() {
     for (format, arguments, expected) in [
         ("qcow2", &["-b", "raw", "-F", "raw"][..], "names another file (its backing file)"),
         ("qcow2", &["-o", "data_file=data"], "names another file (its data file)"),
-        ("qcow2", &["-o", "encrypt.format=luks,encrypt.key-secret=s"], "is encrypted"),
+        ("qcow2", &["-o", "encrypt.format=aes,encrypt.key-secret=s"], "is encrypted"),
         ("qcow2", &["-o", "extended_l2=on"], "extended L2 entries"),
         ("qcow2", &["-o", "compression_type=zstd"], "another compression than deflate"),
         ("vmdk", &["-b", "base.vmdk", "-F", "vmdk"], "names another file (its parent)"),

@@ -16,7 +16,7 @@ use elasticstack_core::prelude::*;
 use rustix::io::ReadWriteFlags;
 use tokio::sync::{Mutex, oneshot};
 
-use crate::store::{next_data, punch};
+use crate::store::{next_data, punch, start_and_length};
 
 /// What file systems commonly write as a whole.
 const BLOCK: Bytes = Bytes::from_kib(4);
@@ -162,12 +162,7 @@ impl Volume for FileVolume {
         let found = self
             .access("seeking in", (offset, 0), move |file| next_data(file, offset.get()))
             .await?;
-        let size = self.size();
-        Ok(found.and_then(|(start, end)| {
-            let start = Bytes::try_from(start).ok()?;
-            let end = Bytes::try_from(end).map_or(size, |end| end.min(size));
-            (start < end).then(|| (start, end.saturating_sub(start)))
-        }))
+        Ok(found.and_then(|found| start_and_length(found, self.size())))
     }
 
     fn attachment(&self) -> Option<Attachment> {

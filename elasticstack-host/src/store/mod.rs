@@ -42,7 +42,7 @@ use array::{Array, History};
 use catalogue::Catalogue;
 use drive::{PATIENCE, fenced};
 use volume::FileVolume;
-pub(crate) use volume::{next_data, punch};
+pub(crate) use volume::{next_data, punch, start_and_length};
 
 /// The drives on the directory arrays of one host.
 #[derive(Debug)]

@@ -99,12 +99,7 @@ impl Volume for FileVolume {
         let found = self
             .access("seeking in", (offset, 0), move |file, _| next_data(file, offset.get()))
             .await?;
-        let size = self.size();
-        Ok(found.and_then(|(start, end)| {
-            let start = Bytes::try_from(start).ok()?;
-            let end = Bytes::try_from(end).map_or(size, |end| end.min(size));
-            (start < end).then(|| (start, end.saturating_sub(start)))
-        }))
+        Ok(found.and_then(|found| start_and_length(found, self.size())))
     }
 
     fn attachment(&self) -> Option<Attachment> {
@@ -163,6 +158,13 @@ pub(crate) fn next_data(file: &File, offset: u64) -> io::Result<Option<(u64, u64
     };
     let end = rustix::fs::seek(file, SeekFrom::Hole(start))?;
     Ok(Some((start, end)))
+}
+
+/// What of a range that [`next_data`] found lies on a drive of this size, if anything does.
+pub(crate) fn start_and_length((start, end): (u64, u64), size: Bytes) -> Option<(Bytes, Bytes)> {
+    let start = Bytes::try_from(start).ok()?;
+    let end = Bytes::try_from(end).map_or(size, |end| end.min(size));
+    (start < end).then(|| (start, end.saturating_sub(start)))
 }
 
 /// A length in memory as one on disk.

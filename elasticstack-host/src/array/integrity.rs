@@ -63,7 +63,7 @@ impl Integrity {
     ///
     /// # Errors
     /// `Internal` if it has none, or is in use.
-    pub(super) fn open(self, disk: &Disk) -> Result<PathBuf> {
+    fn open(self, disk: &Disk) -> Result<PathBuf> {
         let mut setup = Command::new("integritysetup");
         setup.args(["open", "--allow-discards", "--integrity", self.algorithm()]);
         run(setup.arg(&disk.device).arg(name(disk)))?;
@@ -95,7 +95,7 @@ impl Integrity {
 }
 
 /// Whether the disk has checksums.
-pub(super) fn has_checksums(disk: &Disk) -> Result<bool> {
+fn has_checksums(disk: &Disk) -> Result<bool> {
     let holding = disk.holding()?;
     Ok(matches!(holding, Holding::Types(types) if types.iter().any(|one| one == SIGNATURE)))
 }

@@ -259,11 +259,6 @@ pub(super) fn in_mdadms_words(uuid: Uuid) -> String {
     words.join(":")
 }
 
-/// The UUID in what `mdadm --export` prints.
-pub(super) fn uuid_of(exported: &str) -> Option<Uuid> {
-    exported.lines().find_map(|line| from_mdadms_words(line.strip_prefix("MD_UUID=")?))
-}
-
 /// A UUID that mdadm has written.
 pub(super) fn from_mdadms_words(words: &str) -> Option<Uuid> {
     Uuid::try_parse(&words.replace(':', "")).ok()
@@ -415,9 +410,9 @@ mod tests {
     fn a_uuid_is_written_and_read_as_mdadm_does() {
         let uuid = Uuid::from_u128(0x5b1f_4d3c_0000_4000_8000_0000_0000_0007);
         assert_eq!(in_mdadms_words(uuid), "5b1f4d3c:00004000:80000000:00000007");
-        let exported = format!("MD_LEVEL=raid1\nMD_UUID={}\nMD_NAME=x\n", in_mdadms_words(uuid));
-        assert_eq!(uuid_of(&exported), Some(uuid));
-        assert_eq!(uuid_of("MD_LEVEL=raid1\nMD_UUID=5b1f\n"), None);
-        assert_eq!(uuid_of(""), None);
+        assert_eq!(from_mdadms_words(&in_mdadms_words(uuid)), Some(uuid));
+        for other in ["", "5b1f", "5b1f4d3c:00004000:80000000"] {
+            assert_eq!(from_mdadms_words(other), None, "{other:?}");
+        }
     }
 }

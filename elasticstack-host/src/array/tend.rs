@@ -12,9 +12,9 @@ use std::time::Duration;
 use elasticstack_core::prelude::*;
 
 use super::disk::{Disk, DiskName};
-use super::integrity::{close_idle, has_checksums, opened_on};
+use super::integrity::{close_idle, opened_on};
 use super::made::MadeArray;
-use super::md::{Md, Member, uuid_of};
+use super::md::{Md, Member};
 use super::plan::{emptied, usable, usable_each};
 use super::tool::run;
 
@@ -36,28 +36,19 @@ pub enum Scrub {
 }
 
 impl MadeArray {
-    /// Adds a disk. One that was in the array until lately only gets what was written since. Another one
-    /// takes the place of one that is missing, and is a spare if none is. What failed is taken out.
+    /// Adds a disk, which gets all that it should hold: for one that is missing, or as a spare if none is.
+    /// What failed is taken out.
+    ///
+    /// One that was in the array before is written anew like any other. `mdadm --re-add` would write only
+    /// what the bitmap says changed since; but the kernel takes for that any disk that left after the
+    /// bitmap's "events cleared", which move only by a write to a whole array: if another disk was rebuilt
+    /// in between, the bits are gone, and the mirror serves what is stale.
     ///
     /// # Errors
     /// Those of [`super::ArrayPlan::new`] for one disk; `Internal` if mdadm fails.
     pub fn add_disk(self, name: &DiskName) -> Result<()> {
         let md = self.here()?;
         self.forget_failed(&md)?;
-        let disk = Disk::find(name)?;
-        disk.check_unused()?;
-        let device = match self.integrity {
-            Some(integrity) if has_checksums(&disk)? => {
-                integrity.open(&disk).unwrap_or(disk.device)
-            }
-            _ => disk.device,
-        };
-        let examined = run(Command::new("mdadm").args(["--examine", "--export"]).arg(&device));
-        let was_ours = examined.is_ok_and(|told| uuid_of(&told) == Some(self.md));
-        if was_ours && run(manage(&md).arg("--re-add").arg(&device)).is_ok() {
-            return Ok(());
-        }
-        self.close_idle()?;
         self.take_in(&md, &usable(name)?).map(drop)
     }
 

@@ -30,6 +30,14 @@ pub(crate) enum Ask {
     Unplug,
     /// For an address.
     TakeIp,
+    /// That a server start whose drive another host has to lend.
+    StartApart,
+    /// That one stop which has borrowed its drive.
+    StopApart,
+    /// That one borrow another drive while it runs.
+    PlugApart,
+    /// That one give a borrowed drive back while it runs.
+    UnplugApart,
 }
 
 impl Ask {
@@ -37,8 +45,18 @@ impl Ask {
         match self {
             Self::The(call) => call,
             Self::ShareDrive => Call::DriveSet,
-            Self::Plug | Self::Unplug => Call::ServerSet,
+            Self::Plug | Self::Unplug | Self::PlugApart | Self::UnplugApart => Call::ServerSet,
+            Self::StartApart => Call::ServerStart,
+            Self::StopApart => Call::ServerStop,
             Self::TakeIp => Call::ResourceCreate,
+        }
+    }
+
+    /// How many hosts it is about.
+    pub(crate) const fn hosts(self) -> u64 {
+        match self {
+            Self::StartApart | Self::StopApart | Self::PlugApart | Self::UnplugApart => 2,
+            _ => 1,
         }
     }
 
@@ -60,7 +78,16 @@ pub(crate) struct Asked {
 /// Every call that changes something, in every way.
 pub(crate) fn changing() -> Vec<Ask> {
     let changing = CALLS.iter().filter(|route| route.effect == Effect::Changes);
-    let others = [Ask::ShareDrive, Ask::Plug, Ask::Unplug, Ask::TakeIp];
+    let others = [
+        Ask::ShareDrive,
+        Ask::Plug,
+        Ask::Unplug,
+        Ask::TakeIp,
+        Ask::StartApart,
+        Ask::StopApart,
+        Ask::PlugApart,
+        Ask::UnplugApart,
+    ];
     changing.map(|route| Ask::The(route.call)).chain(others).collect()
 }
 
@@ -87,6 +114,17 @@ async fn path_and_body(world: &World, server: &Server, ask: Ask) -> (String, Str
             return (on(&[&running]), format!("block:1 {more}"));
         }
         Ask::Unplug => return (on(&[&running(server).await]), "block:0".to_owned()),
+        Ask::StartApart => return (on(&[&apart(world, server).await.borrower]), nothing()),
+        Ask::StopApart | Ask::PlugApart | Ask::UnplugApart => {
+            let apart = apart(world, server).await;
+            post(server, &format!("/servers/{}/start", apart.borrower), "").await;
+            let body = match ask {
+                Ask::PlugApart => format!("block:1 {}", apart.more),
+                Ask::UnplugApart => "block:0".to_owned(),
+                _ => nothing(),
+            };
+            return (on(&[&apart.borrower]), body);
+        }
         Ask::TakeIp => {
             operate(server, "/pools/create", POOL).await;
             return (on(&["ip"]), "name made".to_owned());
@@ -316,6 +354,31 @@ async fn machine(server: &Server, name: &str) -> String {
          ide:0:0 {disk}\nblock:0 {data}\nnic:0:model e1000\nnic:0:dhcp auto\n\
          vnc auto\npassword unguessd"
     )
+}
+
+/// What has no place together on the first host.
+struct Apart {
+    /// A stopped server whose one drive is there.
+    borrower: String,
+    /// Another drive there.
+    more: String,
+}
+
+/// Two drives on the first of two hosts, where a server leaves no memory for another one.
+async fn apart(world: &World, server: &Server) -> Apart {
+    let second = world.machines[1].host;
+    let place = async |word: &str| {
+        operate(server, &format!("/hosts/{second}/set"), &format!("placements {word}")).await;
+    };
+    place("closed").await;
+    let [disk, more] = [drive(server, "disk", b"boots").await, drive(server, "more", b"").await];
+    let filler = "name filler\ncpu 500\nmem 65000\npersistent true";
+    let filler = post(server, "/servers/create/stopped", filler).await.value("server");
+    post(server, &format!("/servers/{filler}/start"), "").await;
+    place("open").await;
+    let borrower = format!("name borrower\ncpu 500\nmem 1024\npersistent true\nblock:0 {disk}");
+    let borrower = post(server, "/servers/create/stopped", &borrower).await.value("server");
+    Apart { borrower, more }
 }
 
 async fn stopped(server: &Server) -> String {

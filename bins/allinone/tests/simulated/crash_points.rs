@@ -25,8 +25,10 @@ enum Blow {
     Commit(u64),
     /// The control plane, when the agent has taken in so many messages and before it is answered.
     Message(u64),
-    /// The agent, at that moment.
+    /// The agent of the first host, at that moment.
     Agent(u64),
+    /// The agent of the second host, which borrows from the first, at that moment.
+    Borrower(u64),
 }
 
 /// What the client does when the call breaks off.
@@ -59,7 +61,7 @@ struct Ends {
 
 impl Ends {
     async fn of(ask: Ask) -> Self {
-        let (world, server) = World::new().await;
+        let (world, server) = world_for(ask).await;
         let asked = prepare(&world, &server, ask).await;
         let before = end(&world, &server).await;
         insist(&server, &asked).await;
@@ -110,7 +112,7 @@ async fn strike_one_of_two(
     blow: Blow,
     victim: Victim,
 ) -> Fell {
-    let (world, first) = World::of(database, 1).await;
+    let (world, first) = World::of(database, ask.hosts()).await;
     let asked = prepare(&world, &first, ask).await;
     first.close().await;
     let worker = world.serve_impatiently().await;
@@ -124,7 +126,7 @@ async fn strike_one_of_two(
     };
     // A commit is the killed server's own; a message may be the answer to what the other one asked.
     let asks = match (victim, blow) {
-        (Victim::Worker, Blow::Message(_) | Blow::Agent(_)) => &survivor,
+        (Victim::Worker, Blow::Message(_) | Blow::Agent(_) | Blow::Borrower(_)) => &survivor,
         (Victim::Worker, Blow::Commit(_)) | (Victim::Asked, _) => &killed,
     };
     let mut changes = killed.app().changes();
@@ -134,7 +136,9 @@ async fn strike_one_of_two(
             Blow::Commit(commits) => {
                 changes.wait_for(|number| *number >= first + commits).await.unwrap();
             }
-            Blow::Message(messages) | Blow::Agent(messages) => world.tap.cut_after(messages).await,
+            Blow::Message(messages) | Blow::Agent(messages) | Blow::Borrower(messages) => {
+                world.tap.cut_after(messages).await;
+            }
         }
     };
     let fell = {
@@ -161,13 +165,22 @@ async fn strike_one_of_two(
     if fell == Fell::Yes && ask.has_intent() && !answer.is_replayed { Fell::Before } else { fell }
 }
 
+/// A cloud of as many hosts as the call is about.
+async fn world_for(ask: Ask) -> (World, Server) {
+    match ask.hosts() {
+        1 => World::new().await,
+        hosts => World::of(TestDatabase::new(), hosts).await,
+    }
+}
+
 /// One call with one blow, judged by its end.
 async fn strike(ask: Ask, ends: &Ends, blow: Blow, client: Client) -> Fell {
-    let (world, server) = World::new().await;
+    let (world, server) = world_for(ask).await;
     let asked = prepare(&world, &server, ask).await;
     settle(&world, &server, &[&ends.before]).await;
     match blow {
-        Blow::Agent(messages) => strike_agent(&world, server, &asked, ends, messages).await,
+        Blow::Agent(messages) => strike_agent(&world, 0, server, &asked, ends, messages).await,
+        Blow::Borrower(messages) => strike_agent(&world, 1, server, &asked, ends, messages).await,
         Blow::Commit(_) | Blow::Message(_) => {
             strike_plane(&world, server, &asked, ends, blow, client).await
         }
@@ -190,7 +203,9 @@ async fn strike_plane(
             Blow::Commit(commits) => {
                 changes.wait_for(|number| *number >= first + commits).await.unwrap();
             }
-            Blow::Message(messages) | Blow::Agent(messages) => world.tap.cut_after(messages).await,
+            Blow::Message(messages) | Blow::Agent(messages) | Blow::Borrower(messages) => {
+                world.tap.cut_after(messages).await;
+            }
         }
     };
     let lives = async {
@@ -227,6 +242,7 @@ async fn strike_plane(
 
 async fn strike_agent(
     world: &World,
+    victim: usize,
     server: Server,
     asked: &Asked,
     ends: &Ends,
@@ -244,7 +260,7 @@ async fn strike_agent(
         };
         if fell == Fell::Yes {
             // Whole, whoever needs no agent meanwhile: the end is looked at when there is one again.
-            let machine = &world.machines[0];
+            let machine = &world.machines[victim];
             world.kill_agent(machine).await;
             world.tap.mend();
             world.boot_agent(machine).await;
@@ -269,6 +285,9 @@ async fn walk(ways: &[Way]) {
         let ends = Ends::of(ask).await;
         for &Way(blow, client) in ways {
             let mut point = 1;
+            if matches!(blow(point), Blow::Borrower(_)) && ask.hosts() == 1 {
+                continue;
+            }
             while strike(ask, &ends, blow(point), client).await == Fell::Yes {
                 point += 1;
                 assert!(point < MOST, "{ask:?} goes on and on");
@@ -290,7 +309,7 @@ async fn a_control_plane_killed_at_any_point_of_any_call_comes_to_the_same_end()
 
 #[tokio::test]
 async fn an_agent_killed_after_any_message_of_any_call_comes_to_the_same_end() {
-    walk(&[Way(Blow::Agent, Client::Repeats)]).await;
+    walk(&[Way(Blow::Agent, Client::Repeats), Way(Blow::Borrower, Client::Repeats)]).await;
 }
 
 /// A blow, at each of its points, to one of two servers.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use elasticstack_api::Server;
-use elasticstack_core::block::BlockStore as _;
+use elasticstack_core::block::{BlockStore as _, Lend as _};
 use elasticstack_core::hypervisor::{Console as _, Hypervisor as _};
 use elasticstack_core::sim::SimHypervisor;
 use elasticstack_core::wire::record::Record;
@@ -142,6 +142,9 @@ async fn on_the_hosts(world: &World) -> Vec<String> {
             let serial = serial.escape_ascii();
             lines.push(format!("guest on a host: {server}, run {run} {phase:?} {serial}"));
         }
+        for lend in machine.lender.lent().await.unwrap() {
+            lines.push(format!("lend on a host: {lend}"));
+        }
         for kind in ["drives", "jobs", "servers"] {
             for mut record in records(machine, kind) {
                 timeless(&mut record);
@@ -163,7 +166,7 @@ pub(crate) fn records(machine: &Machine, kind: &str) -> Vec<Value> {
 fn timeless(value: &mut Value) {
     match value {
         Value::Object(map) => {
-            map.retain(|key, _| key != "mac");
+            map.retain(|key, _| !matches!(key.as_str(), "mac" | "secret"));
             for (key, value) in map {
                 if matches!(key.as_str(), "at" | "begun" | "started") && !value.is_null() {
                     *value = Value::from("then");

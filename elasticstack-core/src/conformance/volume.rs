@@ -51,8 +51,7 @@ pub(super) async fn vo_2_flushed_bytes_survive_a_crash(
     write(&*volume, 0, pattern(1, MIB)).await?;
     volume.flush().await?;
     volume.discard(Bytes::ZERO, bytes(MIB / 2)).await?;
-    write(&*volume, MIB / 4, pattern(2, MIB / 4)).await?;
-    volume.flush().await?;
+    volume.write_through(bytes(MIB / 4), pattern(2, MIB / 4).into()).await?;
     drop(volume);
     let store = reopen(fixture, store).await?;
     let volume = store.open(spec.drive, Epoch(1)).await?;

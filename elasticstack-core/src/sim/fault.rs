@@ -272,6 +272,12 @@ impl<V: Volume + ?Sized> Volume for Faulty<V> {
         self.plan.run(Call::Flush, self.inner.flush()).await
     }
 
+    async fn write_through(&self, offset: Bytes, data: bytes::Bytes) -> Result<()> {
+        // Either half may fail.
+        self.write_at(offset, data).await?;
+        self.flush().await
+    }
+
     async fn discard(&self, offset: Bytes, length: Bytes) -> Result<()> {
         self.plan.run(Call::Discard, self.inner.discard(offset, length)).await
     }

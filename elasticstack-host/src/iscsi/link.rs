@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::negotiate::Parameters;
@@ -18,6 +18,9 @@ use super::tasks::Running;
 
 /// What all buffers of a connection together may hold, in bytes: four of the longest bursts.
 const BUFFERS: usize = 512 << 10;
+
+/// Where data begins in memory, in bytes: disks take it from there without a copy.
+pub(crate) const ALIGNMENT: usize = 512;
 
 /// How many PDUs may wait to be sent on a connection.
 const QUEUE: usize = 64;
@@ -82,7 +85,7 @@ impl Link {
     pub(super) async fn buffer(&self, length: usize) -> Buffer {
         let permits = u32::try_from(length.min(BUFFERS)).unwrap_or(u32::MAX);
         let permit = Arc::clone(&self.buffers).acquire_many_owned(permits).await.ok();
-        Buffer { bytes: BytesMut::with_capacity(length), permit }
+        Buffer { bytes: aligned(length), permit }
     }
 
     /// Awaits a burst of a task's data, behind what is in `buffer`, which has room for it. With a
@@ -133,7 +136,7 @@ pub(super) struct Buffer {
 impl Buffer {
     /// Memory that is bounded by the window, such as for data that comes unasked.
     pub(super) fn of_window(length: usize) -> Self {
-        Self { bytes: BytesMut::with_capacity(length), permit: None }
+        Self { bytes: aligned(length), permit: None }
     }
 
     /// Its bytes, to be shared. They take their part of the connection's memory along.
@@ -153,6 +156,18 @@ impl Buffer {
             None => bytes,
         }
     }
+}
+
+/// An empty buffer with room for `length` bytes, which begins at a multiple of [`ALIGNMENT`].
+pub(crate) fn aligned(length: usize) -> BytesMut {
+    if length == 0 {
+        return BytesMut::new();
+    }
+    let mut bytes = BytesMut::with_capacity(length.saturating_add(ALIGNMENT));
+    let before = bytes.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
+    bytes.resize(before, 0);
+    bytes.advance(before);
+    bytes
 }
 
 /// Which data is awaited.
@@ -377,7 +392,8 @@ mod tests {
             for segment in [DEFAULT_SEGMENT, MAX_BURST] {
                 parameters.max_receive_segment = segment;
                 let commands = parameters.window() + most_immediate(parameters.window());
-                let of_each = parameters.unsolicited_limit() + STEP;
+                let padding = u32::try_from(ALIGNMENT).unwrap();
+                let of_each = parameters.unsolicited_limit() + padding + STEP;
                 let of_all = usize::try_from(commands * of_each).unwrap();
                 assert!(of_all + BUFFERS <= 1 << 20, "{key}={value}: {of_all}");
             }

@@ -4,7 +4,7 @@
 //! Each command tells how many bytes of data it means to transfer, which is not always how many the
 //! initiator brings or takes.
 //!
-//! Nothing is cached: a command that writes answers after [`Volume::flush`] has, so FUA and
+//! Nothing is cached: a command that writes answers once that is durable, so FUA and
 //! SYNCHRONIZE CACHE have nothing to add. COMPARE AND WRITE and ORWRITE are atomic towards every
 //! other write through the same target, by a turnstile that writers enter together and these alone.
 
@@ -87,6 +87,10 @@ impl Medium {
             let data = x.receive(span.most()).await?;
             let offset = span.advance(data.len())?;
             let _turn = self.turnstile.read().await;
+            if span.length == 0 && compare == Compare::Nothing {
+                self.write_through(x, offset, data).await?;
+                return Ok(intended);
+            }
             self.write_at(x, offset, data.clone()).await?;
             if compare == Compare::Blocks {
                 self.compare(x, offset, &data, 0).await?;
@@ -357,6 +361,12 @@ impl Medium {
     async fn write_at(&self, x: &Exchange, offset: u64, data: Bytes) -> Result<(), Stop> {
         x.check()?;
         let written = self.volume.write_at(size(offset)?, data).await;
+        written.map_err(failed(Direction::Write))
+    }
+
+    async fn write_through(&self, x: &Exchange, offset: u64, data: Bytes) -> Result<(), Stop> {
+        x.check()?;
+        let written = self.volume.write_through(size(offset)?, data).await;
         written.map_err(failed(Direction::Write))
     }
 

@@ -47,6 +47,10 @@ pub mod text;
 mod unit;
 mod wire;
 
+pub(crate) use link::ALIGNMENT;
+#[cfg(test)]
+pub(crate) use link::aligned;
+
 pub use chap::{Chap, Credentials};
 pub use inquiry::Identity;
 pub use server::{IscsiServer, Limits};

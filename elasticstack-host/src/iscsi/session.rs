@@ -238,8 +238,8 @@ impl<R: AsyncRead + Unpin> Session<'_, R> {
         let Some(membership) = self.membership else {
             return Err(WireError::Protocol("a SCSI command in a discovery session"));
         };
-        let mut immediate = BytesMut::with_capacity(length);
-        self.reader.segment(&mut immediate, length).await?;
+        let mut immediate = Buffer::of_window(length);
+        self.reader.segment(&mut immediate.bytes, length).await?;
 
         let id = TaskId { session: membership.id, initiator_task_tag: tag };
         let target = Arc::clone(&membership.target);

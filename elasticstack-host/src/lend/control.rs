@@ -1,6 +1,7 @@
 //! What an agent and the process that lends for it say to each other, over a socket in a directory of
 //! the agent's: one line of JSON each way, an ask and its answer. With a lend comes the drive's open
-//! file, so that the process needs no access to files of its own.
+//! file, so that the process needs no access to files of its own; and once more, where that can be, open for
+//! writes past the page cache.
 //!
 //! The two may be of different versions, as the process outlives the agent: fields that are not known
 //! are passed over, an ask that is not known is answered with `not_offered`, and each says which

@@ -1,43 +1,56 @@
 //! A drive's file, as the process that lends it has it: open, and no more known of it than that.
 //!
-//! What the kernel can do at once is done at once, from and to where the bytes are; what would wait
-//! for a disk waits in a thread that may. Writes that are in flight together share one flush, which
-//! they would else each wait for in turn.
+//! What is read is copied out of the page cache at once where it is there, and else read by a thread
+//! that may wait. What is written is the [`Writer`]'s.
 
 use std::fs::File;
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSliceMut};
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use elasticstack_core::block::{Attachment, Volume};
 use elasticstack_core::prelude::*;
 use rustix::io::ReadWriteFlags;
-use tokio::sync::{Mutex, oneshot};
 
+use super::writer::{Keeping, Writer};
 use crate::store::{next_data, punch, start_and_length};
+use crate::sys::ring::Ring;
 
 /// What file systems commonly write as a whole.
-const BLOCK: Bytes = Bytes::from_kib(4);
+pub(super) const BLOCK: Bytes = Bytes::from_kib(4);
 
 /// An open file as a volume.
 #[derive(Debug)]
 pub(super) struct FileVolume {
     file: Arc<File>,
     size: AtomicU64,
-    writes: Arc<Writes>,
-    flushes: Flushes,
+    writer: Writer,
 }
 
 impl FileVolume {
-    /// The volume that this file is, as long as it is now.
+    /// The volume that this file is, as long as it is now. `past` is the same file, opened so that
+    /// writes go past the page cache; where there is none, or the kernel permits no io_uring, they go
+    /// through it. Of a process that is killed `held` stays open until its last write has ended.
     ///
     /// # Errors
-    /// `NotOffered` for what is no regular file.
-    pub(super) fn new(file: File) -> Result<Self> {
-        let (file, size) = (Arc::new(file), AtomicU64::new(0));
-        let volume = Self { file, size, writes: Arc::default(), flushes: Flushes::default() };
+    /// `NotOffered` for what is no regular file; `InvalidValue` if `past` is another one.
+    pub(super) fn new(file: File, past: Option<File>, held: BorrowedFd<'_>) -> Result<Self> {
+        let file = Arc::new(file);
+        if past.as_ref().is_some_and(|past| !is_same(&file, past)) {
+            return Err(Error::new(ErrorKind::InvalidValue, "the two files of a lend are not one"));
+        }
+        let past = past.and_then(|past| match Ring::new(held) {
+            Ok(ring) => Some((past, ring)),
+            Err(error) => {
+                tracing::warn!(%error, "no io_uring: a drive's writes go through the page cache");
+                None
+            }
+        });
+        let writer = Writer::new(Arc::clone(&file), past);
+        let volume = Self { file, size: AtomicU64::new(0), writer };
         volume.measure()?;
         Ok(volume)
     }
@@ -54,9 +67,7 @@ impl FileVolume {
 
     /// Whether `other` is the same file.
     pub(super) fn is_of(&self, other: &File) -> bool {
-        use std::os::unix::fs::MetadataExt as _;
-        let identity = |file: &File| file.metadata().map(|found| (found.dev(), found.ino()));
-        matches!((identity(&self.file), identity(other)), (Ok(one), Ok(other)) if one == other)
+        is_same(&self.file, other)
     }
 
     fn check(&self, offset: Bytes, length: u64) -> Result<()> {
@@ -70,18 +81,9 @@ impl FileVolume {
         Ok(())
     }
 
-    /// Writes what can be written without waiting, and tells how much that was.
-    fn write_at_once(&self, offset: u64, data: &[u8]) -> usize {
-        if self.writes.always_wait.load(Ordering::Relaxed) {
-            return 0;
-        }
-        let (parts, flags) = ([IoSlice::new(data)], ReadWriteFlags::NOWAIT);
-        rustix::io::pwritev2(&self.file, &parts, offset, flags).unwrap_or_else(|error| {
-            // Not every file system tells when it would wait.
-            let always = error == rustix::io::Errno::OPNOTSUPP;
-            self.writes.always_wait.store(always, Ordering::Relaxed);
-            0
-        })
+    async fn write(&self, offset: Bytes, data: bytes::Bytes, keeping: Keeping) -> Result<()> {
+        self.check(offset, length_of(data.len()))?;
+        self.writer.write(offset.get(), data, keeping).await.map_err(failed("writing"))
     }
 
     /// Does what may block in a thread that may.
@@ -133,24 +135,15 @@ impl Volume for FileVolume {
     }
 
     async fn write_at(&self, offset: Bytes, data: bytes::Bytes) -> Result<()> {
-        self.check(offset, length_of(data.len()))?;
-        let written = self.write_at_once(offset.get(), &data);
-        if written >= data.len() {
-            return Ok(());
-        }
-        let offset = offset.get().saturating_add(length_of(written));
-        let written = self.writes.write(&self.file, offset, data.slice(written..));
-        let written = written.await.map_err(|_| Error::internal("running what blocks"))?;
-        written.map_err(failed("writing"))
+        self.write(offset, data, Keeping::Written).await
     }
 
     async fn flush(&self) -> Result<()> {
-        self.flushes
-            .share(|has_failed| {
-                let sync = move |file: &File| sync_once(file, &has_failed);
-                self.access("syncing", (Bytes::ZERO, 0), sync)
-            })
-            .await
+        self.writer.flush().await.map_err(failed("syncing"))
+    }
+
+    async fn write_through(&self, offset: Bytes, data: bytes::Bytes) -> Result<()> {
+        self.write(offset, data, Keeping::Durable).await
     }
 
     async fn discard(&self, offset: Bytes, length: Bytes) -> Result<()> {
@@ -170,102 +163,10 @@ impl Volume for FileVolume {
     }
 }
 
-/// Writes that may wait. Those that come while one waits are done after it by the same thread, as to
-/// wake one up for each costs more than to write.
-#[derive(Debug, Default)]
-struct Writes {
-    always_wait: AtomicBool,
-    queue: std::sync::Mutex<Queue>,
-}
-
-#[derive(Debug, Default)]
-struct Queue {
-    waiting: Vec<Write>,
-    has_thread: bool,
-}
-
-#[derive(Debug)]
-struct Write {
-    offset: u64,
-    data: bytes::Bytes,
-    done: oneshot::Sender<io::Result<()>>,
-}
-
-impl Writes {
-    /// Begins a write. Who gives up on it does not end it.
-    fn write(
-        self: &Arc<Self>,
-        file: &Arc<File>,
-        offset: u64,
-        data: bytes::Bytes,
-    ) -> oneshot::Receiver<io::Result<()>> {
-        let (done, written) = oneshot::channel();
-        let mut queue = self.queue();
-        queue.waiting.push(Write { offset, data, done });
-        if !std::mem::replace(&mut queue.has_thread, true) {
-            let (own, file) = (Arc::clone(self), Arc::clone(file));
-            tokio::task::spawn_blocking(move || own.work(&file));
-        }
-        written
-    }
-
-    fn work(&self, file: &File) {
-        loop {
-            let batch = {
-                let mut queue = self.queue();
-                queue.has_thread = !queue.waiting.is_empty();
-                std::mem::take(&mut queue.waiting)
-            };
-            if batch.is_empty() {
-                return;
-            }
-            for Write { offset, data, done } in batch {
-                let _ = done.send(file.write_all_at(&data, offset));
-            }
-        }
-    }
-
-    fn queue(&self) -> std::sync::MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-}
-
-/// Flushes that are asked for while one is under way share the next one.
-#[derive(Debug, Default)]
-struct Flushes {
-    /// How many were asked for.
-    asked: AtomicU64,
-    /// How many of those are done.
-    done: Mutex<u64>,
-    has_failed: Arc<AtomicBool>,
-}
-
-impl Flushes {
-    async fn share<F: Future<Output = Result<()>>>(
-        &self,
-        sync: impl FnOnce(Arc<AtomicBool>) -> F,
-    ) -> Result<()> {
-        let mine = self.asked.fetch_add(1, Ordering::AcqRel).saturating_add(1);
-        let mut done = self.done.lock().await;
-        if *done < mine {
-            // Whoever is about to ask is waited for, as writes end together.
-            tokio::task::yield_now().await;
-            // Everything that was asked for by now was written by now.
-            let until = self.asked.load(Ordering::Acquire);
-            sync(Arc::clone(&self.has_failed)).await?;
-            *done = until;
-        }
-        Ok(())
-    }
-}
-
-/// Makes what was written durable. After one failure the kernel forgets which bytes were lost, so
-/// that later ones would succeed in error: none may, also if nobody waited for the first.
-fn sync_once(file: &File, has_failed: &AtomicBool) -> io::Result<()> {
-    if has_failed.load(Ordering::Acquire) {
-        return Err(io::Error::other("an earlier sync failed and its bytes are lost"));
-    }
-    file.sync_data().inspect_err(|_| has_failed.store(true, Ordering::Release))
+fn is_same(one: &File, other: &File) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let identity = |file: &File| file.metadata().map(|found| (found.dev(), found.ino()));
+    matches!((identity(one), identity(other)), (Ok(one), Ok(other)) if one == other)
 }
 
 fn length_of(length: usize) -> u64 {
@@ -281,75 +182,5 @@ fn failed(action: &'static str) -> impl Fn(io::Error) -> Error {
             }
         };
         Error::new(kind, "the array is full").source(error)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::sync::Semaphore;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn flushes_that_are_in_flight_together_share_one_that_began_after_them() {
-        let (flushes, go, syncs) = (Flushes::default(), Semaphore::new(0), AtomicU64::new(0));
-        let flush = || {
-            flushes.share(async |_| {
-                syncs.fetch_add(1, Ordering::SeqCst);
-                go.acquire().await.unwrap().forget();
-                Ok(())
-            })
-        };
-        let (first, second, third) = (flush(), flush(), flush());
-        tokio::pin!(first, second, third);
-        while syncs.load(Ordering::SeqCst) == 0 {
-            assert!(futures_util::poll!(&mut first).is_pending());
-            tokio::task::yield_now().await;
-        }
-        // These may have written after the first began.
-        assert!(futures_util::poll!(&mut second).is_pending());
-        assert!(futures_util::poll!(&mut third).is_pending());
-        go.add_permits(1);
-        first.await.unwrap();
-        while syncs.load(Ordering::SeqCst) == 1 {
-            assert!(futures_util::poll!(&mut second).is_pending());
-            tokio::task::yield_now().await;
-        }
-        go.add_permits(1);
-        second.await.unwrap();
-        third.await.unwrap();
-        assert_eq!(syncs.load(Ordering::SeqCst), 2);
-    }
-
-    #[tokio::test]
-    async fn writes_that_wait_are_all_done_whoever_still_waits_for_them() {
-        let file = tempfile::tempfile().unwrap();
-        file.set_len(1 << 20).unwrap();
-        let volume = Arc::new(FileVolume::new(file).unwrap());
-        volume.writes.always_wait.store(true, Ordering::Relaxed);
-        let mut writing = Vec::new();
-        for number in 0..200_u8 {
-            let offset = u64::from(number) * 4096;
-            let data = vec![number + 1; 4096].into();
-            let written = volume.writes.write(&volume.file, offset, data);
-            // Every other one is given up on.
-            writing.extend(Some(written).filter(|_| number % 2 == 1));
-        }
-        for written in writing {
-            written.await.unwrap().unwrap();
-        }
-        for number in 0..200_u8 {
-            let (mut block, offset) = ([0; 4096], Bytes::from_kib(u32::from(number) * 4));
-            volume.read_at(offset, &mut block).await.unwrap();
-            assert!(block.iter().all(|byte| *byte == number + 1), "{number}");
-        }
-    }
-
-    #[tokio::test]
-    async fn after_one_failed_sync_none_succeeds_whoever_waited_for_it() {
-        let volume = FileVolume::new(tempfile::tempfile().unwrap()).unwrap();
-        volume.flush().await.unwrap();
-        volume.flushes.has_failed.store(true, Ordering::Release);
-        volume.flush().await.unwrap_err();
     }
 }

@@ -21,6 +21,7 @@ mod lio;
 mod plan;
 mod process;
 mod service;
+mod writer;
 
 pub use in_process::InProcessLender;
 pub use lio::LioLender;

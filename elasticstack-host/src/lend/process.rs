@@ -1,8 +1,8 @@
 //! A lender whose lends are served by a process of their own, which this starts where none runs and
 //! otherwise finds, so that they go on while the agent does not.
 //!
-//! The process holds the lock of its directory's file `lock` as long as any thread of it lives: that
-//! file is its standard input. If the process dies, nothing is lent any more, and the next call
+//! The process holds the lock of its directory's file `lock` as long as any thread of it lives, or a
+//! write of it that the kernel has: that file is its standard input. If the process dies, nothing is lent any more, and the next call
 //! starts another.
 
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -18,6 +18,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use elasticstack_core::block::{Attachment, Lend, LendId, LendSpec, Volume, Writing};
 use elasticstack_core::prelude::*;
+use nix::fcntl::OFlag;
 use rustix::fs::FlockOperation;
 use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
@@ -81,7 +82,7 @@ impl ProcessLender {
     }
 
     /// Asks, and once more of another process if that one has just died. Every ask may be repeated.
-    async fn ask(&self, ask: &Ask, file: Option<&File>) -> Result<Answer> {
+    async fn ask(&self, ask: &Ask, files: &[File]) -> Result<Answer> {
         // It is never closed.
         let _turn = self.turns.acquire().await;
         let mut failure = None;
@@ -92,7 +93,7 @@ impl ProcessLender {
                 Some(channel) => channel,
                 None => self.connect().await?,
             };
-            let files: Vec<_> = file.iter().map(|file| file.as_fd()).collect();
+            let files: Vec<_> = files.iter().map(File::as_fd).collect();
             let exchange = async {
                 channel.send(ask, &files).await?;
                 hear(&mut channel).await
@@ -232,22 +233,27 @@ impl Lend for ProcessLender {
             ));
         };
         let may_write = spec.writing == Writing::Allowed;
-        let opened = tokio::task::spawn_blocking(move || {
-            OpenOptions::new().read(true).write(may_write).open(path)
+        let opened = tokio::task::spawn_blocking(move || -> io::Result<Vec<File>> {
+            let file = OpenOptions::new().read(true).write(may_write).open(&path)?;
+            let mut past = OpenOptions::new();
+            past.write(true).custom_flags(OFlag::O_DIRECT.bits());
+            // Not every file system has it, and then the process does without.
+            let past = may_write.then(|| past.open(&path).ok()).flatten();
+            Ok([file].into_iter().chain(past).collect())
         });
-        let file = opened
+        let files = opened
             .await
             .map_err(internal("opening a drive"))?
             .map_err(|error| Error::internal("opening a drive's file to lend it").source(error))?;
-        self.ask(&Ask::Lend(Terms::from(spec)), Some(&file)).await.map(drop)
+        self.ask(&Ask::Lend(Terms::from(spec)), &files).await.map(drop)
     }
 
     async fn withdraw(&self, lend: LendId) -> Result<()> {
-        self.ask(&Ask::Withdraw { target: lend.target() }, None).await.map(drop)
+        self.ask(&Ask::Withdraw { target: lend.target() }, &[]).await.map(drop)
     }
 
     async fn lent(&self) -> Result<Vec<LendId>> {
-        match self.ask(&Ask::Lent, None).await? {
+        match self.ask(&Ask::Lent, &[]).await? {
             Answer::Lent { targets } => targets.iter().map(|target| lend_of(target)).collect(),
             other => Err(Error::internal(format!("the process that lends answers with {other:?}"))),
         }

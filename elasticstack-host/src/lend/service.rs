@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
@@ -85,7 +85,7 @@ impl Service {
     /// Before there is a second thread.
     fn give_up_privileges(&self) -> Result<()> {
         let failed = |what| move |error: nix::Error| Error::internal(what).source(error);
-        // As many open files as may be: two of each lend, and one of each session.
+        // As many open files as may be: three of each lend, and one of each session.
         let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).map_err(failed("asking for limits"))?;
         setrlimit(Resource::RLIMIT_NOFILE, most, most).map_err(failed("setting limits"))?;
         // Secrets and drives' bytes are in its memory.
@@ -217,7 +217,8 @@ impl Shared {
     }
 
     async fn lend(&self, spec: &LendSpec, files: Vec<OwnedFd>) -> Result<()> {
-        let Some(file) = files.into_iter().next().map(File::from) else {
+        let mut files = files.into_iter().map(File::from);
+        let Some(file) = files.next() else {
             return Err(Error::new(ErrorKind::InvalidValue, "a lend comes with its drive's file"));
         };
         let known = self.files().get(&spec.lend).cloned();
@@ -232,7 +233,8 @@ impl Shared {
                     format!("{} is of another file: withdraw it first", spec.lend),
                 ));
             }
-            None => Arc::new(FileVolume::new(file)?),
+            // Its lock tells that this process is gone.
+            None => Arc::new(FileVolume::new(file, files.next(), std::io::stdin().as_fd())?),
         };
         self.lender.lend(spec, Arc::clone(&volume) as _).await?;
         self.files().entry(spec.lend).or_insert(volume);

@@ -1,4 +1,5 @@
-//! What the kernel tells and does, one file a facility: clocks, the machine, KVM, processes.
+//! What the kernel tells and does, one file a facility: clocks, the machine, KVM, processes,
+//! io_uring.
 //!
 //! The only `unsafe` of this crate is below this folder.
 
@@ -6,3 +7,4 @@ pub mod clock;
 pub mod host;
 pub mod kvm;
 pub mod process;
+pub mod ring;

@@ -43,6 +43,7 @@ pub struct Lab {
     /// Of the network, on loopback.
     port: u16,
     console: Console,
+    first: First,
     /// Bytes of each disk that arrays are made of.
     disk_size: u64,
 }
@@ -53,6 +54,15 @@ enum Console {
     Nobody,
     /// Whoever started this process.
     Terminal,
+}
+
+/// A machine's first program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum First {
+    /// What hears of its jobs.
+    Jobs,
+    /// systemd, and that beside it.
+    Systemd,
 }
 
 /// How many labs this process has made.
@@ -76,7 +86,7 @@ impl Lab {
         // differ modulo 10,000.
         let own = u32::from(LABS.fetch_add(1, Ordering::Relaxed) % 4);
         let port = u16::try_from(20_000 + std::process::id() % 10_000 * 4 + own)?;
-        Ok(Self { kit, directory, port, console: Console::Nobody, disk_size: 1 << 30 })
+        Ok(Self { kit, directory, port, console: Console::Nobody, first: First::Jobs, disk_size: 1 << 30 })
     }
 
     /// The same, with disks of so many MiB for arrays instead of 1024: what copies whole disks is then
@@ -91,6 +101,13 @@ impl Lab {
     #[must_use]
     pub fn with_terminal(self) -> Self {
         Self { console: Console::Terminal, ..self }
+    }
+
+    /// The same, with systemd as the first program of each machine. It starts its journal and nothing
+    /// else: of this machine's units those are there, and none is wanted.
+    #[must_use]
+    pub fn with_systemd(self) -> Self {
+        Self { first: First::Systemd, ..self }
     }
 
     /// Boots machine `number`, 1 to 254, on the disks that it had before or on new ones.

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::job::{Ended, Jobs};
 use super::qmp::Qmp;
-use super::{Console, Lab};
+use super::{Console, First, Lab};
 
 /// Bytes of the disk with the data directory.
 const DATA_SIZE: u64 = 8 << 30;
@@ -42,6 +42,9 @@ impl Machine {
     pub(crate) fn boot(lab: &Lab, number: u8) -> Result<Self> {
         let directory = lab.directory(number);
         Jobs::lay_out(&directory, number)?;
+        if lab.first == First::Systemd {
+            File::create(directory.join("systemd")).context("ask for systemd")?;
+        }
         make_disk(&directory.join("data"), DATA_SIZE)?;
         for disk in 1..=DISKS {
             make_disk(&directory.join(Disk(disk).to_string()), lab.disk_size)?;

@@ -85,3 +85,17 @@ fn two_lab_machines_reach_each_other_and_no_other_lab() {
     machine.run(&ping).unwrap().ok().unwrap();
     assert_ne!(machine.run("ping -c 1 -W 2 10.77.0.3").unwrap().status, 0);
 }
+
+#[test]
+#[ignore = "needs QEMU: cargo xtask test"]
+fn a_lab_machine_has_systemd_for_its_first_program_if_that_is_asked_for() {
+    let lab = Lab::new().unwrap().with_systemd();
+    let mut machine = lab.boot(1).unwrap();
+    let script = "systemd-run --quiet --unit one -p Type=oneshot -p PrivateTmp=yes touch /data/one
+        systemd-run --quiet --scope --unit two sleep 99 &
+        until systemctl is-active --quiet two.scope; do sleep 0.1; done
+        cat /proc/1/comm; ls /data; systemctl --state failed --plain --no-legend
+        systemctl is-system-running";
+    let told = run(&mut machine, &[], script);
+    assert_eq!(told, "systemd\none\nrunning\n");
+}

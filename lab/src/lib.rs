@@ -86,7 +86,14 @@ impl Lab {
         // differ modulo 10,000.
         let own = u32::from(LABS.fetch_add(1, Ordering::Relaxed) % 4);
         let port = u16::try_from(20_000 + std::process::id() % 10_000 * 4 + own)?;
-        Ok(Self { kit, directory, port, console: Console::Nobody, first: First::Jobs, disk_size: 1 << 30 })
+        Ok(Self {
+            kit,
+            directory,
+            port,
+            console: Console::Nobody,
+            first: First::Jobs,
+            disk_size: 1 << 30,
+        })
     }
 
     /// The same, with disks of so many MiB for arrays instead of 1024: what copies whole disks is then

@@ -28,6 +28,8 @@ enum Command {
     Join,
     /// Serve the control plane; what is done without a command too.
     Run,
+    /// Become the process that lends drives, as its unit of systemd starts it.
+    Target,
     /// The arrays of this host.
     #[command(subcommand)]
     Array(array::Command),
@@ -42,6 +44,7 @@ async fn main() -> anyhow::Result<()> {
     match arguments.command {
         Some(Command::Array(command)) => array::run(command, path).await,
         Some(Command::Join) => service::join(&RawConfig::read(path)?.state_dir),
+        Some(Command::Target) => Err(service::become_target(Config::read(path)?)),
         Some(Command::Run) | None => service::run(Config::read(path)?).await,
     }
 }

@@ -1,10 +1,10 @@
-//! What the agent's two commands do.
+//! What the agent's commands do, those about arrays aside.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use elasticstack_core::block::Lend;
 use elasticstack_host::agent::{Agent, Certificate, HostDescription};
 use elasticstack_host::array::watch;
@@ -77,19 +77,37 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
 }
 
 /// What lends the drives of this host, as it is configured.
-async fn lender(
-    Lending { portal, by, user }: Lending,
-    state_dir: &Path,
-    scope: Scope,
-) -> anyhow::Result<Arc<dyn Lend>> {
+async fn lender(lending: Lending, state_dir: &Path, scope: Scope) -> anyhow::Result<Arc<dyn Lend>> {
+    let Lending { portal, by, .. } = lending;
     tracing::info!(%portal, ?by, "drives are lent");
     Ok(match by {
         LentBy::Kernel => Arc::new(LioLender::open(portal).await?),
         LentBy::Process => {
-            let program = std::env::current_exe()?.with_file_name("elasticstack-target");
-            let dir = state_dir.join("target");
-            let config = ProcessConfig { program, dir, listen: portal, user, scope };
-            Arc::new(ProcessLender::open(config).await?)
+            Arc::new(ProcessLender::open(target_of(lending, state_dir, scope)?).await?)
         }
     })
+}
+
+/// The process that lends the drives of this host.
+fn target_of(
+    Lending { portal, by: _, user }: Lending,
+    state_dir: &Path,
+    scope: Scope,
+) -> anyhow::Result<ProcessConfig> {
+    let program = std::env::current_exe()?.with_file_name("elasticstack-target");
+    Ok(ProcessConfig { program, dir: state_dir.join("target"), listen: portal, user, scope })
+}
+
+/// Becomes the process that lends; returns only if that fails.
+pub(crate) fn become_target(config: Config) -> anyhow::Error {
+    let lending = config.lend.filter(|lending| lending.by == LentBy::Process);
+    let Some(lending) = lending else {
+        return anyhow!(
+            "no process lends here: say by = \"process\" under [lend], or disable elasticstack-target.service"
+        );
+    };
+    match target_of(lending, &config.state_dir, Scope::Session) {
+        Ok(target) => target.become_process().into(),
+        Err(error) => error,
+    }
 }

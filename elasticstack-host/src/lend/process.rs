@@ -10,8 +10,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -53,6 +54,43 @@ pub struct ProcessConfig {
     pub user: Option<String>,
     /// Where the process belongs.
     pub scope: Scope,
+}
+
+impl ProcessConfig {
+    /// Waits until no process holds the lock, and becomes the one that does; where the system's own
+    /// supervisor starts it, and not the agent. Blocks. Returns only if that fails.
+    #[must_use]
+    pub fn become_process(&self) -> Error {
+        let failed = internal("becoming the process that lends");
+        let locked = open(&self.dir).and_then(|lock| {
+            rustix::fs::flock(&lock, FlockOperation::LockExclusive)?;
+            Ok(lock)
+        });
+        let lock = match locked {
+            Ok(lock) => lock,
+            Err(error) => return failed(error),
+        };
+        let mut command = Command::new(&self.program);
+        self.tell(&mut command, lock);
+        failed(command.exec())
+    }
+
+    /// What the process is told, and the lock that it holds.
+    fn tell(&self, command: &mut Command, lock: File) {
+        command
+            .arg("--socket")
+            .arg(self.dir.join("socket"))
+            .args(["--listen", &self.listen.to_string()])
+            .env_clear()
+            .stdin(Stdio::from(lock))
+            .current_dir("/");
+        if let Some(path) = std::env::var_os("PATH") {
+            command.env("PATH", path);
+        }
+        if let Some(user) = &self.user {
+            command.args(["--user", user]);
+        }
+    }
 }
 
 /// Lends by a process that outlives this one.
@@ -189,22 +227,9 @@ fn start(config: &ProcessConfig) -> Result<Option<Process>> {
     }
     let log = File::create(config.dir.join("log")).map_err(&failed)?;
     let mut command = config.scope.command("target of iSCSI");
-    command
-        .arg(&config.program)
-        .arg("--socket")
-        .arg(config.dir.join("socket"))
-        .args(["--listen", &config.listen.to_string()])
-        .env_clear()
-        .stdin(Stdio::from(lock))
-        .stdout(Stdio::from(log.try_clone().map_err(&failed)?))
-        .stderr(Stdio::from(log))
-        .current_dir("/");
-    if let Some(path) = std::env::var_os("PATH") {
-        command.env("PATH", path);
-    }
-    if let Some(user) = &config.user {
-        command.args(["--user", user]);
-    }
+    command.arg(&config.program);
+    config.tell(&mut command, lock);
+    command.stdout(Stdio::from(log.try_clone().map_err(&failed)?)).stderr(Stdio::from(log));
     let child = command.spawn().map_err(&failed)?;
     let process = Process::of_child(&child).map_err(&failed)?;
     config.scope.enclose("target", &process).map_err(&failed)?;

@@ -1,17 +1,13 @@
 //! How arrays are reaches whoever asks the agent, and one that fails does so alone.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use elasticstack_core::block::{ArrayState, DiskReport, DiskState};
 use elasticstack_core::prelude::*;
-use elasticstack_core::wire::internal::{
-    ArrayStatus, Document, Documents, DriveDocument, HostReport,
-};
+use elasticstack_core::wire::internal::ArrayStatus;
 use elasticstack_lab::{Lab, Machine};
 
-use crate::machine::{agent, ask, boot, run, serve};
-
-const GUARD: Duration = Duration::from_secs(120);
+use crate::machine::{GUARD, agent, ask, boot, drive, make_drive, report, run, serve, write};
 
 const NAMES: [&str; 2] = ["fast", "slow"];
 
@@ -23,9 +19,7 @@ fn until(
 ) -> [ArrayStatus; 2] {
     let began = Instant::now();
     loop {
-        let answer = ask(machine, "host", "");
-        let report: HostReport =
-            serde_json::from_str(answer.strip_suffix(" 200").expect(&answer)).unwrap();
+        let report = report(machine);
         let named = |name| report.arrays.iter().find(|array| array.name == name).unwrap().clone();
         let [fast, slow] = NAMES.map(named);
         if is(&fast, &slow) {
@@ -44,33 +38,6 @@ fn is_whole(array: &ArrayStatus) -> bool {
 fn disk<'a>(array: &'a ArrayStatus, serial: &str) -> &'a DiskReport {
     let disks = array.disks.as_ref().unwrap();
     disks.each.iter().find(|disk| disk.name == serial).unwrap()
-}
-
-/// A drive on the array, which is made.
-fn make_drive(machine: &mut Machine, number: u128, array: ArrayId) -> DriveId {
-    let drive = DriveId::from_uuid(uuid::Uuid::from_u128(number));
-    let document = Document::Drive(DriveDocument {
-        drive,
-        generation: Generation::new(Era(1), 1),
-        gone: false,
-        account: AccountId::from_uuid(uuid::Uuid::from_u128(9)),
-        array,
-        size: 64 << 20,
-        lends: Vec::new(),
-    });
-    let json = serde_json::to_string(&Documents { documents: vec![document] }).unwrap();
-    let header = "--header 'Content-Type: application/json'";
-    let answer = ask(machine, "documents", &format!("{header} --data '{json}'"));
-    assert!(answer.ends_with(" 200"), "{answer}");
-    let began = Instant::now();
-    while !write(machine, drive, "/data/first").ends_with(" 204") {
-        assert!(began.elapsed() < GUARD, "drive {number} is not made");
-    }
-    drive
-}
-
-fn write(machine: &mut Machine, drive: DriveId, file: &str) -> String {
-    ask(machine, &format!("drives/{drive}/data?offset=0"), &format!("--data-binary @{file}"))
 }
 
 /// Whether the drive begins with what the file holds.
@@ -95,8 +62,11 @@ fn on_a_lab_machine_an_array_that_loses_all_its_disks_takes_its_own_drives_and_n
     serve(&mut machine);
     let arrays =
         until(&mut machine, "both are whole", |fast, slow| is_whole(fast) && is_whole(slow));
-    let [on_fast, on_slow] =
-        [0, 1].map(|number| make_drive(&mut machine, number as u128 + 1, arrays[number].array));
+    let [on_fast, on_slow] = [0, 1].map(|number| {
+        let drive = drive(number as u128 + 1, arrays[number].array);
+        make_drive(&mut machine, &drive, "/data/first");
+        drive.drive
+    });
     // Each is written without an end, and how each write ended noted.
     for (name, drive) in NAMES.into_iter().zip([on_fast, on_slow]) {
         let load = format!(
@@ -130,7 +100,7 @@ fn on_a_lab_machine_an_array_that_loses_all_its_disks_takes_its_own_drives_and_n
     let written = write(&mut machine, on_slow, "/data/second");
     assert!(written.ends_with(" 204"), "{written}");
     assert!(begins_with(&mut machine, on_slow, "/data/second"));
-    make_drive(&mut machine, 3, slow.array);
+    make_drive(&mut machine, &drive(3, slow.array), "/data/first");
     let ends = run(&mut machine, "sort -u /data/load.slow; test -s /data/load.fast");
     assert_eq!(ends, "204\n", "no write to the other array failed");
 

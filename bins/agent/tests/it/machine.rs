@@ -1,8 +1,15 @@
 //! A machine that the agent is on.
 
+use std::time::{Duration, Instant};
+
+use elasticstack_core::prelude::*;
+use elasticstack_core::wire::internal::{Document, Documents, DriveDocument, HostReport};
 use elasticstack_lab::{Ended, Lab, Machine};
 
-const AGENT: &str = env!("CARGO_BIN_EXE_elasticstack-agent");
+/// Far more than any step takes, so that only a step that never ends fails.
+pub(crate) const GUARD: Duration = Duration::from_secs(120);
+
+pub(crate) const AGENT: &str = env!("CARGO_BIN_EXE_elasticstack-agent");
 pub(crate) const CONFIG: &str = "/data/agent.toml";
 
 /// What every script may use. `of N` prints the device of disk N, `by NAME` that of an array.
@@ -32,10 +39,25 @@ pub(crate) fn run(machine: &mut Machine, script: &str) -> String {
 
 /// Has the machine's agent join whoever asks by [`ask`], and starts it; it answers from then on.
 pub(crate) fn serve(machine: &mut Machine) {
-    run(machine, &format!("AGENT='{AGENT} --config {CONFIG}'\n{JOIN}"));
+    join(machine);
+    run(
+        machine,
+        &format!(
+            "setsid {AGENT} --config {CONFIG} run >/data/agent.log 2>&1 </dev/null &
+             until (exec 3<>/dev/tcp/127.0.0.1/8444) 2>/dev/null; do kill -0 $!; sleep 0.1; done"
+        ),
+    );
 }
 
-const JOIN: &str = r#"
+/// Has the machine's agent join whoever asks by [`ask`].
+pub(crate) fn join(machine: &mut Machine) {
+    run(
+        machine,
+        &format!("{KEYS}\ncat host.pem authority.pem host.key | {AGENT} --config {CONFIG} join"),
+    );
+}
+
+const KEYS: &str = r#"
 mkdir -p /data/keys
 cd /data/keys
 new() { openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=$1" "${@:2}"; }
@@ -50,9 +72,6 @@ signed() {
     signed host serverAuth
     signed control clientAuth
 } 2>/dev/null
-cat host.pem authority.pem host.key | $AGENT join
-setsid $AGENT run >/data/agent.log 2>&1 </dev/null &
-until (exec 3<>/dev/tcp/127.0.0.1/8444) 2>/dev/null; do kill -0 $!; sleep 0.1; done
 "#;
 
 /// What the agent answers to a call of the internal API, with the status behind it.
@@ -65,4 +84,44 @@ pub(crate) fn ask(machine: &mut Machine, path: &str, options: &str) -> String {
              'https://127.0.0.1:8444/v1/{path}'"
         ),
     )
+}
+
+/// How the agent says that its host is.
+pub(crate) fn report(machine: &mut Machine) -> HostReport {
+    let answer = ask(machine, "host", "");
+    serde_json::from_str(answer.strip_suffix(" 200").expect(&answer)).unwrap()
+}
+
+/// Tells the agent what is to be.
+pub(crate) fn tell(machine: &mut Machine, documents: Vec<Document>) {
+    let json = serde_json::to_string(&Documents { documents }).unwrap();
+    let header = "--header 'Content-Type: application/json'";
+    let answer = ask(machine, "documents", &format!("{header} --data '{json}'"));
+    assert!(answer.ends_with(" 200"), "{answer}");
+}
+
+/// A drive of 64 MiB.
+pub(crate) fn drive(number: u128, array: ArrayId) -> DriveDocument {
+    DriveDocument {
+        drive: DriveId::from_uuid(uuid::Uuid::from_u128(number)),
+        generation: Generation::new(Era(1), 1),
+        gone: false,
+        account: AccountId::from_uuid(uuid::Uuid::from_u128(9)),
+        array,
+        size: 64 << 20,
+        lends: Vec::new(),
+    }
+}
+
+/// Has a drive made that begins with what the file holds.
+pub(crate) fn make_drive(machine: &mut Machine, document: &DriveDocument, file: &str) {
+    tell(machine, vec![Document::Drive(document.clone())]);
+    let began = Instant::now();
+    while !write(machine, document.drive, file).ends_with(" 204") {
+        assert!(began.elapsed() < GUARD, "drive {} is not made", document.drive);
+    }
+}
+
+pub(crate) fn write(machine: &mut Machine, drive: DriveId, file: &str) -> String {
+    ask(machine, &format!("drives/{drive}/data?offset=0"), &format!("--data-binary @{file}"))
 }

@@ -5,3 +5,4 @@ mod arrays;
 mod health;
 mod integrity;
 mod machine;
+mod systemd;

@@ -52,6 +52,7 @@ impl RamStore {
             promised,
             state: ArrayState::Online,
             disks: None,
+            warnings: Vec::new(),
         };
         Self { array, drives: Arc::default() }
     }

@@ -4,15 +4,19 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use clap::{Args, Subcommand};
-use elasticstack_core::block::{ArrayState, BlockStore as _};
+use elasticstack_core::block::{ArrayState, BlockStore as _, Warning};
 use elasticstack_core::prelude::*;
 use elasticstack_host::array::{
-    ArrayPlan, Disk, DiskName, Integrity, Level, MadeArray, Md, Member, Scrub,
+    ArrayPlan, Disk, DiskName, Integrity, Level, MadeArray, Md, Member, Scrub, kept_warnings,
+    smartctl_is_there,
 };
 use elasticstack_host::store::{ArrayCapacity, DirectoryArray, DirectoryStore, KnownArrays};
 use uuid::Uuid;
 
 use crate::config::{Config, ConfiguredArray, RawArray, RawConfig};
+
+/// The directory with what there is to tell of arrays, in the state directory.
+pub(crate) const WARNINGS: &str = "warnings";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -243,16 +247,35 @@ fn made(path: &Path, name: &Name) -> anyhow::Result<(MadeArray, PathBuf)> {
 }
 
 fn status(path: &Path) -> anyhow::Result<()> {
-    for array in RawConfig::read(path)?.array {
+    let config = RawConfig::read(path)?;
+    let known = KnownArrays::read(&config.state_dir)?;
+    let directory = config.state_dir.join(WARNINGS);
+    let warn = |array: Option<ArrayId>| -> anyhow::Result<()> {
+        let warnings = array.map(|array| kept_warnings(&directory, array)).transpose()?;
+        for Warning { kind, sentence, .. } in warnings.into_iter().flatten() {
+            println!("  {}: {sentence}", kind.as_str());
+        }
+        Ok(())
+    };
+    let mut has_disks = false;
+    for array in config.array {
         let (name, at) = (&array.name, array.path.display());
         let Some(made) = array.made_of()? else {
             println!("{name}  {at}  a directory");
+            warn(known.identify(&array.path)?)?;
             continue;
         };
         match Md::find(made.md).with_context(|| format!("looking for array {name}"))? {
             None => println!("{name}  {at}  not put together"),
-            Some(md) => show(name, &at.to_string(), &md),
+            Some(md) => {
+                show(name, &at.to_string(), &md);
+                has_disks = true;
+            }
         }
+        warn(array.array)?;
+    }
+    if has_disks && !smartctl_is_there() {
+        println!("disks are not asked how they are (SMART): install smartmontools");
     }
     Ok(())
 }

@@ -105,7 +105,7 @@ pub(crate) struct RawArray {
     pub(crate) name: String,
     pub(crate) path: PathBuf,
     #[serde(skip_serializing_if = "Option::is_none")]
-    array: Option<ArrayId>,
+    pub(crate) array: Option<ArrayId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     md: Option<Uuid>,
     #[serde(skip_serializing_if = "Option::is_none")]

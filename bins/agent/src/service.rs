@@ -15,6 +15,7 @@ use elasticstack_host::sys;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::array::WARNINGS;
 use crate::config::{Config, Lending, LentBy};
 
 /// Takes this host's certificate from standard input and keeps it.
@@ -39,7 +40,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let arrays = config.arrays.into_iter().map(|configured| configured.brought_up()).collect();
     let store = Arc::new(DirectoryStore::open(config.known, arrays)?);
     for (array, made) in watched {
-        watch(&store, array, made)?;
+        watch(&store, array, made, config.state_dir.join(WARNINGS))?;
     }
     let description = HostDescription {
         cpu_mhz: capacity.cpu.0,

@@ -1,6 +1,6 @@
 //! What operators see of arrays, whether anything new is placed on one, and how much more fits on all.
 
-use elasticstack_core::block::{DiskReport, Disks, Work, WorkKind};
+use elasticstack_core::block::{DiskReport, Disks, Warning, Work, WorkKind};
 use elasticstack_core::prelude::*;
 use elasticstack_core::scheduler::ServerSize;
 use elasticstack_core::wire::keys::{self, Moment, Object};
@@ -122,7 +122,7 @@ fn record_with(row: &ArrayRow, promised: Promised) -> Record {
 
 /// What the row alone tells.
 pub(super) fn record(row: &ArrayRow) -> Record {
-    let ArrayRow { array, host, name, health: _, placements, capacity, disks } = row;
+    let ArrayRow { array, host, name, health: _, placements, capacity, disks, warnings } = row;
     let mut told = Record::new()
         .with("array", array)
         .with("host", host)
@@ -132,6 +132,13 @@ pub(super) fn record(row: &ArrayRow) -> Record {
         .with("tier", "disk")
         .with("placements", placements.as_str())
         .with("capacity", capacity.get());
+    for (number, Warning { kind, disk, sentence }) in warnings.iter().enumerate() {
+        told.set(format!("warning:{number}"), kind.as_str());
+        told.set(format!("warning:{number}:sentence"), sentence);
+        if let Some(disk) = disk {
+            told.set(format!("warning:{number}:disk"), disk);
+        }
+    }
     let Some(Disks { count, missing, work, mismatches, each }) = disks else { return told };
     told.set("disks", count);
     told.set("disks:missing", missing);

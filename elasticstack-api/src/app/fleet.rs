@@ -342,7 +342,7 @@ pub(super) async fn host_is(
         if !arrays.contains_key(&array) && row.health != ArrayHealth::Missing {
             tracing::warn!(%host, %array, "a host no longer tells of an array");
             let (health, capacity) = (ArrayHealth::Missing, Bytes::ZERO);
-            let row = ArrayRow { health, capacity, disks: None, ..row };
+            let row = ArrayRow { health, capacity, disks: None, warnings: Vec::new(), ..row };
             tx.save_array(&row).await?;
         }
     }
@@ -362,8 +362,8 @@ fn arrays_in(
             ArrayState::Failed => (ArrayHealth::Failed, Bytes::ZERO),
         };
         let (array, name, placements) = (status.array, status.name.clone(), Placements::Open);
-        let disks = status.disks.clone();
-        Ok((array, ArrayRow { array, host, name, health, placements, capacity, disks }))
+        let (disks, warnings) = (status.disks.clone(), status.warnings.clone());
+        Ok((array, ArrayRow { array, host, name, health, placements, capacity, disks, warnings }))
     };
     report.arrays.iter().map(row).collect()
 }

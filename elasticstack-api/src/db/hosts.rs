@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use elasticstack_core::block::Disks;
+use elasticstack_core::block::{Disks, Warning};
 use elasticstack_core::prelude::*;
 use elasticstack_core::scheduler::{ArrayRoom, HostRoom, Tier};
 use elasticstack_core::state::{DriveState, HostState, ServerState, SnapshotState};
 use elasticstack_core::wire::internal::Cursor;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::dialect::{Row, Statement};
 use super::row::{
@@ -125,6 +127,8 @@ pub(crate) struct ArrayRow {
     pub(crate) capacity: Bytes,
     /// How its disks are, if its host says.
     pub(crate) disks: Option<Disks>,
+    /// What its host says an operator should look at.
+    pub(crate) warnings: Vec<Warning>,
 }
 
 /// What servers hold of a host.
@@ -227,11 +231,6 @@ fn host(row: &Row) -> Result<HostRow> {
 }
 
 fn array(row: &Row) -> Result<ArrayRow> {
-    let disks: Option<&str> = column(row, "disks")?;
-    let disks = disks
-        .map(serde_json::from_str)
-        .transpose()
-        .map_err(|error| Error::internal("reading column disks").source(error))?;
     Ok(ArrayRow {
         array: parsed(row, "array_id")?,
         host: parsed(row, "host")?,
@@ -239,8 +238,22 @@ fn array(row: &Row) -> Result<ArrayRow> {
         health: word(row, "state", ArrayHealth::from_word)?,
         placements: word(row, "placements", Placements::from_word)?,
         capacity: bytes(row, "capacity")?,
-        disks,
+        disks: json_if_any(row, "disks")?,
+        warnings: json_if_any(row, "warnings")?.unwrap_or_default(),
     })
+}
+
+/// What stands in a column as the internal wire's JSON, if anything does.
+fn json_if_any<T: DeserializeOwned>(row: &Row, name: &'static str) -> Result<Option<T>> {
+    let json: Option<&str> = column(row, name)?;
+    json.map(serde_json::from_str)
+        .transpose()
+        .map_err(|error| Error::internal("reading JSON of a column").context(name).source(error))
+}
+
+fn as_json(what: &impl Serialize) -> Result<String> {
+    serde_json::to_string(what)
+        .map_err(|error| Error::internal("writing JSON of a column").source(error))
 }
 
 impl Reader {
@@ -544,24 +557,22 @@ impl Writer<'_> {
 
     /// Notes an array. One that is known to be another host's is left.
     pub(crate) async fn save_array(&mut self, row: &ArrayRow) -> Result<()> {
-        let ArrayRow { array, host, name, health, placements, capacity, disks } = row;
+        let ArrayRow { array, host, name, health, placements, capacity, disks, warnings } = row;
         let before = self.reader.array(*array).await?;
         if before.as_ref().is_some_and(|before| before.host != *host) {
             return Ok(());
         }
         self.note(before.as_ref(), row);
         let mark = self.mark().await?;
-        let disks = disks
-            .as_ref()
-            .map(serde_json::to_string)
-            .transpose()
-            .map_err(|error| Error::internal("writing how disks are").source(error))?;
+        let disks = disks.as_ref().map(as_json).transpose()?;
+        let warnings = Some(warnings).filter(|some| !some.is_empty()).map(as_json).transpose()?;
         self.change(
-            "INSERT INTO arrays (array_id, host, name, capacity, state, placements, disks, changed) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8) \
+            "INSERT INTO arrays (array_id, host, name, capacity, state, placements, disks, warnings, \
+             changed) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
              ON CONFLICT (array_id) DO UPDATE SET name = excluded.name, \
              capacity = excluded.capacity, state = excluded.state, \
-             placements = excluded.placements, disks = excluded.disks, changed = excluded.changed",
+             placements = excluded.placements, disks = excluded.disks, \
+             warnings = excluded.warnings, changed = excluded.changed",
         )
         .bind(array.to_string())
         .bind(host.to_string())
@@ -570,6 +581,7 @@ impl Writer<'_> {
         .bind(health.as_str())
         .bind(placements.as_str())
         .bind(disks)
+        .bind(warnings)
         .bind(mark)
         .execute()
         .await

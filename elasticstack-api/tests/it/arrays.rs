@@ -1,6 +1,8 @@
 //! What hosts say of the disks of their arrays reaches operators, as it is and as events.
 
-use elasticstack_core::block::{ArrayState, DiskReport, DiskState, Disks, Work, WorkKind};
+use elasticstack_core::block::{
+    ArrayState, DiskReport, DiskState, Disks, Warning, WarningKind, Work, WorkKind,
+};
 use elasticstack_core::wire::keys::{self, Object};
 
 use crate::cloud::{Answer, Cloud};
@@ -102,5 +104,48 @@ async fn what_becomes_of_an_array_is_an_event_and_a_rebuild_one_for_each_tenth()
     assert_eq!(statuses, expected);
     let customers = ask(&router, &cloud.basic, "/events/info").await.expect(200).json();
     assert!(customers.as_array().unwrap().iter().all(|event| event["object"] != "array"));
+    cloud.server.close().await;
+}
+
+#[tokio::test]
+async fn what_to_look_at_of_an_array_is_told_to_operators_and_each_change_is_an_event() {
+    let cloud = Cloud::new().await;
+    let router = cloud.server.router();
+    told(&cloud, ArrayState::Online, mirror(0, None)).await;
+    let before = now(&router, &cloud.basic).await;
+    let slow = Warning {
+        kind: WarningKind::DiskSlow,
+        disk: Some("WD 2".to_owned()),
+        sentence: "disk WD 2 is slow: look at it".to_owned(),
+    };
+    let full = Warning {
+        kind: WarningKind::NearlyFull,
+        disk: None,
+        sentence: "it is nearly full: make it larger".to_owned(),
+    };
+    for (warnings, kinds) in [
+        (vec![slow.clone()], [Some("disk_slow"), None]),
+        (vec![slow, full], [Some("disk_slow"), Some("nearly_full")]),
+        (vec![], [None, None]),
+    ] {
+        cloud.agent.warn(warnings);
+        let answer = told(&cloud, ArrayState::Online, mirror(0, None)).await;
+        // Said again, it is no news.
+        told(&cloud, ArrayState::Online, mirror(0, None)).await;
+        assert_eq!(["warning:0", "warning:1"].map(|key| answer.value(key)), kinds);
+        assert_eq!(answer.value("warning:0:disk"), kinds[0].map(|_| "WD 2"));
+        assert_eq!(answer.value("warning:1:disk"), None);
+        let sentence = kinds[1].map(|_| "it is nearly full: make it larger");
+        assert_eq!(answer.value("warning:1:sentence"), sentence);
+        for line in answer.text().lines() {
+            let key = line.split(' ').next().unwrap();
+            assert!(keys::find(Object::Array, key).is_some(), "{key} is in no table");
+        }
+    }
+    told_since(&router, &cloud.basic, &before).await;
+    let path = format!("/events/info/all?after={before}");
+    let events = ask(&router, &cloud.operator, &path).await.expect(200).json();
+    let of_arrays = events.as_array().unwrap().iter().filter(|event| event["object"] == "array");
+    assert_eq!(of_arrays.count(), 3);
     cloud.server.close().await;
 }

@@ -10,7 +10,7 @@ use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{connect, get, post};
 use axum::{Json, Router};
-use elasticstack_core::block::{ArrayState, Disks};
+use elasticstack_core::block::{ArrayState, Disks, Warning};
 use elasticstack_core::hypervisor::EndCause;
 use elasticstack_core::prelude::*;
 use elasticstack_core::state::RunPhase;
@@ -43,6 +43,7 @@ struct Host {
     snapshots: BTreeMap<SnapshotId, (Vec<u8>, u64)>,
     state: ArrayState,
     disks: Option<Disks>,
+    warnings: Vec<Warning>,
     /// The newest status of each object and the change that made it.
     statuses: BTreeMap<String, (u64, ObjectStatus)>,
 }
@@ -119,6 +120,7 @@ impl FakeAgent {
                 promised,
                 state: host.state,
                 disks: host.disks.clone(),
+                warnings: host.warnings.clone(),
             }],
         }
     }
@@ -127,6 +129,11 @@ impl FakeAgent {
     pub(crate) fn change_array(&self, state: ArrayState, disks: Disks) {
         let mut host = self.lock();
         (host.state, host.disks) = (state, Some(disks));
+    }
+
+    /// From now on an operator should look at this of its array.
+    pub(crate) fn warn(&self, warnings: Vec<Warning>) {
+        self.lock().warnings = warnings;
     }
 
     /// Whether it has a drive.

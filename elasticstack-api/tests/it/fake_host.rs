@@ -262,6 +262,7 @@ impl FakeHost {
                 promised: 0,
                 state: ArrayState::Online,
                 disks: None,
+                warnings: Vec::new(),
             }],
         }
     }

@@ -90,3 +90,44 @@ impl DiskState {
         }
     }
 }
+
+/// What an operator should look at before it becomes a failure.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warning {
+    /// Of what kind.
+    pub kind: WarningKind,
+    /// The disk that it is about, as its report calls it.
+    pub disk: Option<String>,
+    /// What was found and what to do, in one sentence. It changes only if what was found does.
+    pub sentence: String,
+}
+
+/// The kinds of warnings. Exhaustive: whoever reads one decides about each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WarningKind {
+    /// A disk says of itself that it is about to fail.
+    DiskFailing,
+    /// A disk has lost sectors, or could not read some.
+    DiskErrors,
+    /// Most of what a disk may be written is written.
+    DiskWorn,
+    /// A disk takes far longer than the others of its array.
+    DiskSlow,
+    /// Little more can be placed on the array, or written to it.
+    NearlyFull,
+}
+
+impl WarningKind {
+    /// In one word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::DiskFailing => "disk_failing",
+            Self::DiskErrors => "disk_errors",
+            Self::DiskWorn => "disk_worn",
+            Self::DiskSlow => "disk_slow",
+            Self::NearlyFull => "nearly_full",
+        }
+    }
+}

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-pub use disks::{DiskReport, DiskState, Disks, Work, WorkKind};
+pub use disks::{DiskReport, DiskState, Disks, Warning, WarningKind, Work, WorkKind};
 pub use lend::{Borrowing, Lend, LendId, LendSpec, Writing};
 pub use snapshots::{SnapshotReport, Snapshots, Writers};
 pub use types::{ArrayReport, ArrayState, Attachment, DriveReport, DriveSpec};

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Borrowing, Disks};
+use super::{Borrowing, Disks, Warning};
 use crate::generation::{Epoch, Generation};
 use crate::id::{AccountId, ArrayId, DriveId};
 use crate::units::Bytes;
@@ -49,6 +49,8 @@ pub struct ArrayReport {
     pub state: ArrayState,
     /// How its disks are, if it is made of some and that is known.
     pub disks: Option<Disks>,
+    /// What an operator should look at.
+    pub warnings: Vec<Warning>,
 }
 
 /// Whether an array can be used. Exhaustive: whoever reads it decides about each.

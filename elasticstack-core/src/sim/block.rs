@@ -59,6 +59,7 @@ impl SimStore {
             promised: Bytes::ZERO,
             state: ArrayState::Online,
             disks: None,
+            warnings: Vec::new(),
         };
         let arrays = capacities.iter().enumerate().map(array).collect();
         let (drives, snapshots) = (BTreeMap::new(), BTreeMap::new());

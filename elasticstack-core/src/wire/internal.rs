@@ -23,7 +23,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::block::{ArrayState, Disks};
+use crate::block::{ArrayState, Disks, Warning};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind};
 use crate::generation::{Epoch, Generation, Run};
@@ -81,6 +81,9 @@ pub struct ArrayStatus {
     /// How its disks are, if it is made of some and that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disks: Option<Disks>,
+    /// What an operator should look at.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Warning>,
 }
 
 /// All that a host has at one moment, whether a document of it is known there or not. It is asked

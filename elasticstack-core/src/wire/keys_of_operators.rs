@@ -237,6 +237,13 @@ pub(super) const ROWS: &[Key] = &[
     key("tier", ARRAY, Input::Never, Takes::Nothing, "What it is made of: disk or ssd."),
     key("type", STRAY, Input::Never, Takes::Nothing, "drive, server or snapshot."),
     key(
+        "warning:*",
+        ARRAY,
+        Input::Never,
+        Takes::Nothing,
+        "Each sign of trouble to come, counted from 0 (disk_failing, disk_errors, disk_worn, disk_slow or nearly_full), with N:disk, the disk that it is about, if it is about one, and N:sentence, what was found and what to do.",
+    ),
+    key(
         "why",
         STRAY,
         Input::Never,

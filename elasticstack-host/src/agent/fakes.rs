@@ -150,6 +150,7 @@ impl BlockStore for FakeStore {
             promised,
             state,
             disks: None,
+            warnings: Vec::new(),
         }])
     }
 

@@ -58,6 +58,7 @@ async fn describe(State(host): State<Arc<Host>>) -> Result<Json<HostReport>, Fai
         promised: report.promised.get(),
         state: report.state,
         disks: report.disks,
+        warnings: report.warnings,
     });
     Ok(Json(HostReport {
         protocol: PROTOCOL,

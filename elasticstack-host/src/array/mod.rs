@@ -3,17 +3,22 @@
 //! ```text
 //!  disks, by serial ─▶ checksums ─▶ md (RAID 1, 10, 5, 6) ─▶ XFS with reflinks ─▶ mounted ─▶ a directory of `store`
 //!     `disk`      `integrity`, if any  `plan`, `md`, `tend`               `made`
-//!                                                                            `watch` tells the store how it is
+//!                                                                            `watch` tells the store how it is, and by
+//!                                                     `signs` what may become of it: `smart`, `latency`, `fullness`
 //! ```
 //! The kernel does the work, and Debian's own tools tell it so. Here is what must not be got wrong:
 //! which disks are taken, that nothing on them is lost unasked, and that what is mounted is the
 //! array that was meant. The same array is told by its UUIDs, whatever its devices are called now.
 
 mod disk;
+mod fullness;
 mod integrity;
+mod latency;
 mod made;
 mod md;
 mod plan;
+mod signs;
+mod smart;
 mod tend;
 mod watch;
 
@@ -29,6 +34,8 @@ pub use integrity::Integrity;
 pub use made::MadeArray;
 pub use md::{Activity, Health, Md, Member};
 pub use plan::{ArrayPlan, Level};
+pub use signs::kept_warnings;
+pub use smart::{Smart, is_there as smartctl_is_there};
 pub use tend::Scrub;
 pub use watch::watch;
 

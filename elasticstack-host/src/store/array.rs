@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use elasticstack_core::prelude::*;
+use rustix::fs::StatVfs;
 
 use super::directory::{Directory, failed};
 use super::layout::{Label, Part, Record, SnapshotRecord};
@@ -60,6 +61,17 @@ pub(super) enum History {
     New,
     /// It has a label, or is not there.
     Known,
+}
+
+/// The room of an array.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// The most that drives and snapshots may sum up to.
+    pub capacity: Bytes,
+    /// What they sum up to.
+    pub promised: Bytes,
+    /// What its file system has free; less than is left to promise where more is promised than there is.
+    pub free_on_disk: Bytes,
 }
 
 /// An open array, locked against every other store.
@@ -159,8 +171,7 @@ impl Array {
     fn room_on_disk(&self) -> Result<(u64, Bytes)> {
         let path = self.drives.files.path();
         let device = fs::metadata(path).map_err(failed("looking at", path))?.dev();
-        let disk = rustix::fs::statvfs(path)
-            .map_err(|error| failed("asking for the room at", path)(error.into()))?;
+        let disk = self.file_system()?;
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
         let occupied = self.drives.occupied()?.saturating_add(self.snapshots.occupied()?);
         // Those that share blocks count them more than once above.
@@ -168,6 +179,19 @@ impl Array {
         let room = Bytes::try_from(room)
             .map_err(|error| Error::internal(format!("{}", path.display())).source(error))?;
         Ok((device, room))
+    }
+
+    /// What its file system has free. Blocks.
+    pub(super) fn free_on_disk(&self) -> Result<Bytes> {
+        let disk = self.file_system()?;
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        Bytes::try_from(free).map_err(|error| Error::internal("a file system's room").source(error))
+    }
+
+    fn file_system(&self) -> Result<StatVfs> {
+        let path = self.drives.files.path();
+        rustix::fs::statvfs(path)
+            .map_err(|error| failed("asking for the room at", path)(error.into()))
     }
 }
 

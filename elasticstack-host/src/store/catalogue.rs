@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use elasticstack_core::block::{
-    ArrayReport, ArrayState, Disks, DriveReport, DriveSpec, SnapshotReport,
+    ArrayReport, ArrayState, Disks, DriveReport, DriveSpec, SnapshotReport, Warning,
 };
 use elasticstack_core::prelude::*;
 
-use super::array::Array;
+use super::array::{Array, Room};
 use super::drive::{Drive, lock, unknown};
 use super::layout::{Damage, Record, SnapshotRecord};
 use super::shelf::Found;
@@ -22,6 +22,8 @@ pub(super) struct Catalogue {
     failed: BTreeMap<ArrayId, String>,
     /// How the disks of the arrays are, of those that told it.
     disks: Mutex<BTreeMap<ArrayId, Disks>>,
+    /// What an operator should look at of the arrays.
+    warnings: Mutex<BTreeMap<ArrayId, Vec<Warning>>>,
     held: Mutex<Held>,
     set_aside: BTreeSet<DriveId>,
     snapshots_set_aside: BTreeSet<SnapshotId>,
@@ -214,8 +216,23 @@ impl Catalogue {
         }
     }
 
+    /// Takes note of what an operator should look at of an array.
+    pub(super) fn note_warnings(&self, array: ArrayId, warnings: Vec<Warning>) {
+        lock(&self.warnings).insert(array, warnings);
+    }
+
+    /// The room of an array that works. Blocks on its file system.
+    pub(super) fn room(&self, array: ArrayId) -> Result<Option<Room>> {
+        let Some(array) = self.arrays.get(&array).filter(|array| !array.has_failed()) else {
+            return Ok(None);
+        };
+        let (capacity, promised) = (array.capacity, lock(&self.held).promised(array));
+        Ok(Some(Room { capacity, promised, free_on_disk: array.free_on_disk()? }))
+    }
+
     pub(super) fn array_reports(&self) -> Vec<ArrayReport> {
         let (held, disks) = (lock(&self.held), lock(&self.disks));
+        let warnings = lock(&self.warnings);
         let failed = |array: ArrayId, name: &str| ArrayReport {
             array,
             name: name.to_owned(),
@@ -223,6 +240,7 @@ impl Catalogue {
             promised: Bytes::ZERO,
             state: ArrayState::Failed,
             disks: disks.get(&array).cloned(),
+            warnings: warnings.get(&array).cloned().unwrap_or_default(),
         };
         let opened = self.arrays.values().map(|array| match array.has_failed() {
             true => failed(array.id, &array.name),

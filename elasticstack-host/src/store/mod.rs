@@ -32,10 +32,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use elasticstack_core::block::{
     ArrayReport, BlockStore, CloneDrive, Disks, DriveReport, DriveSpec, Resize, Snapshots, Volume,
+    Warning,
 };
 use elasticstack_core::prelude::*;
 
-pub use array::{ArrayCapacity, DirectoryArray};
+pub use array::{ArrayCapacity, DirectoryArray, Room};
 pub use known::KnownArrays;
 
 use array::{Array, History};
@@ -119,6 +120,19 @@ impl DirectoryStore {
     /// nobody knows.
     pub fn note_disks(&self, array: ArrayId, disks: Option<Disks>) {
         self.catalogue.note_disks(array, disks);
+    }
+
+    /// Takes note of what an operator should look at of an array, which its reports tell from now on.
+    pub fn note_warnings(&self, array: ArrayId, warnings: Vec<Warning>) {
+        self.catalogue.note_warnings(array, warnings);
+    }
+
+    /// The room of an array; `None` if it has failed. Blocks, on a sick disk for minutes.
+    ///
+    /// # Errors
+    /// `Internal` if its file system does not tell.
+    pub fn room(&self, array: ArrayId) -> Result<Option<Room>> {
+        self.catalogue.room(array)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use elasticstack_core::block::{ArrayState, DiskReport, DiskState};
+use elasticstack_core::block::{ArrayState, DiskReport, DiskState, Warning, WarningKind};
 use elasticstack_core::prelude::*;
 use elasticstack_core::wire::internal::ArrayStatus;
 use elasticstack_lab::{Lab, Machine};
@@ -46,6 +46,47 @@ fn begins_with(machine: &mut Machine, drive: DriveId, file: &str) -> bool {
     let answer = ask(machine, &path, "--output /data/read");
     let same = format!("cmp --silent /data/read {file} && echo same || true");
     answer.ends_with(" 200") && run(machine, &same) == "same\n"
+}
+
+#[test]
+#[ignore = "needs QEMU: cargo xtask test"]
+fn on_a_lab_machine_a_disk_that_is_slow_beside_others_is_told_and_no_more_once_it_is_not() {
+    let lab = Lab::new().unwrap().with_disks_of(320);
+    let mut machine = boot(&lab);
+    let create =
+        "array create fast --level raid1 --path /srv/fast --disk LAB-DISK-1 --disk LAB-DISK-2";
+    agent(&mut machine, create).ok().unwrap();
+    serve(&mut machine);
+    run(
+        &mut machine,
+        "mdadm --wait $(by fast) || true
+         setsid bash -c 'while true; do dd if=/dev/zero of=/srv/fast/load bs=4k count=64 oflag=direct \
+             conv=notrunc; done' </dev/null >/dev/null 2>&1 &",
+    );
+    machine.slow(2, 5).unwrap();
+    let warnings = until_warned(&mut machine, 1);
+    assert_eq!(warnings[0].kind, WarningKind::DiskSlow);
+    assert_eq!(warnings[0].disk.as_deref(), Some("LAB-DISK-2"));
+    let status = agent(&mut machine, "array status").ok().unwrap();
+    assert!(status.contains("disk_slow: disk LAB-DISK-2 takes"), "{status}");
+    // The lab has no smartctl: it is said, and all else is as ever.
+    assert!(status.contains("install smartmontools"), "{status}");
+    machine.slow(2, 0).unwrap();
+    until_warned(&mut machine, 0);
+    let status = agent(&mut machine, "array status").ok().unwrap();
+    assert!(!status.contains("disk_slow"), "{status}");
+}
+
+/// What is to be looked at of the only array, once that is so many things.
+fn until_warned(machine: &mut Machine, count: usize) -> Vec<Warning> {
+    let began = Instant::now();
+    loop {
+        let warnings = report(machine).arrays.remove(0).warnings;
+        if warnings.len() == count {
+            return warnings;
+        }
+        assert!(began.elapsed() < GUARD, "{warnings:?}");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! A machine is QEMU on a software CPU with Debian's own kernel. Its root is the root of this
 //! machine, read-only, with what it writes in memory; so every program that is installed here is
 //! there too, and so is the test that started it. Its disks are files, which outlive it. From
-//! outside its disks are pulled, slowed and corrupted, and its power is cut.
+//! outside its disks are pulled, slowed and corrupted, its network cable is pulled, and its power is cut.
 //!
 //! ```no_run
 //! # fn main() -> anyhow::Result<()> {

@@ -109,6 +109,22 @@ impl Machine {
         self.qmp.execute("block_set_io_throttle", &limits)
     }
 
+    /// Pulls its network cable. It notices; the others only hear nothing of it any more.
+    ///
+    /// # Errors
+    /// The machine is gone.
+    pub fn unplug_network(&mut self) -> Result<()> {
+        self.qmp.execute("set_link", &json!({ "name": "lan", "up": false }))
+    }
+
+    /// Puts its network cable in again.
+    ///
+    /// # Errors
+    /// The machine is gone.
+    pub fn plug_network(&mut self) -> Result<()> {
+        self.qmp.execute("set_link", &json!({ "name": "lan", "up": true }))
+    }
+
     /// Puts other bytes at `offset` of disk `disk`, of which the machine hears nothing.
     ///
     /// # Errors

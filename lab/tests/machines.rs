@@ -84,6 +84,11 @@ fn two_lab_machines_reach_each_other_and_no_other_lab() {
     let ping = format!("ping -c 1 -W 20 {}", peer.address());
     machine.run(&ping).unwrap().ok().unwrap();
     assert_ne!(machine.run("ping -c 1 -W 2 10.77.0.3").unwrap().status, 0);
+    let mut peer = peer;
+    peer.unplug_network().unwrap();
+    assert_ne!(machine.run(&ping.replace("20", "2")).unwrap().status, 0);
+    peer.plug_network().unwrap();
+    machine.run(&format!("until {ping}; do sleep 0.1; done")).unwrap().ok().unwrap();
 }
 
 #[test]

@@ -73,6 +73,7 @@ const STAGES: &[Stage] = &[
     ),
     nightly("fencing", "no write of a stale epoch is taken, on any path", fencing),
     nightly("power", "what a store confirmed outlives a power cut at every point", power),
+    nightly("network", "a guest waits 10 minutes for the network to its drive", network),
     nightly("checksums", "of 1,000 corrupted blocks none is read wrong", checksums),
     nightly("fuzz", "no bytes from outside make a parser fail", fuzz::run),
     always("nextest", "every test, none skipped", nextest),
@@ -213,6 +214,11 @@ fn power() -> Result<()> {
     tools::ensure_for_lab()?;
     LabKit::ensure()?;
     long_form(&["-p", "elasticstack-host", "-E", "test(power_loss)"])
+}
+
+fn network() -> Result<()> {
+    image()?;
+    long_form(&["-p", "elasticstack-host", "-E", "test(loss_of_the_network)"])
 }
 
 fn fencing() -> Result<()> {

@@ -32,6 +32,18 @@ use crate::sys::process::Process;
 const FIRST_ANSWER: Duration = Duration::from_secs(30);
 /// How long a killed process may take to be gone, which a dying disk can stretch.
 const DEATH: Duration = Duration::from_secs(15);
+/// How QEMU's initiator (libiscsi) finds its way back to what is lent. A network that loses all is
+/// noticed by unanswered pings after 20 s; from then on it logs in anew, again and again, with at most
+/// 30 s in between. As the kernel is by itself, one try alone could take minutes to be given up: a
+/// SYN is sent again 1 and 3 s after the first and given up on after 7 s, what is not acknowledged
+/// after 20 s (in ms), and whoever is silent in the middle of a login after as long.
+const RECONNECTING: [(&str, &str); 5] = [
+    ("LIBISCSI_TCP_SYNCNT", "2"),
+    ("LIBISCSI_TCP_USER_TIMEOUT", "20000"),
+    ("LIBISCSI_TCP_KEEPIDLE", "5"),
+    ("LIBISCSI_TCP_KEEPINTVL", "5"),
+    ("LIBISCSI_TCP_KEEPCNT", "3"),
+];
 /// How often is looked again where nothing wakes us.
 const POLL: Duration = Duration::from_millis(5);
 
@@ -153,6 +165,7 @@ async fn launch(
             // The rest of the environment is not its business.
             .env_clear()
             .env("PATH", env::var_os("PATH").unwrap_or_default())
+            .envs(RECONNECTING)
             .current_dir(here.path())
             .stdin(Stdio::from(lock))
             .stdout(Stdio::from(log.try_clone()?))

@@ -14,6 +14,7 @@ mod initiator;
 mod iscsi;
 mod lab_kits;
 mod lend_kit;
+mod lent_faults;
 mod lent_guest;
 mod lio;
 mod other_initiators;

@@ -1,0 +1,360 @@
+//! Faults under a guest that borrows its drive over a network: two machines of the lab, of which one
+//! lends a drive on a real mirror and the other runs a real guest, which appends to it, each record
+//! flushed before the next. What the guest was told is written is judged from the bytes on the drive.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use elasticstack_core::block::{Attachment, BlockStore, Lend, LendSpec, Volume};
+use elasticstack_core::hypervisor::{
+    Access, Console, DriveSlot, Hypervisor, Media, Observed, Phase, ServerSpec,
+};
+use elasticstack_core::prelude::*;
+use elasticstack_host::array::{ArrayPlan, DiskName, Health, Level, MadeArray, Md};
+use elasticstack_host::qemu::{Accelerator, Qemu, QemuConfig, Scope};
+use elasticstack_lab::{Lab, Machine, stage};
+
+use crate::lio::{Host, lend_spec, run};
+use crate::other_initiators::{bash, borrowing};
+
+const REBUILT: &str =
+    "lent_faults::on_two_lab_machines_a_guest_writes_on_while_its_lenders_mirror_is_rebuilt";
+
+#[test]
+#[ignore = "needs QEMU: cargo xtask test"]
+fn on_two_lab_machines_a_guest_writes_on_while_its_lenders_mirror_is_rebuilt() {
+    let lab = Lab::new().unwrap().with_disks_of(384);
+    let Some(mut pair) = Pair::boot(&lab, REBUILT) else { return };
+    pair.start(&[BLOCK]);
+    pair.lender.pull(2).unwrap();
+    pair.until_more(BLOCK);
+    pair.lend_stage("replace");
+    let before = pair.count(BLOCK);
+    pair.lend_stage("whole");
+    assert!(pair.count(BLOCK) > before, "nothing was written while the mirror was rebuilt");
+    pair.judge(&BUSES[..1]);
+}
+
+const POWER_CUT: &str =
+    "lent_faults::on_two_lab_machines_a_guest_goes_on_when_its_lender_is_back_from_a_power_cut";
+
+#[test]
+#[ignore = "needs QEMU: cargo xtask test"]
+fn on_two_lab_machines_a_guest_goes_on_when_its_lender_is_back_from_a_power_cut() {
+    let lab = Lab::new().unwrap().with_disks_of(384);
+    let Some(mut pair) = Pair::boot(&lab, POWER_CUT) else { return };
+    pair.start(&[BLOCK]);
+    let before = pair.count(BLOCK);
+    let Pair { lender, borrower, .. } = pair;
+    lender.cut_power().unwrap();
+    let mut pair = Pair { lender: lab.boot(1).unwrap(), borrower, test: POWER_CUT };
+    pair.lend_stage("again");
+    let took = pair.until_beyond(BLOCK, before);
+    println!("it went on {:.1} s after it was lent its drive again", took.as_secs_f64());
+    pair.judge(&BUSES[..1]);
+}
+
+const RIDES_OUT: &str =
+    "lent_faults::on_two_lab_machines_a_guest_rides_out_a_loss_of_the_network_on_every_bus";
+
+/// The buses, each with a device, and how long a stall it rides out.
+const BUSES: [(&str, Duration); 4] = [
+    (BLOCK, Duration::from_mins(10)),
+    ("scsi:0:0", Duration::from_mins(10)),
+    ("ide:0:1", Duration::from_secs(25)),
+    ("ata:0:0", Duration::from_secs(25)),
+];
+const BLOCK: &str = "block:0";
+
+#[test]
+#[ignore = "needs QEMU: cargo xtask test"]
+fn on_two_lab_machines_a_guest_rides_out_a_loss_of_the_network_on_every_bus() {
+    let lab = Lab::new().unwrap().with_disks_of(384);
+    let Some(mut pair) = Pair::boot(&lab, RIDES_OUT) else { return };
+    // As behind a router: nobody says that the lender is not there.
+    let known = "ip neighbour replace 10.77.0.1 dev eth0 lladdr 52:54:00:77:00:01 nud permanent";
+    pair.borrower.run(known).unwrap().ok().unwrap();
+    let mut guests = BUSES.to_vec();
+    pair.start(&BUSES.map(|(device, _)| device));
+    let is_long = std::env::var_os("ELASTICSTACK_LONG_TESTS").is_some();
+    let losses: &[u64] = if is_long { &[20, 25, 600] } else { &[20] };
+    for loss in losses.iter().copied().map(Duration::from_secs) {
+        let leaving: Vec<_> = guests.extract_if(.., |(_, longest)| *longest < loss).collect();
+        pair.judge(&leaving);
+        pair.lender.unplug_network().unwrap();
+        thread::sleep(loss);
+        let before: Vec<_> = guests.iter().map(|(device, _)| pair.count(device)).collect();
+        pair.lender.plug_network().unwrap();
+        let back = Instant::now();
+        for ((device, _), before) in guests.iter().zip(before) {
+            pair.until_beyond(device, before);
+            let took = back.elapsed().as_secs_f64();
+            println!("{device}: {loss:?} without network; went on {took:.1} s after");
+        }
+    }
+    pair.judge(&guests);
+}
+
+/// A machine that lends, and one with a guest that borrows.
+struct Pair {
+    lender: Machine,
+    borrower: Machine,
+    test: &'static str,
+}
+
+impl Pair {
+    /// Boots both, and has the drives lent; or does a part of the test, on one of them.
+    fn boot(lab: &Lab, test: &'static str) -> Option<Self> {
+        if let Some(stage) = stage() {
+            run(do_stage(&stage));
+            return None;
+        }
+        let (lender, borrower) = (lab.boot(1).unwrap(), lab.boot(2).unwrap());
+        let mut pair = Self { lender, borrower, test };
+        let home = std::env::var("HOME").unwrap();
+        let unpack = format!("gunzip -c '{home}/.cache/elasticstack/images/tiny.gz' >{GUEST}");
+        // Without it the guest's processor is software too, which is slower.
+        pair.borrower.run(&format!("{unpack}; modprobe kvm_amd || modprobe kvm_intel")).unwrap();
+        pair.lend_stage("lend");
+        Some(pair)
+    }
+
+    fn lend_stage(&mut self, stage: &str) {
+        println!("{}", self.lender.run_stage(self.test, stage).unwrap());
+    }
+
+    /// Starts the guests that have their drives there, and waits until they write.
+    fn start(&mut self, devices: &[&str]) {
+        let stage = format!("start/{}", devices.join(","));
+        self.borrower.run_stage(self.test, &stage).unwrap();
+        for device in devices {
+            self.until_beyond(device, 0);
+        }
+    }
+
+    /// How many records there are of the guest that has its drive there.
+    fn count(&mut self, device: &str) -> u64 {
+        let count = format!("LC_ALL=C tr -d '\\0' <{} | wc -c", file(device));
+        let bytes = self.lender.run(&count).unwrap().ok().unwrap();
+        bytes.trim().parse::<u64>().unwrap() / SECTOR
+    }
+
+    fn until_more(&mut self, device: &str) {
+        let count = self.count(device);
+        self.until_beyond(device, count);
+    }
+
+    /// Waits until the guest has written some more than so many records.
+    fn until_beyond(&mut self, device: &str, count: u64) -> Duration {
+        let began = Instant::now();
+        let file = file(device);
+        let record = format!("dd if={file} bs={SECTOR} skip={} count=1 status=none", count + 3);
+        let written = format!(
+            "for _ in {{1..900}}; do [ \"$({record} | tr -d '\\0')\" ] && exit; sleep 0.2; done; exit 1"
+        );
+        if self.lender.run(&written).unwrap().status != 0 {
+            let seen = self.borrower.run_stage(self.test, &format!("look/{device}"));
+            panic!("the guest writes no more after {count} records: {seen:?}");
+        }
+        began.elapsed()
+    }
+
+    /// Ends the guests and looks at all that they wrote.
+    fn judge(&mut self, guests: &[(&str, Duration)]) {
+        if guests.is_empty() {
+            return;
+        }
+        let devices: Vec<_> = guests.iter().map(|(device, _)| *device).collect();
+        let devices = devices.join(",");
+        println!("{}", self.borrower.run_stage(self.test, &format!("end/{devices}")).unwrap());
+        self.lend_stage(&format!("judge/{devices}"));
+    }
+}
+
+const SECTOR: u64 = 512;
+
+const ARRAY: &str = "/srv/fast";
+const MADE: &str = "/data/made";
+const GUEST: &str = "/data/tiny.raw";
+/// Where a guest has its system. The BIOS reads that bus in large pieces, others word by word.
+const OWN: &str = "block:7";
+
+async fn do_stage(stage: &str) {
+    let (stage, devices) = stage.split_once('/').unwrap_or((stage, ""));
+    let devices: Vec<_> = devices.split(',').collect();
+    match stage {
+        "lend" => lend(make()).await,
+        "again" => lend(made()).await,
+        "replace" => replace(),
+        "whole" => until_whole(),
+        "judge" => judge(&devices).await,
+        "start" => start(&devices).await,
+        "look" => drop(look(&open().await, devices[0]).await),
+        "end" => end(&devices).await,
+        _ => panic!("there is no stage {stage}"),
+    }
+}
+
+fn disk(number: u8) -> DiskName {
+    DiskName::Serial(format!("LAB-DISK-{number}"))
+}
+
+fn make() -> MadeArray {
+    bash("modprobe raid1");
+    let plan = ArrayPlan::new("fast".parse().unwrap(), Level::Raid1, &[disk(1), disk(2)], &[]);
+    let array = plan.unwrap().make().unwrap();
+    let MadeArray { md, filesystem, .. } = array;
+    fs::write(MADE, format!("{md} {filesystem}")).unwrap();
+    bash("sync /data");
+    array
+}
+
+fn made() -> MadeArray {
+    let told = fs::read_to_string(MADE).unwrap();
+    let (md, filesystem) = told.split_once(' ').unwrap();
+    MadeArray { md: md.parse().unwrap(), filesystem: filesystem.parse().unwrap(), integrity: None }
+}
+
+/// Lends as an agent does whenever it starts: what its documents say, under the epochs that they say.
+async fn lend(array: MadeArray) {
+    array.bring_up(Path::new(ARRAY)).unwrap();
+    let host = Host::open(&Path::new(ARRAY).join("array")).await;
+    let is_new = host.store.list().await.unwrap().is_empty();
+    for (number, (device, _)) in (1..).zip(BUSES) {
+        if is_new {
+            host.create(number, 8).await;
+            let volume = host.store.open(drive(device), Epoch(1)).await.unwrap();
+            volume.write_at(Bytes::ZERO, b"ES-TINY-APPEND-1"[..].into()).await.unwrap();
+            volume.flush().await.unwrap();
+        }
+        host.lend(&spec(device)).await;
+    }
+}
+
+/// The number of the guest with its drive there.
+fn number(device: &str) -> usize {
+    BUSES.iter().position(|(other, _)| *other == device).unwrap() + 1
+}
+
+fn drive(device: &str) -> DriveId {
+    format!("5b0e3c52-0000-4000-8000-0000000000{:02x}", number(device)).parse().unwrap()
+}
+
+fn file(device: &str) -> String {
+    format!("{ARRAY}/array/drives/{}.raw", drive(device))
+}
+
+fn spec(device: &str) -> LendSpec {
+    let borrower = format!("5e17e700-0000-4000-8000-0000000000{:02x}", number(device));
+    LendSpec { borrower: borrower.parse().unwrap(), ..lend_spec(drive(device), 1) }
+}
+
+fn replace() {
+    while Md::find(made().md).unwrap().unwrap().health() == Health::Whole {
+        thread::sleep(Duration::from_millis(100));
+    }
+    made().add_disk(&disk(3)).unwrap();
+}
+
+fn until_whole() {
+    let health = || Md::find(made().md).unwrap().unwrap().health();
+    let began = health();
+    while health() != Health::Whole {
+        thread::sleep(Duration::from_millis(100));
+    }
+    println!("it was {began} and is whole");
+}
+
+async fn open() -> Qemu {
+    let config = QemuConfig {
+        runtime_dir: "/data/servers".into(),
+        program: "qemu-system-x86_64".into(),
+        accelerator: Accelerator::detect().0,
+        scope: Scope::Session,
+    };
+    Qemu::open(config).await.unwrap()
+}
+
+async fn start(devices: &[&str]) {
+    let qemu = open().await;
+    for device in devices {
+        let own = format!("{GUEST}.{}", number(device));
+        bash(&format!("cp --reflink=always {GUEST} {own}"));
+        qemu.ensure(&server(device, own.into()), Run(1)).await.unwrap();
+    }
+    qemu.close().await;
+}
+
+fn server(device: &str, own: PathBuf) -> ServerSpec {
+    let slot = |device: &str, attachment| DriveSlot {
+        device: device.parse().unwrap(),
+        media: Media::Disk,
+        access: Access::Exclusive,
+        attachment,
+    };
+    let borrowed = borrowing(&spec(device), "10.77.0.1:3260".parse().unwrap());
+    ServerSpec {
+        server: spec(device).borrower,
+        cpu: MegaHertz(2_000),
+        vcpus: VcpuCount::for_cpu(MegaHertz(2_000)),
+        memory: MebiBytes(256),
+        drives: vec![slot(OWN, Attachment::File(own)), slot(device, Attachment::Iscsi(borrowed))],
+        boot: vec![OWN.parse().unwrap()],
+        nics: vec![],
+        screen: None,
+        seed: None,
+    }
+}
+
+async fn look(qemu: &Qemu, device: &str) -> String {
+    let serial = qemu.serial(spec(device).borrower).await.unwrap();
+    let serial = String::from_utf8_lossy(&serial).into_owned();
+    let log = format!("/data/servers/{}/qemu.log", spec(device).borrower);
+    let log = fs::read_to_string(log).unwrap_or_default();
+    println!("{:?}\n{serial}\n{log}", qemu.observe().await.unwrap());
+    serial
+}
+
+async fn end(devices: &[&str]) {
+    let qemu = open().await;
+    for device in devices {
+        let serial = look(&qemu, device).await;
+        let server = spec(device).borrower;
+        let seen = qemu.observe().await.unwrap();
+        let is_running = |seen: &Observed| seen.server == server && seen.phase == Phase::Running;
+        assert!(seen.iter().any(is_running), "{seen:?}");
+        assert!(!serial.contains("cannot write"), "the guest was told of an error");
+        qemu.remove(server).await.unwrap();
+    }
+    qemu.close().await;
+}
+
+async fn judge(devices: &[&str]) {
+    let host = Host::open(&Path::new(ARRAY).join("array")).await;
+    for device in devices {
+        let lend = spec(device).lend;
+        host.lender.withdraw(lend).await.unwrap();
+        let volume = host.store.open(lend.drive, lend.epoch).await.unwrap();
+        println!("{device}: {} records of one boot, none missing", records(&*volume).await);
+    }
+}
+
+/// How many records a guest wrote, which are to be all there is and of one boot.
+async fn records(volume: &dyn Volume) -> usize {
+    let mut bytes = vec![0; usize::try_from(u64::from(volume.size())).unwrap()];
+    volume.read_at(Bytes::ZERO, &mut bytes).await.unwrap();
+    let blocks = bytes.chunks(512).skip(1);
+    let records: Vec<&[u8]> = blocks.clone().take_while(|block| block[0] != 0).collect();
+    let boot = &records[0][..36];
+    for (number, record) in (1..).zip(&records) {
+        let mut expected = [boot, format!(" {number:010}").as_bytes()].concat();
+        expected.resize(511, b' ');
+        expected.push(b'\n');
+        assert!(*record == expected, "record {number}: {:?}", String::from_utf8_lossy(record));
+    }
+    let left = blocks.skip(records.len()).flatten().all(|byte| *byte == 0);
+    assert!(left, "there is something behind record {}", records.len());
+    records.len()
+}

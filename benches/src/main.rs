@@ -6,6 +6,7 @@ mod clone;
 mod customer;
 mod footprint;
 mod iscsi;
+mod lent;
 mod place;
 mod qmp;
 mod scale;

@@ -1,5 +1,6 @@
-//! `bench start`: what it costs to start a server through the public API instead of by hand, whether
-//! a drive's size costs anything, and what the product takes while nobody uses it.
+//! `bench start`: what it costs to start a server through the public API instead of by hand, and on a
+//! drive that is lent instead of a local one; whether a drive's size costs anything; and what the
+//! product takes while nobody uses it.
 //!
 //! Each figure is a median of pairs taken in turns, for the machine may have other things to do.
 //! The guest's one drive is blank: what is measured ends where the guest's first instruction begins.
@@ -13,6 +14,7 @@ use elasticstack_core::units::Bytes;
 use crate::by_hand::ByHand;
 use crate::customer::Customer;
 use crate::footprint::{self, Footprint};
+use crate::lent;
 use crate::qmp::Qmp;
 use crate::table::{Pairs, Row, Table, Verdict};
 
@@ -28,6 +30,8 @@ const IDLE: Duration = Duration::from_secs(60);
 
 /// What a start may cost more than by hand, in milliseconds.
 const START_GOAL: f64 = 150.0;
+/// What a start on a lent drive may cost more than on a local one, in milliseconds.
+const LENT_GOAL: f64 = 300.0;
 /// A thousand times the size may look like this many times the work, which noise can make of one.
 const SIZE_GOAL: f64 = 1.5;
 const PSS_GOAL_MIB: f64 = 80.0;
@@ -55,6 +59,9 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     println!("starting {PAIRS} servers, each beside the same QEMU by hand");
     let starts = starts(&customer, &args.data_dir.join("servers")).await?;
     println!("  {starts}");
+    println!("starting {PAIRS} servers on a lent drive, each beside one on a local drive");
+    let lent = lent::starts(PAIRS).await?;
+    println!("  {lent}");
     println!("creating {PAIRS} drives of 1 TiB, each beside one of 1 GiB");
     let drives = drives(&customer).await?;
     println!("  {drives}");
@@ -62,7 +69,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     ensure!(customer.servers().await? == 0, "the product still has servers");
     let idle = footprint::watch(args.pid, IDLE).await?;
 
-    let table = report(&starts, &drives, &idle);
+    let table = report(&starts, &lent, &drives, &idle);
     table.judge()
 }
 
@@ -111,9 +118,10 @@ async fn drives(customer: &Customer) -> Result<Pairs> {
     Ok(pairs)
 }
 
-fn report(starts: &Pairs, drives: &Pairs, idle: &Footprint) -> Table {
+fn report(starts: &Pairs, lent: &Pairs, drives: &Pairs, idle: &Footprint) -> Table {
     let (pss_mib, percent) = (f64::from(idle.pss_kib) / 1024.0, idle.share * 100.0);
     let (difference, ratio) = (starts.difference(), drives.ratio());
+    let dearer = lent.difference();
     Table(vec![
         Row {
             what: "a server runs, beside QEMU by hand".to_owned(),
@@ -122,6 +130,14 @@ fn report(starts: &Pairs, drives: &Pairs, idle: &Footprint) -> Table {
             compared: format!("{difference:+.1} ms"),
             goal: format!("at most +{START_GOAL} ms"),
             verdict: Verdict::at_most(difference, START_GOAL),
+        },
+        Row {
+            what: "a server on a lent drive, beside a local one".to_owned(),
+            ours: format!("{:.1} ms", lent.ours()),
+            peers: format!("{:.1} ms", lent.peers()),
+            compared: format!("{dearer:+.1} ms"),
+            goal: format!("at most +{LENT_GOAL} ms"),
+            verdict: Verdict::at_most(dearer, LENT_GOAL),
         },
         Row {
             what: "a 1 TiB drive is made, beside a 1 GiB one".to_owned(),

@@ -1,17 +1,16 @@
-//! What cloning a drive costs on XFS: by how much it holds, and by how many extents that is in; and for
-//! how long a guest's write waits meanwhile. A file system of its own is made in a file, which
-//! takes root and 20 GB.
+//! What cloning a drive costs on XFS: by how much it holds, by how many extents that is in, and for
+//! how long a guest's write waits meanwhile; and what the steps in which drives get room do to that. A
+//! file system of its own is made in a file, which takes root and 20 GB.
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::FileExt as _;
+mod guest;
+mod layout;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
-use elasticstack_core::block::{Attachment, BlockStore, Cloned, DriveSpec};
+use anyhow::{Context as _, Result, ensure};
+use elasticstack_core::block::{BlockStore, Cloned, DriveSpec, Writers};
 use elasticstack_core::prelude::*;
 use elasticstack_core::sim::SimRng;
 use elasticstack_host::store::{ArrayCapacity, DirectoryArray, DirectoryStore, KnownArrays};
@@ -19,7 +18,9 @@ use uuid::Uuid;
 
 use crate::table::{Pairs, Row, Table, Verdict};
 
-const PAIRS: usize = 9;
+/// One pair is the sum of so many clones of either, taken in turns.
+const PAIRS: usize = 31;
+const CLONES: u32 = 10;
 
 /// What one write is at a time, and what an extent is of.
 const PIECE: usize = 1 << 20;
@@ -43,41 +44,72 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     let directory = tempfile::tempdir_in(&args.dir)?;
     let file_system = FileSystem::make(directory.path())?;
     let bench = Bench::open(&file_system.mounted)?;
-    let unit = if args.small { 64 << 20 } else { 1 << 30 };
+    let part = if args.small { 16 } else { 1 };
+    let mut rows = vec![by_size(&bench, (1 << 30) / part).await?];
+    for extents in [10_000, 100_000, 200_000] {
+        let extents = extents / part;
+        let drive = bench.scattered(extents).await?;
+        rows.push(Row::told(
+            format!("clone of {extents} extents, not in use"),
+            in_ms(bench.clone(drive, Writers::Volumes).await?),
+        ));
+        let (cloned, stall) = guest::clone_under_writes(&bench, drive).await?;
+        rows.push(Row::told(
+            format!("clone of {extents} extents, in use"),
+            match cloned {
+                Ok(took) => in_ms(took),
+                Err(refused) => {
+                    println!("{extents} extents in use: {refused}");
+                    "refused".to_owned()
+                }
+            },
+        ));
+        rows.push(Row::alone(
+            format!("a write's longest wait, {extents} extents"),
+            in_ms(stall),
+            format!("at most {} ms", STALL.as_millis()),
+            Verdict::at_most(stall.as_secs_f64(), STALL.as_secs_f64()),
+        ));
+        bench.destroy(drive).await?;
+    }
+    layout::print(&file_system.mounted, (256 << 20) / part)?;
+    Table(rows).judge()
+}
+
+/// Clones of a drive that was written from its beginning to its end, beside those of one that holds a
+/// sixteenth of it. A clone is all that it takes: the new drive, the blocks, and both on the disk.
+async fn by_size(bench: &Bench, unit: u64) -> Result<Row> {
     let (one, sixteen) = (bench.written(unit).await?, bench.written(16 * unit).await?);
     let mut pairs = Pairs::default();
     for _ in 0..PAIRS {
-        pairs.push(bench.clone(sixteen).await?, bench.clone(one).await?);
+        let (mut ours, mut peers) = (Duration::ZERO, Duration::ZERO);
+        for _ in 0..CLONES {
+            ours += bench.clone(sixteen, Writers::Volumes).await?;
+            peers += bench.clone(one, Writers::Volumes).await?;
+        }
+        pairs.push(ours / CLONES, peers / CLONES);
+    }
+    println!("means of {CLONES} clones of 16 units beside {CLONES} of one: {pairs}");
+    for drive in [one, sixteen] {
+        bench.destroy(drive).await?;
     }
     let ratio = pairs.ratio();
     let verdict = match Verdict::at_least(ratio, 0.8) {
         Verdict::Met => Verdict::at_most(ratio, 1.2),
         missed => missed,
     };
-    println!("{pairs}");
-    let mut rows = vec![Row {
+    Ok(Row {
         what: "clone of a drive, 16 GiB and 1 GiB written".to_owned(),
-        ours: format!("{:.1} ms", pairs.ours()),
-        peers: format!("{:.1} ms", pairs.peers()),
+        ours: format!("{:.2} ms", pairs.ours()),
+        peers: format!("{:.2} ms", pairs.peers()),
         compared: format!("{ratio:.2} times"),
         goal: "0.8 to 1.2 times".to_owned(),
         verdict,
-    }];
-    for extents in [10_000, 100_000, 200_000] {
-        let extents = if args.small { extents / 16 } else { extents };
-        let drive = bench.scattered(extents).await?;
-        let (took, stall) = bench.clone_under_writes(drive).await?;
-        let took = took.as_secs_f64() * 1e3;
-        let what = format!("clone of {extents} extents");
-        rows.push(Row::told(what, format!("{took:.0} ms")));
-        rows.push(Row::alone(
-            format!("a write's longest wait, {extents} extents"),
-            format!("{:.0} ms", stall.as_secs_f64() * 1e3),
-            format!("at most {} ms", STALL.as_millis()),
-            Verdict::at_most(stall.as_secs_f64(), STALL.as_secs_f64()),
-        ));
-    }
-    Table(rows).judge()
+    })
+}
+
+fn in_ms(took: Duration) -> String {
+    format!("{:.0} ms", took.as_secs_f64() * 1e3)
 }
 
 /// An XFS in a file, mounted until this is dropped.
@@ -142,6 +174,10 @@ impl Bench {
         Ok(drive)
     }
 
+    async fn destroy(&self, drive: DriveId) -> Result<()> {
+        Ok(self.store.destroy(drive, Generation::new(Era(1), 2)).await?)
+    }
+
     /// A drive that was written from its beginning to its end.
     async fn written(&self, size: u64) -> Result<DriveId> {
         let drive = self.drive(size).await?;
@@ -154,58 +190,29 @@ impl Bench {
         Ok(drive)
     }
 
-    /// A drive of so many extents: every second block of it is written.
+    /// A drive of so many extents: every second block of it is written, and what lies between two of
+    /// them has room and was not.
     async fn scattered(&self, extents: u64) -> Result<DriveId> {
-        let drive = self.drive(extents * 2 * BLOCK).await?;
+        let drive = self.drive(extents * BLOCK).await?;
         let volume = self.store.open(drive, Epoch(1)).await?;
         let data = bytes::Bytes::from(vec![7; usize::try_from(BLOCK)?]);
-        for extent in 0..extents {
-            volume.write_at(Bytes::try_from(extent * 2 * BLOCK)?, data.clone()).await?;
+        for extent in (0..extents).step_by(2) {
+            volume.write_at(Bytes::try_from(extent * BLOCK)?, data.clone()).await?;
         }
         volume.flush().await?;
         Ok(drive)
     }
 
-    /// How long a clone of it takes.
-    async fn clone(&self, source: DriveId) -> Result<Duration> {
+    /// How long it takes to make a drive and have it be a clone of this one.
+    async fn clone(&self, source: DriveId, writers: Writers) -> Result<Duration> {
         let size = self.store.open(source, Epoch(1)).await?.size();
+        let began = Instant::now();
         let target = self.drive(size.get()).await?;
         let cloner = self.store.cloner().context("the store clones nothing")?;
-        let began = Instant::now();
-        let cloned = cloner.clone_drive(source, target).await?;
+        let cloned = cloner.clone_drive(source, target, writers).await;
         let took = began.elapsed();
-        ensure!(cloned == Cloned::Shared, "the blocks are not shared");
-        self.store.destroy(target, Generation::new(Era(1), 2)).await?;
+        self.destroy(target).await?;
+        ensure!(cloned? == Cloned::Shared, "the blocks are not shared");
         Ok(took)
-    }
-
-    /// The same, while the drive is written past the store, as a guest does; and for how long one of
-    /// those writes waited at most.
-    async fn clone_under_writes(&self, source: DriveId) -> Result<(Duration, Duration)> {
-        let volume = self.store.open(source, Epoch(1)).await?;
-        let Some(Attachment::File(path)) = volume.attachment() else { bail!("it is no file") };
-        let is_over = Arc::new(AtomicBool::new(false));
-        let over = Arc::clone(&is_over);
-        let (begun, begins) = tokio::sync::oneshot::channel();
-        let guest = std::thread::spawn(move || -> std::io::Result<Duration> {
-            let file = OpenOptions::new().write(true).open(path)?;
-            let (mut longest, mut begun) = (Duration::ZERO, Some(begun));
-            let mut rng = SimRng::new(3);
-            while !over.load(Ordering::SeqCst) {
-                let began = Instant::now();
-                file.write_all_at(&[9; 4096], rng.below(1_000) * 2 * BLOCK)?;
-                longest = longest.max(began.elapsed());
-                if let Some(begun) = begun.take() {
-                    // Whoever waits for it has failed.
-                    let _ = begun.send(());
-                }
-            }
-            Ok(longest)
-        });
-        begins.await.context("the guest writes nothing")?;
-        let took = self.clone(source).await;
-        is_over.store(true, Ordering::SeqCst);
-        let Ok(longest) = guest.join() else { bail!("the guest broke") };
-        Ok((took?, longest?))
     }
 }

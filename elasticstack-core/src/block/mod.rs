@@ -127,8 +127,14 @@ pub trait CloneDrive: Send + Sync {
     /// Makes `target` a copy of `source`; both are open under their claims by the caller.
     ///
     /// # Errors
-    /// `NotFound`; `InvalidValue` if the target is smaller.
-    async fn clone_drive(&self, source: DriveId, target: DriveId) -> Result<Cloned>;
+    /// `NotFound`; `InvalidValue` if the target is smaller; `DriveInUse` if this would hold up the
+    /// `writers` of the source for too long.
+    async fn clone_drive(
+        &self,
+        source: DriveId,
+        target: DriveId,
+        writers: Writers,
+    ) -> Result<Cloned>;
 }
 
 /// What became of a wish to clone by sharing.

@@ -64,7 +64,7 @@ pub trait Snapshots: Send + Sync {
     async fn list_snapshots(&self) -> Result<Vec<SnapshotReport>>;
 }
 
-/// Who may write to a drive while a snapshot of it is taken.
+/// Who may write to a drive while it is cloned or a snapshot of it is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Writers {
     /// Nobody but through its volumes.

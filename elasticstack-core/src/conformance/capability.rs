@@ -10,7 +10,7 @@ use super::blockstore::{
     room, spec, write,
 };
 use super::{Outcome, Violation, refused, require};
-use crate::block::{BlockStore, Cloned, DriveSpec};
+use crate::block::{BlockStore, Cloned, DriveSpec, Writers};
 use crate::error::{Error, ErrorKind, Result};
 use crate::generation::{Epoch, Era, Generation};
 
@@ -127,7 +127,7 @@ pub(super) async fn cl_1_a_clone_equals_its_source_and_goes_its_own_way(
     store.create(&to).await?;
     let target = store.open(to.drive, Epoch(1)).await?;
     write(&*target, 0, pattern(2, 2 * MIB)).await?;
-    if cloner.clone_drive(from.drive, to.drive).await? == Cloned::MustCopy {
+    if cloner.clone_drive(from.drive, to.drive, Writers::Volumes).await? == Cloned::MustCopy {
         return Ok(Outcome::Skipped {
             missing: Cow::Borrowed("array whose drives can share blocks"),
         });
@@ -155,7 +155,7 @@ pub(super) async fn cl_2_a_pair_that_must_be_copied_is_left_alone(
     store.create(&to).await?;
     let target = store.open(to.drive, Epoch(1)).await?;
     write(&*target, 0, pattern(2, 2 * MIB)).await?;
-    let cloned = cloner.clone_drive(from.drive, to.drive).await?;
+    let cloned = cloner.clone_drive(from.drive, to.drive, Writers::Volumes).await?;
     require!(cloned == Cloned::MustCopy, "drives on two arrays can't share blocks: {cloned:?}");
     holds(&*target, 0, &pattern(2, 2 * MIB)).await?;
     let found = report(&*store, to.drive).await?.spec;

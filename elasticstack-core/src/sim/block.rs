@@ -14,7 +14,7 @@ use super::snapshots::Snapshot;
 use super::{SimRng, lock};
 use crate::block::{
     ArrayReport, ArrayState, Attachment, BlockStore, CloneDrive, Cloned, DriveReport, DriveSpec,
-    Resize, Snapshots, Volume,
+    Resize, Snapshots, Volume, Writers,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::generation::{Epoch, Generation};
@@ -237,7 +237,7 @@ impl Resize for SimStore {
 
 #[async_trait]
 impl CloneDrive for SimStore {
-    async fn clone_drive(&self, source: DriveId, target: DriveId) -> Result<Cloned> {
+    async fn clone_drive(&self, source: DriveId, target: DriveId, _: Writers) -> Result<Cloned> {
         let mut state = lock(&self.0);
         let Drive { spec: from, medium, .. } = state.drive(source)?;
         let (from, mut medium) = (from.clone(), medium.clone());

@@ -214,9 +214,14 @@ impl<B: BlockStore + ?Sized> Resize for Faulty<B> {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl<B: BlockStore + ?Sized> CloneDrive for Faulty<B> {
-    async fn clone_drive(&self, source: DriveId, target: DriveId) -> Result<Cloned> {
+    async fn clone_drive(
+        &self,
+        source: DriveId,
+        target: DriveId,
+        writers: Writers,
+    ) -> Result<Cloned> {
         let cloner = self.inner.cloner().ok_or_else(gone)?;
-        self.plan.run(Call::CloneDrive, cloner.clone_drive(source, target)).await
+        self.plan.run(Call::CloneDrive, cloner.clone_drive(source, target, writers)).await
     }
 }
 

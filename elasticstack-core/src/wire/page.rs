@@ -134,7 +134,8 @@ same host, until hosts lend each other drives: a clone is placed beside its sour
 **Snapshots.** A snapshot is what a power cut at one instant would have left of its drive: what the guest had flushed is in
 it. It lies on its drive's array and takes room as large as the drive was, whatever it shares with it. Of a drive that a
 server uses it is taken where the array's file system shares blocks (XFS, Btrfs); elsewhere it is a copy, and `drive_in_use`
-until the server is stopped. A restore needs a drive that nothing uses and that is as large as the snapshot at least; it
+until the server is stopped. So is a snapshot, or a clone, of a drive in use that lies in more than 20,000 pieces: its guest's
+writes would wait for too long. A restore needs a drive that nothing uses and that is as large as the snapshot at least; it
 overwrites what is there, and what the drive has beyond the snapshot's size is zeros. A drive that has snapshots is not
 destroyed.
 

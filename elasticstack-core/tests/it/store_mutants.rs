@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use async_trait::async_trait;
 use bytes::Bytes as Data;
 use elasticstack_core::block::{
-    ArrayReport, Attachment, BlockStore, CloneDrive, Cloned, DriveReport, DriveSpec, Resize, Volume,
+    ArrayReport, Attachment, BlockStore, CloneDrive, Cloned, DriveReport, DriveSpec, Resize,
+    Volume, Writers,
 };
 use elasticstack_core::conformance::BlockStoreFixture;
 use elasticstack_core::prelude::*;
@@ -425,8 +426,13 @@ impl Resize for MutantStore {
 
 #[async_trait]
 impl CloneDrive for MutantStore {
-    async fn clone_drive(&self, source: DriveId, target: DriveId) -> Result<Cloned> {
-        let cloned = self.inner.clone_drive(source, target).await?;
+    async fn clone_drive(
+        &self,
+        source: DriveId,
+        target: DriveId,
+        writers: Writers,
+    ) -> Result<Cloned> {
+        let cloned = self.inner.clone_drive(source, target, writers).await?;
         if self.has(ClonesStayJoined) && cloned == Cloned::Shared {
             self.memory().joined.push((source, target));
         }

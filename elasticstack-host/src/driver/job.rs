@@ -10,7 +10,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use elasticstack_core::block::{Cloned, Volume};
+use elasticstack_core::block::{Cloned, Volume, Writers};
 use elasticstack_core::error::{Chain, Error, ErrorKind, Result};
 use elasticstack_core::generation::Epoch;
 use elasticstack_core::id::{DriveId, JobId};
@@ -112,12 +112,19 @@ impl JobWork {
         let to = self.open(target, target_epoch, Access::Exclusive).await?;
         if conversion == Conversion::None
             && let Some(cloner) = self.host.store.cloner()
-            && cloner.clone_drive(source, target).await? == Cloned::Shared
+            && cloner.clone_drive(source, target, self.writers(source)).await? == Cloned::Shared
         {
             return Ok(to.flush().await?);
         }
         self.copy(document, from, Arc::clone(&to)).await?;
         Ok(to.flush().await?)
+    }
+
+    /// Who may write to a drive that the job holds beside others.
+    fn writers(&self, drive: DriveId) -> Writers {
+        let is_lent = self.host.lends().iter().any(|lend| lend.drive == drive);
+        let is_attached = is_lent || !self.host.servers_with(drive).is_empty();
+        if is_attached { Writers::Attached } else { Writers::Volumes }
     }
 
     async fn open(

@@ -13,6 +13,7 @@ use elasticstack_core::prelude::*;
 use rustix::fs::StatVfs;
 
 use super::directory::{Directory, failed};
+use super::extents::lay_out;
 use super::layout::{Label, Part, Record, SnapshotRecord};
 use super::shelf::{Found, Shelf};
 
@@ -149,7 +150,10 @@ impl Array {
 
     /// Makes a drive of zeros that occupy no space.
     pub(super) fn create(&self, record: &Record) -> Result<()> {
-        self.drives.put(record, |file| file.set_len(record.size.get()))
+        self.drives.put(record, |file| {
+            lay_out(file)?;
+            file.set_len(record.size.get())
+        })
     }
 
     /// Gives a drive of `old` size the record's. Decided by the record's rename: until then the

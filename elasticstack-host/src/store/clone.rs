@@ -5,18 +5,24 @@ use std::io;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use elasticstack_core::block::{CloneDrive, Cloned};
+use elasticstack_core::block::{CloneDrive, Cloned, Writers};
 use elasticstack_core::prelude::*;
 use rustix::io::Errno;
 
 use super::directory::failed;
 use super::drive::Drive;
+use super::extents;
 use super::volume::punch;
 use super::{DirectoryStore, blocking};
 
 #[async_trait]
 impl CloneDrive for DirectoryStore {
-    async fn clone_drive(&self, source: DriveId, target: DriveId) -> Result<Cloned> {
+    async fn clone_drive(
+        &self,
+        source: DriveId,
+        target: DriveId,
+        writers: Writers,
+    ) -> Result<Cloned> {
         let (from, to) = (self.catalogue.find(source)?, self.catalogue.find(target)?);
         if source == target {
             let public = format!("drive {source} can't be a copy of itself");
@@ -35,24 +41,31 @@ impl CloneDrive for DirectoryStore {
         }
         blocking(move || {
             let path = to.array.raw(target);
-            let result = share(&from, source, &to, target);
+            let result = share((&from, source), (&to, target), writers);
             drop(permits);
-            result.map_err(failed("sharing blocks with", &path))
+            result.map_err(failed("sharing blocks with", &path))?
         })
         .await
     }
 }
 
-fn share(from: &Drive, source: DriveId, to: &Drive, target: DriveId) -> io::Result<Cloned> {
-    let source = File::open(from.array.raw(source))?;
+fn share(
+    (from, source): (&Drive, DriveId),
+    (to, target): (&Drive, DriveId),
+    writers: Writers,
+) -> io::Result<Result<Cloned>> {
+    let file = File::open(from.array.raw(source))?;
     let target = OpenOptions::new().write(true).open(to.array.raw(target))?;
-    if reflink(&source, &target)? == Cloned::MustCopy {
-        return Ok(Cloned::MustCopy);
+    if let Err(refused) = extents::check(&file, source, writers)? {
+        return Ok(Err(refused));
+    }
+    if reflink(&file, &target)? == Cloned::MustCopy {
+        return Ok(Ok(Cloned::MustCopy));
     }
     // What the target held beyond the source's end is still there.
     punch(&target, from.size(), to.size().saturating_sub(from.size()))?;
     to.sync(|| target.sync_all())?;
-    Ok(Cloned::Shared)
+    Ok(Ok(Cloned::Shared))
 }
 
 /// Has `target` share all blocks of `source`, as they are at one instant.
@@ -88,7 +101,7 @@ mod tests {
         let target = store.open(drive_id(2), Epoch(1)).await.unwrap();
         fill(&*source, 7).await;
         fill(&*target, 9).await;
-        let cloned = store.clone_drive(drive_id(1), drive_id(2)).await.unwrap();
+        let cloned = store.clone_drive(drive_id(1), drive_id(2), Writers::Volumes).await.unwrap();
         eprintln!("cloning on {} came to {cloned:?}", root.display());
         let bytes = contents(&*target).await;
         match cloned {
@@ -118,7 +131,9 @@ mod tests {
         store.create(&spec(1, 2)).await.unwrap();
         store.create(&spec(2, 1)).await.unwrap();
         store.create(&DriveSpec { array: array_id(2), ..spec(3, 2) }).await.unwrap();
-        let clone = |source, target| store.clone_drive(drive_id(source), drive_id(target));
+        let clone = |source, target| {
+            store.clone_drive(drive_id(source), drive_id(target), Writers::Volumes)
+        };
         refused(clone(1, 2).await, ErrorKind::InvalidValue);
         refused(clone(1, 1).await, ErrorKind::InvalidValue);
         refused(clone(1, 9).await, ErrorKind::NotFound);

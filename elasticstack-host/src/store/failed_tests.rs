@@ -74,7 +74,10 @@ async fn one_has_failed_and_two_works(store: &DirectoryStore, before: &[DriveRep
     refused(store.destroy(drive_id(1), generation(9)).await, gone);
     let larger = DriveSpec { generation: generation(9), ..spec(1, 2) };
     refused(store.resizer().unwrap().resize(&larger).await, gone);
-    refused(store.cloner().unwrap().clone_drive(drive_id(2), drive_id(1)).await, gone);
+    refused(
+        store.cloner().unwrap().clone_drive(drive_id(2), drive_id(1), Writers::Volumes).await,
+        gone,
+    );
     refused(store.create(&spec(1, 1)).await, gone);
     refused(store.create(&spec(3, 1)).await, gone);
 

@@ -12,6 +12,7 @@ mod catalogue;
 mod clone;
 mod directory;
 mod drive;
+mod extents;
 #[cfg(test)]
 mod failed_tests;
 #[cfg(test)]

@@ -15,7 +15,9 @@ use elasticstack_core::block::{Cloned, SnapshotReport, Snapshots, Writers};
 use elasticstack_core::prelude::*;
 
 use super::clone::reflink;
+use super::directory::failed;
 use super::drive::{PATIENCE, fenced, unknown as unknown_drive};
+use super::extents::{self, lay_out};
 use super::layout::SnapshotRecord;
 use super::snapshot::unknown;
 use super::volume::copy;
@@ -34,6 +36,14 @@ impl Snapshots for DirectoryStore {
             return same_drive(&known.record, drive);
         }
         let source = self.catalogue.find(drive)?;
+        let raw = source.array.raw(drive);
+        let path = raw.clone();
+        blocking(move || {
+            File::open(&path)
+                .and_then(|file| extents::check(&file, drive, writers))
+                .map_err(failed("looking at", &path))?
+        })
+        .await?;
         let quiet = source.quiet(PATIENCE).await?;
         let catalogue = Arc::clone(&self.catalogue);
         blocking(move || {
@@ -41,7 +51,6 @@ impl Snapshots for DirectoryStore {
             let record = SnapshotRecord::new(snapshot, &of);
             let taken = catalogue.find_or_promise_snapshot(&source.array, record)?;
             same_drive(&taken.record, drive)?;
-            let raw = source.array.raw(drive);
             let mut refused = false;
             let made = taken.make(|file| {
                 let from = File::open(&raw)?;
@@ -112,6 +121,7 @@ impl Snapshots for DirectoryStore {
 
 /// Makes an empty file hold what a snapshot does, then zeros up to `size`.
 fn fill(file: &File, snapshot: &Path, size: Bytes) -> io::Result<()> {
+    lay_out(file)?;
     let from = File::open(snapshot)?;
     if reflink(&from, file)? == Cloned::MustCopy {
         copy(&from, file)?;

@@ -1,9 +1,10 @@
-//! What the kernel tells and does, one file a facility: clocks, the machine, KVM, processes,
+//! What the kernel tells and does, one file a facility: clocks, extents, the machine, KVM, processes,
 //! io_uring.
 //!
 //! The only `unsafe` of this crate is below this folder.
 
 pub mod clock;
+pub mod extents;
 pub mod host;
 pub mod kvm;
 pub mod process;

@@ -39,6 +39,7 @@ pub fn run(of: Of, screen: &mut Screen<'_>) -> Result<()> {
         let standing = match key.standing {
             Standing::Honoured => "",
             Standing::Kept => " Kept, not honoured yet.",
+            Standing::RefusedBut(_) if key.reason.is_some() => "",
             Standing::RefusedBut(_) => " Not offered yet.",
         };
         table.push([key.pattern.to_owned(), given.to_owned(), format!("{}{standing}", key.doc)]);

@@ -207,7 +207,8 @@ fn standing(key: &Key) -> String {
         Standing::Kept => " <em>Kept, not honoured yet.</em>".to_owned(),
         Standing::RefusedBut([]) => " <em>Refused: not offered yet.</em>".to_owned(),
         Standing::RefusedBut(values) => {
-            format!(" <em>Refused but for {}: not offered yet.</em>", escaped(&values.join(", ")))
+            let yet = if key.reason.is_some() { "" } else { ": not offered yet" };
+            format!(" <em>Refused but for {}{yet}.</em>", escaped(&values.join(", ")))
         }
     }
 }

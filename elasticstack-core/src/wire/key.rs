@@ -174,6 +174,8 @@ pub struct Key {
     pub shape: Shape,
     /// Whether it is honoured.
     pub standing: Standing,
+    /// Why it is not and will not be, if that is so.
+    pub reason: Option<&'static str>,
     /// Whether its value opens something: it is shown to whoever asks for it and to nobody else.
     pub is_secret: bool,
     /// What a number counts, if it is one.
@@ -213,6 +215,7 @@ pub(super) const fn key(
         takes,
         shape,
         standing,
+        reason: None,
         is_secret: false,
         unit,
         needed_by: &[],
@@ -241,6 +244,11 @@ impl Key {
 
     pub(super) const fn refused_but(mut self, values: &'static [&'static str]) -> Self {
         self.standing = Standing::RefusedBut(values);
+        self
+    }
+
+    pub(super) const fn because(mut self, reason: &'static str) -> Self {
+        self.reason = Some(reason);
         self
     }
 
@@ -336,7 +344,13 @@ impl Key {
             };
             return Err(Error::new(
                 ErrorKind::NotOffered,
-                format!("{name} is not offered by this installation: {instead}"),
+                match self.reason {
+                    None => format!("{name} is not offered by this installation: {instead}"),
+                    Some(reason) => {
+                        let shown: String = value.chars().take(40).collect();
+                        format!("{name} {shown:?} is not offered, because {reason}: {instead}")
+                    }
+                },
             )
             .field(name));
         }

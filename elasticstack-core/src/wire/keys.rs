@@ -141,6 +141,8 @@ mod tests {
             (Drive, Create, "encryption:cipher", "aes-xts-plain", NotOffered),
             (Drive, SetStopped, "claim:type", "both", InvalidValue),
             (Drive, SetStopped, "tier", "ssd", InvalidValue),
+            (Drive, Create, "erase", "secure", NotOffered),
+            (Drive, SetStopped, "erase", "overwrite", NotOffered),
             (Drive, Create, "licenses", "msft_p73_04837", NotOffered),
             (Drive, Create, "cpu", "2000", UnknownKey),
             (Server, Create, "cpu", "2GHz", InvalidValue),
@@ -164,6 +166,17 @@ mod tests {
             let refused = check(object, moment, &Record::new().with(key, value)).unwrap_err();
             assert_eq!(refused.kind(), kind, "{key} {value}: {refused}");
             assert_eq!(refused.blamed_field(), Some(key));
+        }
+    }
+
+    #[test]
+    fn a_secure_erase_is_refused_with_the_reason() {
+        let ask =
+            |word: &str| check(Object::Drive, Moment::Create, &Record::new().with("erase", word));
+        ask("unmap").unwrap();
+        let refused = ask("secure").unwrap_err();
+        for words in ["\"secure\" is not offered", "thin", "encrypt in the guest", "unmap"] {
+            assert!(refused.public_message().contains(words), "{refused}");
         }
     }
 

@@ -32,6 +32,17 @@ pub(super) const ROWS: &[Key] = &[
     )
     .refused_but(&["none"]),
     key(
+        "erase",
+        DRIVE,
+        Input::Always,
+        Takes::Text(40),
+        "What becomes of its bytes when it is destroyed; unmap: they are given back and read by nobody, but are not overwritten.",
+    )
+    .refused_but(&["unmap"])
+    .because(
+        "overwriting promises nothing on storage that is thin, shares blocks, keeps journals or lies on SSDs; encrypt in the guest what nobody may ever read again",
+    ),
+    key(
         "format",
         DRIVE,
         Input::Never,

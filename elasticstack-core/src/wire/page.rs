@@ -139,6 +139,11 @@ writes would wait for too long. A restore needs a drive that nothing uses and th
 overwrites what is there, and what the drive has beyond the snapshot's size is zeros. A drive that has snapshots is not
 destroyed.
 
+**Destroyed drives.** What a destroyed drive occupied is given back at once, on disks that can it is discarded, and it reads as
+zeros to whoever gets the room. It is not overwritten: on storage that is thin, shares blocks, keeps journals or lies on SSDs nobody
+can promise that by overwriting. `erase` with anything but `unmap` is therefore refused as `not_offered`: encrypt within the guest
+what nobody may ever read again.
+
 A server claims what its keys name when it is started and until its run is over: a drive and a static IP alone (a drive of
 `claim:type shared` beside others), a VLAN beside others. A stopped server holds nothing, so that its drives and resources
 can be given to another or destroyed; a start that finds one missing or taken says which key.
@@ -183,7 +188,8 @@ fn doc(key: &Key) -> String {
         Standing::Kept => " *Kept, not honoured yet.*".to_owned(),
         Standing::RefusedBut([]) => " *Refused: not offered yet.*".to_owned(),
         Standing::RefusedBut(values) => {
-            format!(" *Refused but for {}: not offered yet.*", values.join(", "))
+            let yet = if key.reason.is_some() { "" } else { ": not offered yet" };
+            format!(" *Refused but for {}{yet}.*", values.join(", "))
         }
     };
     format!("{}{standing}", key.doc)

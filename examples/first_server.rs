@@ -9,8 +9,8 @@ use std::future::poll_fn;
 
 use elasticstack_core::block::{BlockStore, DriveSpec};
 use elasticstack_core::hypervisor::{
-    Access, Device, DriveSlot, EndCause, Hypervisor, InvalidDevice, Media, Phase, ServerSpec,
-    Signal,
+    Access, Device, DriveSlot, EndCause, Hypervisor, InvalidDevice, IoLimits, Media, Phase,
+    ServerSpec, Signal,
 };
 use elasticstack_core::prelude::*;
 use elasticstack_core::sim::{SimHypervisor, SimRng, SimStore, block_on};
@@ -64,6 +64,7 @@ async fn first_server(
             media: Media::Disk,
             access: Access::Exclusive,
             attachment,
+            limits: IoLimits::default(),
         }],
         boot: vec![first],
         nics: Vec::new(),

@@ -19,7 +19,7 @@ use elasticstack_core::block::{
     LendId, LendSpec, Volume, Writing,
 };
 use elasticstack_core::hypervisor::{
-    Access, Console as _, DriveSlot, Hypervisor as _, Media, ServerSpec,
+    Access, Console as _, DriveSlot, Hypervisor as _, IoLimits, Media, ServerSpec,
 };
 use elasticstack_core::prelude::*;
 use elasticstack_core::sim::SimRng;
@@ -257,6 +257,7 @@ async fn boot(store: &RamStore, drive: DriveId, runtime_dir: PathBuf) -> anyhow:
             media: Media::Disk,
             access: Access::Exclusive,
             attachment: Attachment::Iscsi(borrowing),
+            limits: IoLimits::default(),
         }],
         boot: Vec::new(),
         nics: Vec::new(),

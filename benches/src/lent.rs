@@ -9,7 +9,9 @@ use anyhow::{Context as _, Result};
 use elasticstack_core::block::{
     Attachment, BlockStore as _, Borrowing, DriveSpec, Lend as _, LendId, LendSpec, Writing,
 };
-use elasticstack_core::hypervisor::{Access, DriveSlot, Hypervisor as _, Media, ServerSpec};
+use elasticstack_core::hypervisor::{
+    Access, DriveSlot, Hypervisor as _, IoLimits, Media, ServerSpec,
+};
 use elasticstack_core::prelude::*;
 use elasticstack_host::lend::InProcessLender;
 use elasticstack_host::qemu::{Accelerator, Qemu, QemuConfig, Scope};
@@ -109,12 +111,19 @@ impl Host {
     /// Starts a server and ends it; answers how long it was until its processors ran.
     async fn start(&self, attachment: Attachment, run: Run, began: Instant) -> Result<Duration> {
         let (media, access) = (Media::Disk, Access::Exclusive);
+        let limits = IoLimits::default();
         let spec = ServerSpec {
             server: server(),
             cpu: MegaHertz(2_000),
             vcpus: VcpuCount::for_cpu(MegaHertz(2_000)),
             memory: MebiBytes(1_024),
-            drives: vec![DriveSlot { device: "ide:0:0".parse()?, media, access, attachment }],
+            drives: vec![DriveSlot {
+                device: "ide:0:0".parse()?,
+                media,
+                access,
+                attachment,
+                limits,
+            }],
             boot: vec![],
             nics: vec![],
             screen: None,

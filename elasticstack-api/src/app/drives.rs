@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::access::{Wish, permitted};
 use super::drive_record::{self, InUse, apply, wanted_access, wanted_size};
+use super::plugs::limit;
 use super::rooms::{Look, Placing, Within};
 use super::snapshots::has_snapshots;
 use super::stock::heard;
@@ -271,6 +272,10 @@ impl App {
                     let before = permitted(caller.account, tx.drive(drive).await?, Wish::Own)?;
                     let mut row = before.clone();
                     apply(&mut row.config, record)?;
+                    let limits = drive_record::limits(&row.config);
+                    if limits != drive_record::limits(&before.config) {
+                        limit(tx, drive, limits).await?;
+                    }
                     if let Some(access) = wanted_access(record).filter(|it| *it != row.access) {
                         let claims = tx.claims_on(drive).await?;
                         if !claims.is_empty() {

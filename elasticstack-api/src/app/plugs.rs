@@ -10,9 +10,9 @@
 use elasticstack_core::hypervisor::Bus;
 use elasticstack_core::prelude::*;
 use elasticstack_core::state::ServerState;
-use elasticstack_core::wire::internal::{ClaimedDrive, Hardware, Plugged};
+use elasticstack_core::wire::internal::{ClaimedDrive, Hardware, IoLimits, Plugged};
 
-use super::power::{borrow, plug_in};
+use super::power::{borrow, plug_in, queue};
 use super::server_record::{Plug, ServerConfig};
 use super::stock::heard;
 use crate::db::{Holder, ServerRow, Writer};
@@ -76,6 +76,22 @@ pub(super) async fn replug(
     drives.sort_by_key(|claim| claim.device);
     row.hardware = Some(Hardware { drives, ..before });
     Ok(Drives::ComeOrGo)
+}
+
+/// Has the servers that use a drive now be held to these limits.
+pub(super) async fn limit(tx: &mut Writer<'_>, drive: DriveId, limits: IoLimits) -> Result<()> {
+    for claim in tx.claims_on(drive).await? {
+        let Holder::Server(server) = claim.holder else { continue };
+        let Some(mut row) = tx.server(server).await? else { continue };
+        let drives = row.hardware.as_mut().map(|hardware| &mut hardware.drives);
+        for claimed in drives.into_iter().flatten().filter(|claimed| claimed.drive == drive) {
+            claimed.limits = limits;
+        }
+        row.generation += 1;
+        queue(tx, &row).await?;
+        tx.save_server(&row).await?;
+    }
+    Ok(())
 }
 
 fn waits(plug: &Plug, why: &str) -> Error {

@@ -17,6 +17,7 @@ use elasticstack_core::wire::record::Record;
 
 use super::access::{Wish, permitted};
 use super::accounts::secret_key;
+use super::drive_record::limits;
 use super::drives::in_use;
 use super::imaging::tolerated;
 use super::resources::connect;
@@ -346,7 +347,9 @@ pub(super) async fn plug_in(
     let claim = ClaimRow { drive: drive.drive, holder, epoch, access, lent: None };
     tx.insert_claim(&claim).await?;
     let Plug { device, drive: id, media } = plug;
-    Ok((ClaimedDrive { drive: id, epoch, access, device, media, lender: None }, drive.host))
+    let limits = limits(&drive.config);
+    let claimed = ClaimedDrive { drive: id, epoch, access, device, media, lender: None, limits };
+    Ok((claimed, drive.host))
 }
 
 /// Has a drive that a server has claimed lent to it by `lender`, the host that the drive lies on.

@@ -13,8 +13,8 @@ use elasticstack_core::prelude::*;
 use elasticstack_core::scheduler::ReferenceScheduler;
 use elasticstack_core::state::RunPhase;
 use elasticstack_core::wire::internal::{
-    ArrayStatus, Cursor, Document, DriveHome, DriveStatus, Ended, Fault, HostReport, JobProgress,
-    JobStatus, ObjectStatus, PROTOCOL, Plugged, Reports, ServerStatus, SnapshotHome,
+    ArrayStatus, Cursor, Document, DriveHome, DriveStatus, Ended, Fault, HostReport, IoLimits,
+    JobProgress, JobStatus, ObjectStatus, PROTOCOL, Plugged, Reports, ServerStatus, SnapshotHome,
     SnapshotStatus, Stamp,
 };
 use elasticstack_core::wire::record::Record;
@@ -238,6 +238,7 @@ struct Inner {
     /// Its guests let go of no drive, and take none.
     holds_drives: bool,
     runs_begun: Vec<(ServerId, Run)>,
+    limits: BTreeMap<DriveId, IoLimits>,
     time_run: Duration,
 }
 
@@ -290,6 +291,11 @@ impl FakeHost {
     /// For how long guests ran, by its own stamps.
     pub(crate) fn time_run(&self) -> Duration {
         self.inner.lock().unwrap().time_run
+    }
+
+    /// What a drive was limited to in the newest document of a server that has it.
+    pub(crate) fn limits(&self, drive: DriveId) -> Option<IoLimits> {
+        self.inner.lock().unwrap().limits.get(&drive).copied()
     }
 
     pub(crate) fn knows(&self, server: ServerId) -> bool {
@@ -466,6 +472,9 @@ impl FakeHost {
                 if document.generation < status.generation {
                     return;
                 }
+                let claimed = document.hardware.drives.iter();
+                let limits = claimed.map(|claimed| (claimed.drive, claimed.limits));
+                self.inner.lock().unwrap().limits.extend(limits);
                 let on = document.powered && !document.gone;
                 status.generation = document.generation;
                 status.reset = document.reset;

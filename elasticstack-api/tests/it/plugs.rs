@@ -2,6 +2,7 @@
 
 use elasticstack_api::app::{Caller, OnCreate};
 use elasticstack_core::prelude::*;
+use elasticstack_core::wire::internal::IoLimits;
 use elasticstack_core::wire::record::Record;
 
 use crate::fake_host::{Plane, World, customer, id, small_server};
@@ -114,4 +115,47 @@ async fn what_waits_for_a_stop_or_belongs_to_others_changes_nothing() {
     assert_eq!(info.value("block:1"), None);
     app.server_stop(&owner, held).await.unwrap();
     app.server_set(&owner, server, &at("block:1", more)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drives_limits_are_its_servers_from_the_start_on_and_change_while_they_run() {
+    let world = World::new();
+    let plane = world.plane().await;
+    let app = &plane.app;
+    let owner = customer(app, 1).await;
+    let record = Record::new().with("size", "4M").with("limit:requests", 500);
+    let drive: DriveId = id(&app.drive_create(&owner, &record).await.unwrap(), "drive");
+    let server = plane.server(&owner, &[drive], OnCreate::Start).await;
+    let runs = world.host.runs_begun();
+    let of = |requests: Option<u32>, mib: Option<u32>| {
+        Some(IoLimits { requests, bytes: mib.map(Bytes::from_mib) })
+    };
+    assert_eq!(world.host.limits(drive), of(Some(500), None));
+
+    let set = async |key: &str, value: &str| {
+        app.drive_set(&owner, drive, &Record::new().with(key, value)).await
+    };
+    let info = set("limit:bytes", "10M").await.unwrap();
+    assert_eq!(info.value("limit:bytes"), Some("10485760"));
+    assert_eq!(info.value("limit:requests"), Some("500"));
+    plane.until(async || world.host.limits(drive) == of(Some(500), Some(10))).await;
+    for (key, value, words) in [
+        ("limit:bytes", "1023k", "the least is 1M"),
+        ("limit:bytes", "0", "the least is 1M"),
+        ("limit:requests", "99", "100 to 1000000"),
+    ] {
+        let refused = set(key, value).await.unwrap_err();
+        assert_eq!((refused.kind(), refused.blamed_field()), (ErrorKind::InvalidValue, Some(key)));
+        assert!(refused.public_message().contains(words), "{refused}");
+    }
+    let info = set("limit:requests", "").await.unwrap();
+    assert_eq!(info.value("limit:requests"), None);
+    plane.until(async || world.host.limits(drive) == of(None, Some(10))).await;
+    assert_eq!(world.host.runs_begun(), runs, "no run began for it");
+
+    // The next run has what the drive has then.
+    app.server_stop(&owner, server).await.unwrap();
+    set("limit:bytes", "").await.unwrap();
+    app.server_start(&owner, server).await.unwrap();
+    assert_eq!(world.host.limits(drive), of(None, None));
 }

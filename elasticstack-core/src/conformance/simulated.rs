@@ -8,7 +8,7 @@ use super::{BlockStoreFixture, GuestAct, HypervisorFixture, MachineView};
 use crate::block::{Attachment, BlockStore};
 use crate::error::Result;
 use crate::hypervisor::{
-    Access, Device, DriveSlot, EndCause, Hypervisor, IoCounts, Media, Phase, ServerSpec,
+    Access, Device, DriveSlot, EndCause, Hypervisor, IoCounts, IoLimits, Media, Phase, ServerSpec,
 };
 use crate::id::ServerId;
 use crate::sim::{SimHypervisor, SimRng, SimStore};
@@ -97,5 +97,6 @@ fn slot(device: &str, file: &str) -> Option<DriveSlot> {
         media: Media::Disk,
         access: Access::Exclusive,
         attachment: Attachment::File(file.into()),
+        limits: IoLimits::default(),
     })
 }

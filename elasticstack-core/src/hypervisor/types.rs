@@ -9,7 +9,7 @@ use crate::block::Attachment;
 use crate::generation::Run;
 use crate::id::ServerId;
 use crate::secret::Secret;
-use crate::units::{MebiBytes, MegaHertz, VcpuCount};
+use crate::units::{Bytes, MebiBytes, MegaHertz, VcpuCount};
 
 /// A server as one run of it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +57,27 @@ pub struct DriveSlot {
     pub access: Access,
     /// How to reach it.
     pub attachment: Attachment,
+    /// The most that the guest gets from it.
+    pub limits: IoLimits,
+}
+
+/// The most that a guest reads from a drive and writes to it, both together; what is more waits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IoLimits {
+    /// Requests a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests: Option<u32>,
+    /// Bytes a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<Bytes>,
+}
+
+impl IoLimits {
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_none(&self) -> bool {
+        self.requests.is_none() && self.bytes.is_none()
+    }
 }
 
 /// Whom a claim tolerates beside it.

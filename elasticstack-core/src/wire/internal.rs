@@ -27,7 +27,7 @@ use crate::block::{ArrayState, Disks, Warning};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind};
 use crate::generation::{Epoch, Generation, Run};
-pub use crate::hypervisor::{Access, IoCounts};
+pub use crate::hypervisor::{Access, IoCounts, IoLimits};
 use crate::hypervisor::{Device, EndCause, Media, Nic, Seed};
 use crate::id::{AccountId, ArrayId, DriveId, JobId, ServerId, SnapshotId};
 use crate::secret::Secret;
@@ -288,6 +288,9 @@ pub struct ClaimedDrive {
     /// Who lends it, if it lies on another host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lender: Option<Lender>,
+    /// The most that the server gets from it, whoever lends it.
+    #[serde(default, skip_serializing_if = "IoLimits::is_none")]
+    pub limits: IoLimits,
 }
 
 /// The host that lends a drive, as the one that borrows it has to know.

@@ -143,6 +143,8 @@ mod tests {
             (Drive, SetStopped, "tier", "ssd", InvalidValue),
             (Drive, Create, "erase", "secure", NotOffered),
             (Drive, SetStopped, "erase", "overwrite", NotOffered),
+            (Drive, SetStopped, "limit:requests", "99", InvalidValue),
+            (Drive, Create, "limit:bytes", "fast", InvalidValue),
             (Drive, Create, "licenses", "msft_p73_04837", NotOffered),
             (Drive, Create, "cpu", "2000", UnknownKey),
             (Server, Create, "cpu", "2GHz", InvalidValue),

@@ -71,6 +71,21 @@ pub(super) const ROWS: &[Key] = &[
         "Products on the drive that are charged for.",
     )
     .refused_but(&[]),
+    key(
+        "limit:bytes",
+        DRIVE,
+        Input::Always,
+        Takes::Size,
+        "The most bytes a second that a server reads from it and writes to it together, 1M at least; also while one runs.",
+    ),
+    key(
+        "limit:requests",
+        DRIVE,
+        Input::Always,
+        Takes::Range(100, 1_000_000),
+        "The most requests a second that a server reads and writes with together; also while one runs.",
+    )
+    .number_of("requests"),
     key("media", DRIVE, Input::Never, Takes::Nothing, "disk or cdrom, for a standard drive."),
     key(
         "rawsize",

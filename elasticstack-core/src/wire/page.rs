@@ -139,6 +139,10 @@ writes would wait for too long. A restore needs a drive that nothing uses and th
 overwrites what is there, and what the drive has beyond the snapshot's size is zeros. A drive that has snapshots is not
 destroyed.
 
+**Limits of drives.** `limit:requests` and `limit:bytes` say how many requests and how many bytes a second a server gets from a
+drive, reads and writes together, at any moment; whatever it asks for beyond that waits. They hold for each server that uses the
+drive, on whichever host, and `set` changes them while it runs.
+
 **Destroyed drives.** What a destroyed drive occupied is given back at once, on disks that can it is discarded, and it reads as
 zeros to whoever gets the room. It is not overwritten: on storage that is thin, shares blocks, keeps journals or lies on SSDs nobody
 can promise that by overwriting. `erase` with anything but `unmap` is therefore refused as `not_offered`: encrypt within the guest

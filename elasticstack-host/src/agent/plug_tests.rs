@@ -11,7 +11,7 @@ use elasticstack_core::id::ArrayId;
 use elasticstack_core::sim::{SimHypervisor, SimLend, SimStore};
 use elasticstack_core::units::{Bytes, MebiBytes};
 use elasticstack_core::wire::internal::{
-    Access, ClaimedDrive, Document, DriveDocument, Plugged, ServerDocument, ServerStatus,
+    Access, ClaimedDrive, Document, DriveDocument, IoLimits, Plugged, ServerDocument, ServerStatus,
 };
 use http::StatusCode;
 use tempfile::TempDir;
@@ -83,6 +83,7 @@ fn with_more(number: u64) -> ServerDocument {
         device: "block:1".parse().unwrap(),
         media: Media::Disk,
         lender: None,
+        limits: IoLimits::default(),
     });
     document
 }

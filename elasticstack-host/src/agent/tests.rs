@@ -12,8 +12,8 @@ use elasticstack_core::id::{ArrayId, DriveId, ServerId};
 use elasticstack_core::state::RunPhase;
 use elasticstack_core::wire::internal::{
     Accepted, Access, ClaimedDrive, Conversion, Cursor, Document, Documents, DriveDocument,
-    DriveStatus, Fault, Hardware, HostReport, JobDocument, JobProgress, ObjectStatus, Reports,
-    ReportsAfter, ServerDocument, ServerStatus,
+    DriveStatus, Fault, Hardware, HostReport, IoLimits, JobDocument, JobProgress, ObjectStatus,
+    Reports, ReportsAfter, ServerDocument, ServerStatus,
 };
 use futures_util::stream;
 use http::{Request, StatusCode};
@@ -67,6 +67,7 @@ pub(super) fn server(number: u64, run: u64, access: Access) -> ServerDocument {
         device: "ide:0:0".parse().unwrap(),
         media: Media::Disk,
         lender: None,
+        limits: IoLimits::default(),
     };
     ServerDocument {
         server: server_id(),

@@ -258,8 +258,8 @@ impl ServerWork {
                     })?
                 }
             };
-            let &ClaimedDrive { device, media, access, .. } = claim;
-            slots.push(DriveSlot { device, media, access, attachment });
+            let &ClaimedDrive { device, media, access, limits, .. } = claim;
+            slots.push(DriveSlot { device, media, access, attachment, limits });
         }
         Ok((slots, volumes))
     }

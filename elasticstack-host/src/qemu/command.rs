@@ -266,7 +266,7 @@ mod tests {
     use std::path::{Path, PathBuf};
     use std::{env, fs};
 
-    use elasticstack_core::hypervisor::{Nic, Seed};
+    use elasticstack_core::hypervisor::{IoLimits, Nic, Seed};
     use elasticstack_core::secret::Secret;
     use elasticstack_core::units::{MebiBytes, MegaHertz, VcpuCount};
 
@@ -348,6 +348,7 @@ mod tests {
             media,
             access: Access::Exclusive,
             attachment: Attachment::File(path.into()),
+            limits: IoLimits::default(),
         }
     }
 

@@ -35,6 +35,7 @@ use super::phase::{Notice, Status};
 use super::plug::{Plugged, plug, unopened};
 use super::qmp::{Qmp, QmpError};
 use super::serial::{Gap, SerialLog};
+use super::throttle::throttle;
 use super::{Shared, blocking, counts};
 use crate::sys::process::Process;
 
@@ -74,7 +75,7 @@ pub(super) enum Wish {
     Resume,
     /// Write what it said on its serial port to the log.
     Drain,
-    /// Make the drives that come and go these.
+    /// Make the drives that come and go these, and all limits what they are to be.
     Plug(Arc<[DriveSlot]>),
     /// Tell which of these drives QEMU has not opened.
     FindUnopened(Vec<DriveSlot>, oneshot::Sender<Vec<DriveSlot>>),
@@ -382,15 +383,19 @@ impl Follower {
                 // Whoever asked may have gone meanwhile.
                 let _ = tell.send(counts::look(qmp).await?);
             }
-            Wish::Plug(drives) => match plug(qmp, &drives).await? {
-                Plugged::AsWanted => {}
-                Plugged::Held(device) => return Ok(Carried::Not(held(device))),
-                Plugged::Refused(device, refused) => {
-                    let message = format!("a drive could not be plugged in at {device}");
-                    let error = Error::new(ErrorKind::JobFailed, message).source(refused);
-                    return Ok(Carried::Not(error));
+            Wish::Plug(drives) => {
+                let plugged = plug(qmp, &drives).await?;
+                throttle(qmp, &drives).await?;
+                match plugged {
+                    Plugged::AsWanted => {}
+                    Plugged::Held(device) => return Ok(Carried::Not(held(device))),
+                    Plugged::Refused(device, refused) => {
+                        let message = format!("a drive could not be plugged in at {device}");
+                        let error = Error::new(ErrorKind::JobFailed, message).source(refused);
+                        return Ok(Carried::Not(error));
+                    }
                 }
-            },
+            }
             Wish::Reset => {
                 qmp.execute("system_reset", Value::Null).await?;
                 loop {

@@ -30,6 +30,7 @@ mod screen;
 mod seed;
 mod serial;
 mod start;
+mod throttle;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;

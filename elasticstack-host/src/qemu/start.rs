@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! reach what is lent ▸ lock ▸ record `starting` ▸ spawn, paused ▸ scope ▸ QMP ▸ VNC password
-//!   ▸ record `released` ▸ cont
+//!   ▸ limits ▸ record `released` ▸ cont
 //! ```
 //! A crash up to `released` leaves a process that has executed nothing: the next start of this
 //! agent ends it, removes its scope and, last of all, its directory. A crash after it leaves a run to adopt.
@@ -25,6 +25,7 @@ use super::dir::{Record, ServerDir, Stage};
 use super::guest::Guest;
 use super::qmp::{Qmp, QmpError};
 use super::reach::reach;
+use super::throttle::throttle;
 use super::{Shared, blocking, screen, seed};
 use crate::sys::process::Process;
 
@@ -183,6 +184,7 @@ async fn launch(
         let arguments = json!({ "protocol": "vnc", "password": password.expose() });
         qmp.execute("set_password", arguments).await.map_err(failed)?;
     }
+    throttle(&mut qmp, &spec.drives).await.map_err(failed)?;
     record.stage = Stage::Released;
     let here = Arc::clone(dir);
     blocking("recording a run", move || here.write_record(&record)).await?;

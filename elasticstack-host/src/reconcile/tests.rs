@@ -4,7 +4,7 @@
 use elasticstack_core::clock::Timestamp;
 use elasticstack_core::generation::{Epoch, Era, Generation};
 use elasticstack_core::hypervisor::Media;
-use elasticstack_core::wire::internal::{Access, Hardware};
+use elasticstack_core::wire::internal::{Access, Hardware, IoLimits};
 use proptest::prelude::*;
 
 use super::*;
@@ -40,6 +40,7 @@ fn claim(epoch: u64) -> ClaimedDrive {
         device: "block:1".parse().unwrap(),
         media: Media::Disk,
         lender: None,
+        limits: IoLimits::default(),
     }
 }
 

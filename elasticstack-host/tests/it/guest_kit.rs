@@ -12,7 +12,9 @@ use elasticstack_core::conformance::{
     GuestAct, HypervisorFixture, MachineView, Outcome, Violation,
 };
 use elasticstack_core::error::{Error, Result};
-use elasticstack_core::hypervisor::{Access, Device, DriveSlot, Hypervisor, Media, ServerSpec};
+use elasticstack_core::hypervisor::{
+    Access, Device, DriveSlot, Hypervisor, IoLimits, Media, ServerSpec,
+};
 use elasticstack_core::id::ServerId;
 use elasticstack_host::qemu::Qemu;
 use futures_core::future::BoxFuture;
@@ -91,6 +93,7 @@ impl HypervisorFixture for QemuFixture {
             media: Media::Disk,
             access: Access::Exclusive,
             attachment: Attachment::File(path),
+            limits: IoLimits::default(),
         })
     }
 

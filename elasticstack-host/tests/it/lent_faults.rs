@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use elasticstack_core::block::{Attachment, BlockStore, Lend, LendSpec, Volume};
 use elasticstack_core::hypervisor::{
-    Access, Console, DriveSlot, Hypervisor, Media, Observed, Phase, ServerSpec,
+    Access, Console, DriveSlot, Hypervisor, IoLimits, Media, Observed, Phase, ServerSpec,
 };
 use elasticstack_core::prelude::*;
 use elasticstack_host::array::{ArrayPlan, DiskName, Health, Level, MadeArray, Md};
@@ -293,6 +293,7 @@ fn server(device: &str, own: PathBuf) -> ServerSpec {
         media: Media::Disk,
         access: Access::Exclusive,
         attachment,
+        limits: IoLimits::default(),
     };
     let borrowed = borrowing(&spec(device), "10.77.0.1:3260".parse().unwrap());
     ServerSpec {

@@ -7,7 +7,7 @@ use elasticstack_core::block::{Attachment, BlockStore, Lend, LendSpec, Volume};
 use elasticstack_core::error::ErrorKind;
 use elasticstack_core::generation::{Epoch, Run};
 use elasticstack_core::hypervisor::{
-    Access, DriveSlot, EndCause, Hypervisor, Media, Phase, ServerSpec, Signal,
+    Access, DriveSlot, EndCause, Hypervisor, IoLimits, Media, Phase, ServerSpec, Signal,
 };
 use elasticstack_core::prelude::*;
 use elasticstack_lab::{Lab, stage};
@@ -45,6 +45,7 @@ fn slot(device: &str, lend: &LendSpec, lender: &dyn Lend) -> DriveSlot {
         media: Media::Disk,
         access: Access::Exclusive,
         attachment: Attachment::Iscsi(borrowing(lend, lender.portal())),
+        limits: IoLimits::default(),
     }
 }
 

@@ -10,12 +10,15 @@ use elasticstack_core::block::Attachment;
 use elasticstack_core::error::ErrorKind;
 use elasticstack_core::generation::Run;
 use elasticstack_core::hypervisor::{
-    Access, Console, DriveSlot, EndCause, Hypervisor, Media, Nic, NicModel, Phase, Seed, Signal,
+    Access, Console, DriveSlot, EndCause, Hypervisor, IoLimits, Media, Nic, NicModel, Phase, Seed,
+    ServerSpec, Signal,
 };
+use elasticstack_core::id::ServerId;
 use elasticstack_core::secret::Secret;
-use elasticstack_core::units::{MegaHertz, VcpuCount};
+use elasticstack_core::units::{Bytes, MegaHertz, VcpuCount};
 use elasticstack_host::qemu::{Qemu, Scope};
 use rustix::process::{Pid, Resource, Rlimit, kill_process, prlimit};
+use serde_json::Value;
 
 use crate::guest_code::{self, Command};
 use crate::qemu_rig::Rig;
@@ -62,6 +65,7 @@ async fn a_guest_with_every_bus_and_card_starts() {
             media: media.next().unwrap(),
             access: Access::Exclusive,
             attachment: Attachment::File(file),
+            limits: IoLimits::default(),
         });
     }
     spec.boot = vec!["ide:0:0".parse().unwrap(), "scsi:0:0".parse().unwrap()];
@@ -84,7 +88,13 @@ async fn a_guest_tries_its_devices_to_boot_from_in_their_order() {
         let bootable = std::mem::replace(&mut spec.drives[0].attachment, Attachment::File(blank));
         let device = device.parse().unwrap();
         let (media, access) = (Media::Disk, Access::Exclusive);
-        spec.drives.push(DriveSlot { device, media, access, attachment: bootable });
+        spec.drives.push(DriveSlot {
+            device,
+            media,
+            access,
+            attachment: bootable,
+            limits: IoLimits::default(),
+        });
         spec.boot = vec![device];
         rig.qemu.ensure(&spec, Run(1)).await.unwrap();
         rig.until_serial(&spec, b"hello\r\n").await;
@@ -406,6 +416,7 @@ async fn guests_share_a_drive_that_is_not_exclusive() {
             media,
             access: Access::Shared,
             attachment: Attachment::File(shared.clone()),
+            limits: IoLimits::default(),
         });
         rig.qemu.ensure(spec, Run(1)).await.unwrap();
         rig.until_serial(spec, b"hello\r\n").await;
@@ -444,4 +455,70 @@ async fn a_server_is_not_started_while_any_process_has_its_lock() {
     let refused = rig.qemu.ensure(&spec, Run(1)).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::ServerBusy);
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "nothing but the lock is there");
+}
+
+/// The limits that QEMU says are in force, by where drives are plugged in.
+async fn in_force(rig: &Rig, server: ServerId) -> Vec<(String, u64, u64)> {
+    let answer = rig.machine.operator_asks(server, "query-block").await;
+    let drives = answer.as_array().unwrap().iter().map(|entry| &entry["inserted"]);
+    let drives = drives.filter(|drive| drive["node-name"].is_string());
+    let limit = |drive: &Value, name: &str| drive[name].as_u64().unwrap();
+    let limits = drives.map(|drive| {
+        let node = drive["node-name"].as_str().unwrap().to_owned();
+        (node, limit(drive, "iops"), limit(drive, "bps"))
+    });
+    limits.collect()
+}
+
+#[tokio::test]
+#[ignore = "needs QEMU: cargo xtask test"]
+async fn a_guests_drives_are_held_to_their_limits_from_its_start_on_and_while_it_runs() {
+    let mut rig = Rig::open().await;
+    let mut spec = rig.machine.spec("1");
+    let more = [("block:0", "2"), ("scsi:0:3", "3")].map(|(device, disk)| {
+        let path = rig.machine.disk(disk);
+        guest_code::make_disk(&path).unwrap();
+        DriveSlot {
+            device: device.parse().unwrap(),
+            media: Media::Disk,
+            access: Access::Exclusive,
+            attachment: Attachment::File(path),
+            limits: IoLimits::default(),
+        }
+    });
+    spec.drives.extend(more);
+    let wanted = |rig_spec: &mut ServerSpec, limits: [(u32, u32); 3]| {
+        let mut expected = Vec::new();
+        for (slot, (requests, mib)) in rig_spec.drives.iter_mut().zip(limits) {
+            let bytes = Bytes::from_mib(mib);
+            slot.limits = IoLimits {
+                requests: Some(requests).filter(|requests| *requests > 0),
+                bytes: Some(bytes).filter(|bytes| *bytes > Bytes::ZERO),
+            };
+            let node = slot.device.to_string().replace(':', "-");
+            expected.push((node, u64::from(requests), bytes.get()));
+        }
+        expected
+    };
+    let expected = wanted(&mut spec, [(100, 0), (0, 1), (0, 0)]);
+    rig.qemu.ensure(&spec, Run(1)).await.unwrap();
+    assert_eq!(in_force(&rig, spec.server).await, expected);
+
+    let expected = wanted(&mut spec, [(0, 0), (700, 8), (1_000, 2)]);
+    rig.qemu.ensure(&spec, Run(1)).await.unwrap();
+    assert_eq!(in_force(&rig, spec.server).await, expected);
+    rig.reopen().await;
+    rig.qemu.signal(spec.server, Signal::Reset).await.unwrap();
+    rig.qemu.ensure(&spec, Run(1)).await.unwrap();
+    assert_eq!(in_force(&rig, spec.server).await, expected);
+
+    // One that is plugged in meanwhile, and another run.
+    let unplugged = spec.drives.pop().unwrap();
+    rig.qemu.ensure(&spec, Run(1)).await.unwrap();
+    spec.drives.push(unplugged);
+    rig.qemu.ensure(&spec, Run(1)).await.unwrap();
+    assert_eq!(in_force(&rig, spec.server).await, expected);
+    rig.qemu.remove(spec.server).await.unwrap();
+    rig.qemu.ensure(&spec, Run(2)).await.unwrap();
+    assert_eq!(in_force(&rig, spec.server).await, expected);
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use elasticstack_core::block::Attachment;
 use elasticstack_core::generation::Run;
 use elasticstack_core::hypervisor::{
-    Access, Console, Device, DriveSlot, Hypervisor, Media, Observed, Phase, ServerSpec,
+    Access, Console, Device, DriveSlot, Hypervisor, IoLimits, Media, Observed, Phase, ServerSpec,
 };
 use elasticstack_core::id::ServerId;
 use elasticstack_core::units::{MebiBytes, MegaHertz, VcpuCount};
@@ -79,6 +79,7 @@ impl Machine {
                 media: Media::Disk,
                 access: Access::Exclusive,
                 attachment: Attachment::File(path),
+                limits: IoLimits::default(),
             }],
             boot: vec![],
             nics: vec![],

@@ -8,7 +8,8 @@ use elasticstack_core::hypervisor::Media;
 use elasticstack_core::prelude::*;
 use elasticstack_core::secret::Secret;
 use elasticstack_core::wire::internal::{
-    Access, ClaimedDrive, Document, DriveDocument, Hardware, Lender, LentDrive, ServerDocument,
+    Access, ClaimedDrive, Document, DriveDocument, Hardware, IoLimits, Lender, LentDrive,
+    ServerDocument,
 };
 use elasticstack_lab::{Lab, Machine};
 
@@ -101,6 +102,7 @@ fn claim(drive: DriveId, lender: Option<Lender>) -> ClaimedDrive {
         device,
         media: Media::Disk,
         lender,
+        limits: IoLimits::default(),
     }
 }
 

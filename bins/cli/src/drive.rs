@@ -99,6 +99,23 @@ pub enum Command {
         /// The first byte of the file to write: where an upload that broke off goes on
         #[arg(long, default_value = "0", value_parser = amount::size)]
         offset: Bytes,
+        /// The SHA-256 of the file: the drive is to have it afterwards, which is waited for
+        #[arg(long)]
+        sha256: Option<String>,
+    },
+    /// Makes the SHA-256 of what a drive holds
+    Sha256 {
+        /// The drive
+        drive: DriveId,
+        /// Of how many bytes from its beginning on; of all if not given
+        #[arg(long, value_parser = amount::size)]
+        size: Option<Bytes>,
+        /// The SHA-256 that they are to have
+        #[arg(long)]
+        expect: Option<String>,
+        /// Show how far it is until it is done
+        #[arg(long)]
+        wait: bool,
     },
 }
 
@@ -194,8 +211,28 @@ impl Command {
             Self::Read { drive, file, offset, length } => {
                 transfer::download(client, ask.screen, drive, &file, offset, length).await
             }
-            Self::Write { drive, file, offset } => {
-                transfer::upload(client, ask.screen, drive, &file, offset).await
+            Self::Write { drive, file, offset, sha256 } => {
+                let size = transfer::upload(client, ask.screen, drive, &file, offset).await?;
+                let Some(sha256) = sha256 else { return Ok(()) };
+                let wish = Record::new().with("size", size).with("sha256", sha256);
+                client.one(Call::DriveSha256, &[&*drive.to_string()], &wish).await?;
+                let record = imaging::wait(client, ask.screen, drive).await?;
+                ask.screen.record(Object::Drive, &record)
+            }
+            Self::Sha256 { drive, size, expect, wait } => {
+                let mut wish = Record::new();
+                if let Some(size) = size {
+                    wish.set("size", size.get());
+                }
+                if let Some(expect) = expect {
+                    wish.set("sha256", expect);
+                }
+                let mut record =
+                    client.one(Call::DriveSha256, &[&*drive.to_string()], &wish).await?;
+                if wait {
+                    record = imaging::wait(client, ask.screen, drive).await?;
+                }
+                ask.screen.record(Object::Drive, &record)
             }
         }
     }

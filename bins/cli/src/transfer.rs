@@ -20,7 +20,7 @@ use crate::screen::Screen;
 /// What is moved at a time: the most that one read may ask for.
 const CHUNK: Bytes = Bytes::from_mib(4);
 
-/// Uploads `file` from `offset` on.
+/// Uploads `file` from `offset` on, and answers its length.
 ///
 /// # Errors
 /// `File`, or `Interrupted` with the offset to go on from.
@@ -30,7 +30,7 @@ pub(crate) async fn upload<T: Transport>(
     drive: DriveId,
     file: &Path,
     offset: Bytes,
-) -> Result<()> {
+) -> Result<u64> {
     let failed = |cause| file_failed("reading", file, cause);
     let id = drive.to_string();
     let mut source = File::open(file).map_err(failed)?;
@@ -53,7 +53,9 @@ pub(crate) async fn upload<T: Transport>(
         screen.progress(&progress("written", done, total.max(done)));
     }
     screen.progress_ends();
-    screen.done("drive", &id, &format!("{} written", amount(done.saturating_sub(offset.get()))))
+    let written = amount(done.saturating_sub(offset.get()));
+    screen.done("drive", &id, &format!("{written} written"))?;
+    Ok(done)
 }
 
 /// Downloads `length` bytes of a drive, or all, from `offset` on.

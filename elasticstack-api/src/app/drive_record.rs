@@ -152,6 +152,10 @@ pub(super) fn info(row: &DriveRow, in_use: &InUse) -> Record {
     if let Some(failed) = &row.failed {
         record.set("failed", failed);
     }
+    if let Some(summed) = &row.summed {
+        record.set("sha256", &summed.sha256);
+        record.set("sha256:size", summed.length.get());
+    }
     if let Some(standard) = &row.standard {
         record.set("media", &standard.media);
         if let Some(format) = &standard.format {

@@ -198,6 +198,7 @@ impl App {
             fault_code: String::new(),
             failed: None,
             standard: None,
+            summed: None,
         };
         tx.queue(row.host, OutboxRow::Drive(row.drive), row.generation).await?;
         let quantity = row.size.get();
@@ -325,6 +326,7 @@ impl App {
         let growth = size.saturating_sub(row.size.max(row.seen_size));
         check_free(tx, row, growth).await?;
         row.size = size;
+        row.summed = None;
         row.generation += 1;
         tx.queue(row.host, OutboxRow::Drive(row.drive), row.generation).await?;
         let edge = Edge::Ours(self.now());
@@ -403,6 +405,9 @@ impl App {
         let length = u64::try_from(data.len()).ok().and_then(|length| length.try_into().ok());
         let length = length.ok_or_else(|| Error::internal("a body longer than any size"))?;
         usable_bytes(&row, &claims, "written", offset, length)?;
+        if row.summed.is_some() {
+            self.forget_sum(drive).await?;
+        }
         self.data.write(row.host, drive, offset, data).await
     }
 }

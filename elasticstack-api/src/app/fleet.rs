@@ -211,6 +211,7 @@ impl App {
             target_epoch: row.target_epoch,
             conversion: row.conversion,
             download: row.download.clone(),
+            sum: row.sum.clone(),
         }
     }
 

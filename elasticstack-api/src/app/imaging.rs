@@ -3,6 +3,7 @@
 //! ```text
 //!  drive_image ──▶ job row + a claim on source and target ──▶ host works, reports hundredths
 //!  drive_download ──▶ the same with a file elsewhere, and a claim on the target only
+//!  drive_sha256 ──▶ the same without a source: the target is read and not changed
 //!  drive_clone ──▶ the same, with a new drive in the same transaction
 //!  host: done or failed ──▶ claims released, job marked to be forgotten ──▶ host: gone ──▶ row gone
 //! ```
@@ -11,8 +12,10 @@
 
 use elasticstack_core::prelude::*;
 use elasticstack_core::state::{DriveEvent, JobEvent, JobState};
-use elasticstack_core::wire::internal::{Access, Conversion, Download, JobProgress, JobStatus};
-use elasticstack_core::wire::keys::{self, Moment, Object};
+use elasticstack_core::wire::internal::{
+    Access, Conversion, Download, JobProgress, JobStatus, Sum,
+};
+use elasticstack_core::wire::keys::{self, Moment, Object, parse_size};
 use elasticstack_core::wire::record::Record;
 
 use super::access::{Wish, permitted};
@@ -20,7 +23,7 @@ use super::drives::{NewDrive, in_use, record};
 use super::rooms::{Look, Within};
 use super::stock::heard;
 use super::{App, Caller, new_id};
-use crate::db::{ClaimRow, DriveRow, Holder, JobRow, OutboxRow, Subject, Writer};
+use crate::db::{ClaimRow, DriveRow, Holder, JobRow, OutboxRow, Subject, Summed, Writer};
 
 impl App {
     /// Begins to image `target` from `source` and answers at once.
@@ -50,7 +53,7 @@ impl App {
                 tx.save_drive(&from).await?;
                 tx.save_drive(&into).await?;
                 let epochs = (source_epoch, target_epoch);
-                begin(tx, job, (&from, &into), epochs, (conversion, None), now).await
+                begin(tx, job, (&from, &into), epochs, conversion.into(), now).await
             })
         })
         .await?;
@@ -71,10 +74,7 @@ impl App {
         let account = caller.account;
         permitted(account, self.db.glance().await?.drive(target).await?, Wish::Own)?;
         keys::check(Object::Download, Moment::Create, wish)?;
-        let download = &Download {
-            url: url_in(wish)?,
-            sha256: wish.value("sha256").filter(|sum| !sum.is_empty()).map(str::to_owned),
-        };
+        let download = &Download { url: url_in(wish)?, sha256: given(wish, "sha256") };
         let conversion = match wish.value("format") {
             Some("gzip") => Conversion::Gunzip,
             _ => Conversion::None,
@@ -86,12 +86,66 @@ impl App {
                 let epoch = claim(tx, &mut into, job, Access::Exclusive).await?;
                 into.failed = None;
                 tx.save_drive(&into).await?;
-                let what = (conversion, Some(download.clone()));
+                let what = What { download: Some(download.clone()), ..conversion.into() };
                 begin(tx, job, (&into, &into), (epoch, epoch), what, now).await
             })
         })
         .await?;
         self.imaged(account, target).await
+    }
+
+    /// Begins to make the SHA-256 of what a drive holds, and answers at once.
+    ///
+    /// # Errors
+    /// `NotFound`; `DriveInUse`; `InvalidValue` for more bytes than the drive has. That it is
+    /// another than was expected is told when the host has made it.
+    pub async fn drive_sha256(
+        &self,
+        caller: &Caller,
+        drive: DriveId,
+        wish: &Record,
+    ) -> Result<Record> {
+        let account = caller.account;
+        permitted(account, self.db.glance().await?.drive(drive).await?, Wish::Own)?;
+        keys::check(Object::Sum, Moment::Create, wish)?;
+        let expected = &given(wish, "sha256");
+        let length = wish.value("size").and_then(parse_size);
+        let (now, job) = (self.now(), new_id());
+        self.intend(caller, Subject::Drive(drive), |tx| {
+            Box::pin(async move {
+                let mut row = permitted(account, tx.drive(drive).await?, Wish::Own)?;
+                let length = length.unwrap_or(row.size);
+                if length > row.size {
+                    let (asked, has) = (length.get(), row.size.get());
+                    let message = format!("{asked} bytes asked for: the drive has {has}");
+                    return Err(Error::new(ErrorKind::InvalidValue, message).field("size"));
+                }
+                let epoch = claim(tx, &mut row, job, Access::Exclusive).await?;
+                row.failed = None;
+                tx.save_drive(&row).await?;
+                let sum = Sum { length: length.get(), expected: expected.clone() };
+                let what = What { sum: Some(sum), ..Conversion::None.into() };
+                begin(tx, job, (&row, &row), (epoch, epoch), what, now).await
+            })
+        })
+        .await?;
+        self.imaged(account, drive).await
+    }
+
+    /// Forgets what was summed up of a drive, whose bytes are about to change.
+    pub(super) async fn forget_sum(&self, drive: DriveId) -> Result<()> {
+        self.db
+            .write(|tx| {
+                Box::pin(async move {
+                    if let Some(mut row) = tx.drive(drive).await?
+                        && row.summed.take().is_some()
+                    {
+                        tx.save_drive(&row).await?;
+                    }
+                    Ok(())
+                })
+            })
+            .await
     }
 
     /// What is told of a drive that is being imaged.
@@ -132,7 +186,7 @@ impl App {
                     tx.save_drive(&from).await?;
                     tx.save_drive(&into).await?;
                     let epochs = (source_epoch, target_epoch);
-                    begin(tx, job, (&from, &into), epochs, (conversion, None), now).await?;
+                    begin(tx, job, (&from, &into), epochs, conversion.into(), now).await?;
                     Ok(into)
                 })
             })
@@ -148,15 +202,29 @@ const fn beside(from: &DriveRow) -> [Within; 2] {
     [Within::Array(from.host, from.array), Within::Host(from.host)]
 }
 
+/// What a job is to do.
+struct What {
+    conversion: Conversion,
+    download: Option<Download>,
+    sum: Option<Sum>,
+}
+
+impl From<Conversion> for What {
+    fn from(conversion: Conversion) -> Self {
+        Self { conversion, download: None, sum: None }
+    }
+}
+
 /// Makes the row of a job that holds its drives, and has their host told.
 async fn begin(
     tx: &mut Writer<'_>,
     job: JobId,
     (from, into): (&DriveRow, &DriveRow),
     (source_epoch, target_epoch): (Epoch, Epoch),
-    (conversion, download): (Conversion, Option<Download>),
+    what: What,
     now: Timestamp,
 ) -> Result<()> {
+    let What { conversion, download, sum } = what;
     let row = JobRow {
         job,
         host: into.host,
@@ -166,6 +234,7 @@ async fn begin(
         target_epoch,
         conversion,
         download,
+        sum,
         state: JobState::Running,
         since: now,
         generation: 1,
@@ -173,6 +242,11 @@ async fn begin(
     };
     tx.save_job(&row).await?;
     tx.queue(row.host, OutboxRow::Job(job), row.generation).await
+}
+
+/// What a wish says of a key, if anything.
+fn given(wish: &Record, key: &str) -> Option<String> {
+    wish.value(key).filter(|value| !value.is_empty()).map(str::to_owned)
 }
 
 /// The address in a wish for a download that was checked.
@@ -243,6 +317,9 @@ async fn hold(
     access: Access,
 ) -> Result<Epoch> {
     drive.epoch = drive.epoch.next();
+    if access == Access::Exclusive {
+        drive.summed = None;
+    }
     let row = ClaimRow {
         drive: drive.drive,
         holder: Holder::Job(job),
@@ -280,7 +357,7 @@ pub(super) async fn reported(
     }
     let event = match &status.state {
         JobProgress::Queued | JobProgress::Running(_) => JobEvent::ReportedRunning,
-        JobProgress::Done => JobEvent::ReportedDone,
+        JobProgress::Done | JobProgress::Summed(_) => JobEvent::ReportedDone,
         JobProgress::Failed(_) => JobEvent::ReportedFailed,
     };
     let mut row = before.clone();
@@ -294,10 +371,15 @@ pub(super) async fn reported(
         row.generation += 1;
         tx.delete_claims_of(Holder::Job(row.job)).await?;
         tx.queue(host, OutboxRow::Job(row.job), row.generation).await?;
-        if let JobProgress::Failed(fault) = &status.state
-            && let Some(mut target) = tx.drive(row.target).await?
-        {
-            target.failed = Some(fault.message.clone());
+        if let Some(mut target) = tx.drive(row.target).await? {
+            match (&status.state, &row.sum) {
+                (JobProgress::Failed(fault), _) => target.failed = Some(fault.message.clone()),
+                (JobProgress::Summed(sha256), Some(sum)) => {
+                    let length = Bytes::try_from(sum.length).unwrap_or(target.size);
+                    target.summed = Some(Summed { sha256: sha256.clone(), length });
+                }
+                _ => {}
+            }
             tx.save_drive(&target).await?;
         }
     }

@@ -341,6 +341,9 @@ pub(super) async fn plug_in(
         return Err(in_use(&claims, &wish));
     }
     drive.epoch = drive.epoch.next();
+    if plug.media == Media::Disk {
+        drive.summed = None;
+    }
     tx.save_drive(&drive).await?;
     let epoch = drive.epoch;
     let holder = Holder::Server(row.server);

@@ -221,6 +221,7 @@ impl App {
             fault_code: String::new(),
             failed: None,
             standard: None,
+            summed: None,
         })
     }
 

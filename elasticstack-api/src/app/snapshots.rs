@@ -342,6 +342,7 @@ async fn claim(tx: &mut Writer<'_>, row: &SnapshotRow) -> Result<Epoch> {
         .field("size"));
     }
     drive.epoch = drive.epoch.next();
+    drive.summed = None;
     tx.save_drive(&drive).await?;
     let (holder, access) = (Holder::Snapshot(row.snapshot), Access::Exclusive);
     tx.insert_claim(&ClaimRow {

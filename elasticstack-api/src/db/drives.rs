@@ -38,6 +38,17 @@ pub(crate) struct DriveRow {
     pub(crate) failed: Option<String>,
     /// What makes it a standard drive, once it is whole.
     pub(crate) standard: Option<Standard>,
+    /// What was summed up, if the drive surely holds that still.
+    pub(crate) summed: Option<Summed>,
+}
+
+/// The SHA-256 of a drive's first bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Summed {
+    /// In lower-case hex.
+    pub(crate) sha256: String,
+    /// Of how many.
+    pub(crate) length: Bytes,
 }
 
 /// What is published on a standard drive.
@@ -63,6 +74,11 @@ pub(super) fn drive(row: &Row) -> Result<DriveRow> {
             sha256: column(row, "sha256")?,
         }),
     };
+    let sum: Option<String> = column(row, "sum")?;
+    let summed = match sum {
+        None => None,
+        Some(sha256) => Some(Summed { sha256, length: bytes(row, "sum_length")? }),
+    };
     Ok(DriveRow {
         drive: parsed(row, "drive")?,
         account: parsed(row, "account")?,
@@ -81,6 +97,7 @@ pub(super) fn drive(row: &Row) -> Result<DriveRow> {
         fault_code: column(row, "fault_code")?,
         failed: column(row, "failed")?,
         standard,
+        summed,
     })
 }
 
@@ -176,6 +193,7 @@ impl Writer<'_> {
             fault_code,
             failed: failure,
             standard,
+            summed,
         } = row;
         let before = match self.read.drive.take_if(|row| row.drive == *drive) {
             Some(before) => Some(before),
@@ -187,9 +205,9 @@ impl Writer<'_> {
         self.change(
             "INSERT INTO drives (drive, account, host, array_id, size, state, since_us, \
              generation, epoch, access, config, seen_generation, seen_size, fault_generation, \
-             fault_code, failed, media, format, rawsize, sha256, changed) \
+             fault_code, failed, media, format, rawsize, sha256, changed, sum, sum_length) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, \
-             $18, $19, $20, $21) \
+             $18, $19, $20, $21, $22, $23) \
              ON CONFLICT (drive) DO UPDATE SET account = excluded.account, host = excluded.host, \
              array_id = excluded.array_id, size = excluded.size, state = excluded.state, \
              since_us = excluded.since_us, generation = excluded.generation, \
@@ -198,7 +216,7 @@ impl Writer<'_> {
              fault_generation = excluded.fault_generation, fault_code = excluded.fault_code, \
              failed = excluded.failed, media = excluded.media, format = excluded.format, \
              rawsize = excluded.rawsize, sha256 = excluded.sha256, \
-             changed = excluded.changed",
+             changed = excluded.changed, sum = excluded.sum, sum_length = excluded.sum_length",
         )
         .bind(drive.to_string())
         .bind(account.to_string())
@@ -221,6 +239,8 @@ impl Writer<'_> {
         .bind(standard.and_then(|standard| standard.rawsize).map(Bytes::to_i64))
         .bind(standard.map(|standard| standard.sha256.as_str()))
         .bind(mark)
+        .bind(summed.as_ref().map(|summed| summed.sha256.as_str()))
+        .bind(summed.as_ref().map(|summed| summed.length.to_i64()))
         .execute()
         .await
         .map_err(failed("saving a drive"))?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use elasticstack_core::prelude::*;
 use elasticstack_core::state::JobState;
-use elasticstack_core::wire::internal::{Conversion, Download};
+use elasticstack_core::wire::internal::{Conversion, Download, Sum};
 
 use super::dialect::Row;
 use super::row::{column, failed, instant, number, parsed, stored, word};
@@ -22,6 +22,8 @@ pub(crate) struct JobRow {
     pub(crate) conversion: Conversion,
     /// What it reads instead of a drive; the source is the target then.
     pub(crate) download: Option<Download>,
+    /// What it sums up instead of imaging; the source is the target then.
+    pub(crate) sum: Option<Sum>,
     pub(crate) state: JobState,
     /// When it last made progress, or its host was last reminded of it.
     pub(crate) since: Timestamp,
@@ -59,7 +61,12 @@ fn conversion_from_word(word: &str) -> Option<Conversion> {
 pub(super) fn job(row: &Row) -> Result<JobRow> {
     let percent: Option<i64> = column(row, "percent")?;
     let url: Option<String> = column(row, "url")?;
-    let sha256 = column(row, "sha256")?;
+    let sha256: Option<String> = column(row, "sha256")?;
+    let sum_length: Option<i64> = column(row, "sum_length")?;
+    let sum = match sum_length {
+        None => None,
+        Some(_) => Some(Sum { length: number(row, "sum_length")?, expected: sha256.clone() }),
+    };
     Ok(JobRow {
         job: parsed(row, "job")?,
         host: parsed(row, "host")?,
@@ -69,6 +76,7 @@ pub(super) fn job(row: &Row) -> Result<JobRow> {
         target_epoch: Epoch(number(row, "target_epoch")?),
         conversion: word(row, "conversion", conversion_from_word)?,
         download: url.map(|url| Download { url: Secret::new(url), sha256 }),
+        sum,
         state: word(row, "state", JobState::from_word)?,
         since: instant(row, "since_us")?,
         generation: number(row, "generation")?,
@@ -151,6 +159,7 @@ impl Writer<'_> {
             target_epoch,
             conversion,
             download,
+            sum,
             state,
             since,
             generation,
@@ -158,10 +167,15 @@ impl Writer<'_> {
         } = row;
         let before = self.job(*job).await?;
         self.note_job(before.as_ref(), Some(row));
+        let expected = match (download, sum) {
+            (Some(download), _) => download.sha256.clone(),
+            (None, Some(sum)) => sum.expected.clone(),
+            (None, None) => None,
+        };
         self.change(
             "INSERT INTO jobs (job, host, source, source_epoch, target, target_epoch, conversion, \
-             state, since_us, generation, percent, url, sha256) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
+             state, since_us, generation, percent, url, sha256, sum_length) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) \
              ON CONFLICT (job) DO UPDATE SET state = excluded.state, \
              since_us = excluded.since_us, generation = excluded.generation, \
              percent = excluded.percent",
@@ -178,7 +192,8 @@ impl Writer<'_> {
         .bind(stored(*generation))
         .bind(percent.map(i64::from))
         .bind(download.as_ref().map(|download| download.url.expose().to_owned()))
-        .bind(download.as_ref().and_then(|download| download.sha256.clone()))
+        .bind(expected)
+        .bind(sum.as_ref().map(|sum| stored(sum.length)))
         .execute()
         .await
         .map_err(failed("saving a job"))?;

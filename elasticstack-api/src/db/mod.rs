@@ -58,7 +58,7 @@ pub(crate) use accounts::{AccountRow, Standing};
 pub(crate) use cards::CardRow;
 pub(crate) use claims::{ClaimRow, Holder};
 pub(crate) use consoles::TicketRow;
-pub(crate) use drives::{DriveRow, Standard};
+pub(crate) use drives::{DriveRow, Standard, Summed};
 pub(crate) use events::{EventRow, Place, Told};
 pub(crate) use hosts::{ArrayHealth, ArrayRow, Held, Hold, HostRow, Known, Placements, Promised};
 pub(crate) use jobs::JobRow;

@@ -96,6 +96,9 @@ pub(super) async fn dispatch(
             Reply::One(Drive, app.drive_download(caller, parameters.id(0)?, &record).await?)
         }
         Call::DriveImageVmdk => imaged(Conversion::Vmdk).await?,
+        Call::DriveSha256 => {
+            Reply::One(Drive, app.drive_sha256(caller, parameters.id(0)?, &record).await?)
+        }
         Call::DriveSnapshot => {
             let info = app.drive_snapshot(caller, parameters.id(0)?, &record).await?;
             Reply::One(Snapshot, info)

@@ -57,6 +57,7 @@ impl Possessions {
             | Object::Download
             | Object::Event
             | Object::Profile
+            | Object::Sum
             | Object::Usage => {
                 unreachable!("no path names a {object:?}")
             }

@@ -3,6 +3,7 @@
 use elasticstack_api::app::{OnCreate, Page, StandardImage};
 use elasticstack_core::prelude::*;
 use elasticstack_core::wire::internal::{Conversion, Fault, JobProgress};
+use elasticstack_core::wire::record::Record;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -70,6 +71,51 @@ async fn a_failed_job_says_why_on_its_target_until_the_next_one() {
     world.host.exchange(app).await;
     app.drive_image(&caller, target, source, Conversion::None).await.unwrap();
     assert_eq!(app.drive_info(&caller, target).await.unwrap().value("failed"), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sum_is_told_until_the_drive_may_have_changed() {
+    let world = World::new();
+    let plane = world.plane().await;
+    let app = &plane.app;
+    let caller = customer(app, 1).await;
+    let drive = plane.drive(&caller, 8).await;
+    world.host.leave_jobs();
+    let wish = Record::new().with("size", "5k").with("sha256", "ab".repeat(32));
+    let told = async || {
+        let info = app.drive_info(&caller, drive).await.unwrap();
+        ["sha256", "sha256:size", "failed"].map(|key| info.value(key).map(str::to_owned))
+    };
+    let sum_up = async |progress| {
+        let begun = app.drive_sha256(&caller, drive, &wish).await.unwrap();
+        assert_eq!(begun.value("imaging"), Some("queued"));
+        assert_eq!(told().await, [None, None, None], "while it is made");
+        let busy = app.drive_write(&caller, drive, Bytes::ZERO, "x".into()).await.unwrap_err();
+        assert_eq!(busy.kind(), ErrorKind::DriveInUse);
+        world.host.exchange(app).await;
+        world.host.change_job(progress);
+        world.host.exchange(app).await;
+        world.host.exchange(app).await;
+    };
+    let summed = || JobProgress::Summed("ab".repeat(32));
+    let known = [Some("ab".repeat(32)), Some("5120".to_owned()), None];
+    sum_up(summed()).await;
+    assert_eq!(told().await, known);
+    app.drive_write(&caller, drive, Bytes::ZERO, "x".into()).await.unwrap();
+    assert_eq!(told().await, [None, None, None], "it was written");
+    sum_up(summed()).await;
+    assert_eq!(told().await, known);
+    let fault = Fault { code: "job_failed".into(), message: "another".into(), field: None };
+    sum_up(JobProgress::Failed(fault)).await;
+    assert_eq!(told().await, [None, None, Some("another".to_owned())]);
+    sum_up(summed()).await;
+    plane.server(&caller, &[drive], OnCreate::Start).await;
+    assert_eq!(told().await, [None, None, None], "a server has it");
+
+    let small = plane.drive(&caller, 4).await;
+    let long = Record::new().with("size", "5M");
+    let refused = app.drive_sha256(&caller, small, &long).await.unwrap_err();
+    assert_eq!((refused.kind(), refused.blamed_field()), (ErrorKind::InvalidValue, Some("size")));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -47,6 +47,7 @@ async fn request_of(cloud: &Cloud, call: Call) -> (String, String) {
             (on(&[&cloud.drive().await, &cloud.drive().await]), String::new())
         }
         Call::DriveImageUrl => (on(&[&cloud.drive().await]), "url http://[::1]/".to_owned()),
+        Call::DriveSha256 => (on(&[&cloud.drive().await]), "size 1k".to_owned()),
         Call::DriveClone | Call::DriveCloneGunzip | Call::DriveCloneGzip => {
             (on(&[&cloud.drive().await]), SMALL.to_owned())
         }

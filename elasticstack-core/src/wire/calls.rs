@@ -79,6 +79,8 @@ calls! {
     DriveImageUrl,
     /// Copies the disk that a VMDK image is of.
     DriveImageVmdk,
+    /// Sums up what a drive holds.
+    DriveSha256,
     /// Tells about one drive.
     DriveInfo,
     /// Tells about one drive, with all that is measured.

@@ -2,7 +2,7 @@
 //! with fewer parameters comes first.
 
 use super::calls::Call;
-use super::keys::Object::{Download, Drive};
+use super::keys::Object::{Download, Drive, Sum};
 use super::route::Answer::{Ids, Many, Nothing, One};
 use super::route::Body::{Ignored, Record};
 use super::route::{Answer, Body, Route, change, read};
@@ -98,6 +98,13 @@ pub(super) const ROWS: &[Route] = &[
         Ignored,
         One(Drive),
         "As image, of the disk that the source holds a VMDK image of.",
+    ),
+    change(
+        Call::DriveSha256,
+        "/drives/DRIVE/sha256",
+        Record(Sum),
+        One(Drive),
+        "Begins to make the SHA-256 of a drive that nothing uses; imaging in its info tells how far it is, then sha256 what it is.",
     ),
     change(
         Call::DriveClone,

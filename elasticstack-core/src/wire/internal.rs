@@ -182,6 +182,18 @@ pub struct JobDocument {
     /// Read from here and from no drive; the target is named as the source too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub download: Option<Download>,
+    /// Only sum the target up, and write nothing; the target is named as the source too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sum: Option<Sum>,
+}
+
+/// A SHA-256 that is to be made of what a drive holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sum {
+    /// Of so many bytes from the drive's beginning on.
+    pub length: u64,
+    /// What it is to be, in hexadecimal digits.
+    pub expected: Option<String>,
 }
 
 /// A file elsewhere.
@@ -432,6 +444,8 @@ pub enum JobProgress {
     Running(u8),
     /// The target is whole and durable.
     Done,
+    /// The SHA-256 that was asked for, in hexadecimal digits.
+    Summed(String),
     /// It ended without success; the target's content is undefined.
     Failed(Fault),
 }

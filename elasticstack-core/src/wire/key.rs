@@ -40,6 +40,8 @@ pub enum Object {
     Snapshot,
     /// What a host has and no intent knows, as operators see it.
     Stray,
+    /// What of a drive is to be summed up.
+    Sum,
     /// A token: credentials of an account beside its key.
     Token,
     /// An interval in which something was used.
@@ -48,9 +50,10 @@ pub enum Object {
 
 impl Object {
     /// Every kind, in the order in which they are described.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Drive,
         Self::Download,
+        Self::Sum,
         Self::Snapshot,
         Self::Server,
         Self::Console,
@@ -87,6 +90,7 @@ impl Object {
             Self::Server => "server",
             Self::Snapshot => "snapshot",
             Self::Stray => "stray",
+            Self::Sum => "sum",
             Self::Token => "token",
             Self::Usage => "usage",
         }

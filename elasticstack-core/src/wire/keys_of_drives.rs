@@ -5,6 +5,7 @@ use super::key::{Input, Key, Object, Takes, counter, key};
 
 const DRIVE: &[Object] = &[Object::Drive];
 const DOWNLOAD: &[Object] = &[Object::Download];
+const SUM: &[Object] = &[Object::Sum];
 
 /// The rows.
 pub(super) const ROWS: &[Key] = &[
@@ -61,7 +62,7 @@ pub(super) const ROWS: &[Key] = &[
         DRIVE,
         Input::Never,
         Takes::Nothing,
-        "How far imaging is, or queued; absent if none goes on.",
+        "How far imaging, or summing up, is, or queued; absent if none goes on.",
     ),
     key(
         "licenses",
@@ -111,10 +112,39 @@ pub(super) const ROWS: &[Key] = &[
     ),
     key(
         "sha256",
+        DRIVE,
+        Input::Never,
+        Takes::Nothing,
+        "The SHA-256 of its first bytes, as it was asked for; gone once the drive may have changed.",
+    ),
+    key(
+        "sha256",
+        SUM,
+        Input::Create,
+        Takes::Form(Form::Sha256),
+        "The SHA-256 that the bytes are to have; failed in the drive's info says so if they have another.",
+    ),
+    key(
+        "sha256",
         DOWNLOAD,
         Input::Create,
         Takes::Form(Form::Sha256),
         "The SHA-256 of the file as it is sent; the drive is left empty if it has another.",
+    ),
+    key(
+        "sha256:size",
+        DRIVE,
+        Input::Never,
+        Takes::Nothing,
+        "Of how many bytes from its beginning on sha256 is.",
+    )
+    .number_of("bytes"),
+    key(
+        "size",
+        SUM,
+        Input::Create,
+        Takes::Size,
+        "How many bytes from the drive's beginning on; all of the drive if unset.",
     ),
     key(
         "size",

@@ -264,7 +264,7 @@ pub(crate) fn held(claims: &[ClaimedDrive]) -> Vec<(DriveId, Access)> {
 
 /// The drives that a job holds for its life.
 pub(crate) fn claims_of(job: &JobDocument) -> Vec<(DriveId, Access)> {
-    let source = job.download.is_none().then_some((job.source, Access::Shared));
+    let source = (job.source != job.target).then_some((job.source, Access::Shared));
     source.into_iter().chain([(job.target, Access::Exclusive)]).collect()
 }
 

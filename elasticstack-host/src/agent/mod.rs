@@ -254,4 +254,6 @@ mod snapshot_tests;
 #[cfg(test)]
 mod stray_tests;
 #[cfg(test)]
+mod sum_tests;
+#[cfg(test)]
 mod tests;

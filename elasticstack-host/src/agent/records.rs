@@ -68,6 +68,8 @@ pub(crate) struct JobFacts {
 pub(crate) enum JobEnd {
     /// The target is whole and durable.
     Done,
+    /// The target's SHA-256 is this.
+    Summed(String),
     /// Without success.
     Failed(Fault),
 }

@@ -93,6 +93,7 @@ pub(super) fn server(number: u64, run: u64, access: Access) -> ServerDocument {
 /// A job from drive 1 to drive 2.
 pub(super) fn job(number: u64, epoch: u64) -> JobDocument {
     JobDocument {
+        sum: None,
         job: id(0x0b).parse().unwrap(),
         generation: Generation::new(Era(1), number),
         gone: false,

@@ -1,4 +1,4 @@
-//! Jobs: makes one drive hold what another holds, or a file elsewhere.
+//! Jobs: makes one drive hold what another holds, or a file elsewhere; sums a drive up.
 //!
 //! ```text
 //!  waits for its drives ──▶ waits its turn ──▶ copies ──▶ end recorded ──▶ drives released
@@ -15,7 +15,7 @@ use elasticstack_core::error::{Chain, Error, ErrorKind, Result};
 use elasticstack_core::generation::Epoch;
 use elasticstack_core::id::{DriveId, JobId};
 use elasticstack_core::wire::internal::{
-    Access, Conversion, Fault, JobDocument, JobProgress, JobStatus, ObjectStatus,
+    Access, Conversion, Fault, JobDocument, JobProgress, JobStatus, ObjectStatus, Sum,
 };
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -75,7 +75,7 @@ impl Work for JobWork {
             };
             self.publish(document, JobProgress::Running(0));
             match self.attempt(document).await {
-                Ok(()) => self.record_end(JobEnd::Done).await?,
+                Ok(end) => self.record_end(end).await?,
                 Err(Delay::NotYet) => return Ok(Rest::Retry),
                 Err(Delay::Revoked) => {}
                 Err(Delay::Failed(error)) => {
@@ -92,7 +92,7 @@ impl JobWork {
         Self { host, job, wake, patience: Patience::default() }
     }
 
-    async fn attempt(&mut self, document: &JobDocument) -> Result<(), Delay> {
+    async fn attempt(&mut self, document: &JobDocument) -> Result<JobEnd, Delay> {
         let &JobDocument { source, source_epoch, target, target_epoch, conversion, .. } = document;
         if let Some(file) = &document.download {
             let to = self.open(target, target_epoch, Access::Exclusive).await?;
@@ -102,7 +102,11 @@ impl JobWork {
             let fetcher = &self.host.fetcher;
             let work = image::download(fetcher, file, target, conversion, &revoked, &progress);
             self.watch(work, &revoked).await?;
-            return Ok(to.flush().await?);
+            to.flush().await?;
+            return Ok(JobEnd::Done);
+        }
+        if let Some(sum) = &document.sum {
+            return self.sum_up(document, sum).await;
         }
         if source == target {
             let message = "source and target are one drive: name two";
@@ -114,10 +118,33 @@ impl JobWork {
             && let Some(cloner) = self.host.store.cloner()
             && cloner.clone_drive(source, target, self.writers(source)).await? == Cloned::Shared
         {
-            return Ok(to.flush().await?);
+            to.flush().await?;
+            return Ok(JobEnd::Done);
         }
         self.copy(document, from, Arc::clone(&to)).await?;
-        Ok(to.flush().await?)
+        to.flush().await?;
+        Ok(JobEnd::Done)
+    }
+
+    /// Makes the SHA-256 of the target, and refuses one that is not as expected.
+    async fn sum_up(&mut self, document: &JobDocument, sum: &Sum) -> Result<JobEnd, Delay> {
+        let volume = self.open(document.target, document.target_epoch, Access::Exclusive).await?;
+        let revoked = CancellationToken::new();
+        let volume = Arc::new(Revocable { volume, revoked: revoked.clone() });
+        let progress = |percent| self.publish(document, JobProgress::Running(percent));
+        let work = image::sum(volume, sum.length, &progress);
+        let found = self.watch(work, &revoked).await?;
+        match sum.expected.as_ref().filter(|expected| **expected != found) {
+            None => Ok(JobEnd::Summed(found)),
+            Some(expected) => {
+                let length = sum.length;
+                let message = format!(
+                    "the SHA-256 of the drive's first {length} bytes is {found}, and {expected} was \
+                     expected: write the file again, or name the sum and the size that it has"
+                );
+                Err(Error::new(ErrorKind::JobFailed, message).into())
+            }
+        }
     }
 
     /// Who may write to a drive that the job holds beside others.
@@ -155,11 +182,11 @@ impl JobWork {
     }
 
     /// Does the work, and looks up from it whenever the job is woken.
-    async fn watch(
+    async fn watch<T>(
         &self,
-        work: impl Future<Output = Result<()>>,
+        work: impl Future<Output = Result<T>>,
         revoked: &CancellationToken,
-    ) -> Result<(), Delay> {
+    ) -> Result<T, Delay> {
         let mut work = std::pin::pin!(work);
         loop {
             tokio::select! {
@@ -196,6 +223,7 @@ impl JobWork {
 fn progress_at_end(end: Option<JobEnd>) -> JobProgress {
     match end {
         Some(JobEnd::Done) => JobProgress::Done,
+        Some(JobEnd::Summed(sum)) => JobProgress::Summed(sum),
         Some(JobEnd::Failed(fault)) => JobProgress::Failed(fault),
         None => {
             let taken_back =

@@ -1,6 +1,5 @@
 //! Makes a volume of a file that is fetched from elsewhere, as its bytes come.
 
-use std::fmt::Write as _;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +13,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::sparse::{Chunk, PIECE, Progress, Source, Writer, length_of};
+use super::sum::hex;
 use super::{settle, unpack};
 use crate::fetch::{Fetched, Fetcher};
 
@@ -128,14 +128,11 @@ impl Coming<'_> {
     /// Refuses a file that is not the one of this sum.
     fn check(&self, expected: Option<&str>) -> Result<()> {
         let Some(expected) = expected else { return Ok(()) };
-        let mut found = String::new();
-        for byte in self.sum.clone().finalize() {
-            write!(found, "{byte:02x}").map_err(|error| Error::internal("a sum").source(error))?;
-        }
+        let found = hex(self.sum.clone())?;
         if found == expected {
             return Ok(());
         }
-        let message = format!("the file's SHA-256 is {found}, and not what was given");
+        let message = format!("the file's SHA-256 is {found}, and {expected} was expected");
         Err(Error::new(ErrorKind::JobFailed, message))
     }
 }

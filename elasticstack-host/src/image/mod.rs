@@ -10,6 +10,7 @@ pub mod gunzip;
 pub mod layout;
 pub mod qcow2;
 mod sparse;
+mod sum;
 #[cfg(test)]
 pub(crate) mod tests;
 mod unfold;
@@ -31,6 +32,7 @@ pub use download::download;
 use gunzip::{Gunzip, GunzipError, MAGIC};
 use layout::{ImageError, Layout};
 use sparse::{Chunk, PIECE, Progress, Reader, Source, Writer, is_zero};
+pub use sum::sum;
 
 /// Makes `target` what `source` becomes by `conversion`; the rest of it reads as zeros. All of it
 /// is durable on return. Holes and zeros take no space in the target.

@@ -153,6 +153,7 @@ async fn path_and_body(world: &World, server: &Server, ask: Ask) -> (String, Str
         Call::DriveImageUrl => {
             (on(&[&drive(server, "one", b"before").await]), "url http://[::1]/".to_owned())
         }
+        Call::DriveSha256 => (on(&[&drive(server, "one", b"before").await]), "size 6".to_owned()),
         Call::DriveClone | Call::DriveCloneGzip => {
             (on(&[&drive(server, "source", b"what it holds").await]), sized("made", 8))
         }

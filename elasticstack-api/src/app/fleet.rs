@@ -11,15 +11,15 @@ use elasticstack_core::prelude::*;
 use elasticstack_core::state::{HostEvent, HostState, JobState, ServerState, SnapshotState, Step};
 use elasticstack_core::units::TooManyBytes;
 use elasticstack_core::wire::internal::{
-    ArrayStatus, Cursor, Document, DriveDocument, Hardware, HostReport, JobDocument, PROTOCOL,
-    ServerDocument, SnapshotDocument,
+    ArrayStatus, Cursor, Document, DriveDocument, Hardware, HostReport, JobDocument, Lender,
+    PROTOCOL, ServerDocument, SnapshotDocument,
 };
 
 use super::intake::{News, Note, Word};
 use super::{App, HostRecord};
 use crate::db::{
-    ArrayHealth, ArrayRow, ClaimRow, DriveRow, HostRow, JobRow, Known, OutboxRow, Placements,
-    Reader, ServerRow, SnapshotRow, Writer,
+    ArrayHealth, ArrayRow, ClaimRow, DriveRow, Holder, HostRow, JobRow, Known, OutboxRow,
+    Placements, Reader, ServerRow, SnapshotRow, Writer,
 };
 
 /// What this process has of a host in memory.
@@ -170,9 +170,13 @@ impl App {
                     Some(Document::Drive(self.drive_document(&row, claims)))
                 }
             },
-            OutboxRow::Job(id) => {
-                reader.job(id).await?.map(|row| Document::Job(self.job_document(&row)))
-            }
+            OutboxRow::Job(id) => match reader.job(id).await? {
+                None => None,
+                Some(row) => {
+                    let lender = lender_of(reader, &row).await?;
+                    Some(Document::Job(self.job_document(&row, lender)))
+                }
+            },
             OutboxRow::Server(id) => reader
                 .server(id)
                 .await?
@@ -200,7 +204,7 @@ impl App {
         }
     }
 
-    fn job_document(&self, row: &JobRow) -> JobDocument {
+    fn job_document(&self, row: &JobRow, lender: Option<Lender>) -> JobDocument {
         JobDocument {
             job: row.job,
             generation: self.generation(row.generation),
@@ -211,6 +215,7 @@ impl App {
             target_epoch: row.target_epoch,
             conversion: row.conversion,
             download: row.download.clone(),
+            lender,
             sum: row.sum.clone(),
         }
     }
@@ -302,6 +307,16 @@ impl App {
         let row = self.db.glance().await?.host(host).await?;
         Ok(row.ok_or_else(|| unknown(host))?.cursor)
     }
+}
+
+/// Who lends a job its source, if somebody does.
+async fn lender_of(reader: &mut Reader, row: &JobRow) -> Result<Option<Lender>> {
+    let claims = reader.claims_of(Holder::Job(row.job)).await?;
+    let mut lent = claims.into_iter().filter(|claim| claim.drive == row.source);
+    let Some(lent) = lent.find_map(|claim| claim.lent) else { return Ok(None) };
+    let Some(drive) = reader.drive(row.source).await? else { return Ok(None) };
+    let portal = reader.host(drive.host).await?.and_then(|host| host.portal);
+    Ok(portal.map(|portal| Lender { portal, secret: lent.secret }))
 }
 
 /// A host is active, and is and has what it says.

@@ -1,7 +1,8 @@
-//! Imaging: a job that copies one drive's bytes into another on their host.
+//! Imaging: a job that copies one drive's bytes into another, on the host of the latter.
 //!
 //! ```text
 //!  drive_image ──▶ job row + a claim on source and target ──▶ host works, reports hundredths
+//!           their hosts differ: the source's lends it, for reading, to the target's, which works
 //!  drive_download ──▶ the same with a file elsewhere, and a claim on the target only
 //!  drive_sha256 ──▶ the same without a source: the target is read and not changed
 //!  drive_clone ──▶ the same, with a new drive in the same transaction
@@ -10,15 +11,18 @@
 //! Invariant: `imaging` and `claimed` vanish from the drive's record in one transaction, the one
 //! that takes in the job's end; the target is claimed exclusively until then.
 
+use elasticstack_core::block::borrower_of;
+use elasticstack_core::hypervisor::Media;
 use elasticstack_core::prelude::*;
 use elasticstack_core::state::{DriveEvent, JobEvent, JobState};
 use elasticstack_core::wire::internal::{
-    Access, Conversion, Download, JobProgress, JobStatus, Sum,
+    Access, Conversion, Download, JobProgress, JobStatus, LentDrive, Sum,
 };
 use elasticstack_core::wire::keys::{self, Moment, Object, parse_size};
 use elasticstack_core::wire::record::Record;
 
 use super::access::{Wish, permitted};
+use super::accounts::secret_key;
 use super::drives::{NewDrive, in_use, record};
 use super::rooms::{Look, Within};
 use super::stock::heard;
@@ -30,7 +34,7 @@ impl App {
     ///
     /// # Errors
     /// `NotFound` for either; `InvalidValue` if the target is too small or the source itself;
-    /// `DriveInUse`; `NotOffered` if they lie on different hosts.
+    /// `DriveInUse`; `NotOffered` if they lie on different hosts and the source's does not lend.
     pub async fn drive_image(
         &self,
         caller: &Caller,
@@ -52,6 +56,9 @@ impl App {
                 into.failed = None;
                 tx.save_drive(&from).await?;
                 tx.save_drive(&into).await?;
+                if from.host != into.host {
+                    lend(tx, &from, job, source_epoch).await?;
+                }
                 let epochs = (source_epoch, target_epoch);
                 begin(tx, job, (&from, &into), epochs, conversion.into(), now).await
             })
@@ -265,13 +272,6 @@ fn fitting(from: &DriveRow, into: &DriveRow, conversion: Conversion) -> Result<(
         )
         .field("source"));
     }
-    if from.host != into.host {
-        return Err(Error::new(
-            ErrorKind::NotOffered,
-            "the drives lie on different hosts, and imaging from one host to another is not \
-             offered: clone the source instead, as a clone is made beside it",
-        ));
-    }
     let rawsize = from.standard.as_ref().and_then(|standard| standard.rawsize);
     let least = match conversion {
         Conversion::None => Some(from.size),
@@ -291,6 +291,19 @@ fn fitting(from: &DriveRow, into: &DriveRow, conversion: Conversion) -> Result<(
         .field("size")),
         None => Ok(()),
     }
+}
+
+/// Has a drive that a job has claimed lent to it, for reading, by the host that the drive lies on.
+async fn lend(tx: &mut Writer<'_>, drive: &DriveRow, job: JobId, epoch: Epoch) -> Result<()> {
+    if tx.host(drive.host).await?.and_then(|host| host.portal).is_none() {
+        let why = "the drives lie on different hosts, and the source's lends none: clone the source \
+                   instead, as a clone is made beside it";
+        return Err(Error::new(ErrorKind::NotOffered, why));
+    }
+    let (server, secret) = (borrower_of(job), secret_key()?);
+    let (access, media) = (Access::Shared, Media::Cdrom);
+    let lent = LentDrive { server, epoch, access, media, secret };
+    tx.lend_for_claim(drive.drive, Holder::Job(job), &lent).await
 }
 
 /// Claims a drive for a job. The caller saves the drive's row.

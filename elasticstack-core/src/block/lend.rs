@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use super::Volume;
 use crate::error::Result;
 use crate::generation::Epoch;
-use crate::id::{DriveId, ServerId};
+use crate::id::{DriveId, JobId, ServerId};
 use crate::secret::Secret;
 
 /// The naming authority of every name that this platform gives on a storage network (RFC 7143,
@@ -128,6 +128,12 @@ pub struct Borrowing {
     /// The secret of CHAP (RFC 7143, section 12.1), of at least 12 bytes. The name that goes with it is
     /// [`Borrowing::initiator`]'s.
     pub secret: Secret,
+}
+
+/// Whom a job borrows as: on a storage network every name is one of a server.
+#[must_use]
+pub fn borrower_of(job: JobId) -> ServerId {
+    ServerId::from_uuid(*job.as_uuid())
 }
 
 impl Borrowing {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 pub use disks::{DiskReport, DiskState, Disks, Warning, WarningKind, Work, WorkKind};
-pub use lend::{Borrowing, Lend, LendId, LendSpec, Writing};
+pub use lend::{Borrowing, Lend, LendId, LendSpec, Writing, borrower_of};
 pub use snapshots::{SnapshotReport, Snapshots, Writers};
 pub use types::{ArrayReport, ArrayState, Attachment, DriveReport, DriveSpec};
 

@@ -145,10 +145,10 @@ pub struct DriveDocument {
     pub lends: Vec<LentDrive>,
 }
 
-/// The claim on a drive of a server that runs on another host.
+/// The claim on a drive of a server that runs on another host, or of a job that images there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LentDrive {
-    /// Who borrows.
+    /// Who borrows; a job as [`borrower_of`](crate::block::borrower_of) says.
     pub server: ServerId,
     /// The claim's epoch; the drive is opened and lent under it.
     pub epoch: Epoch,
@@ -182,6 +182,9 @@ pub struct JobDocument {
     /// Read from here and from no drive; the target is named as the source too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub download: Option<Download>,
+    /// Who lends the source, if it lies on another host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lender: Option<Lender>,
     /// Only sum the target up, and write nothing; the target is named as the source too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sum: Option<Sum>,

@@ -128,8 +128,8 @@ kept, as arrays do not tell theirs. Keys that promise protection or a licence ar
 and containers (`/folders/…`, `type container`) are not offered: such a call is a 400 with the code `not_offered`.
 
 **Others' drives.** What is not yours is 404, but for standard drives and for drives whose `readers` name you or everybody:
-of these the info is shown, without what the owner noted on them, and they may be imaged from and cloned. A drive is imaged from one on the
-same host, until hosts lend each other drives: a clone is placed beside its source, so clone where an image is refused as `not_offered`.
+of these the info is shown, without what the owner noted on them, and they may be imaged from and cloned. A drive is imaged from one on
+another host where that host lends drives, else it is refused as `not_offered`: a clone is placed beside its source.
 
 **Snapshots.** A snapshot is what a power cut at one instant would have left of its drive: what the guest had flushed is in
 it. It lies on its drive's array and takes room as large as the drive was, whatever it shares with it. Of a drive that a

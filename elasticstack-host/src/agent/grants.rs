@@ -46,7 +46,9 @@ impl From<Refused> for Error {
     fn from(Refused { drive, by }: Refused) -> Self {
         let reason = match by {
             Holder::Server(_) => "claimed by a server: stop it first",
-            Holder::Lend(_) => "lent to a server on another host: stop that first",
+            Holder::Lend(_) => {
+                "lent to another host: stop the server there first, or wait until it is imaged"
+            }
             Holder::Job(_) => "being imaged: wait until that ends",
             Holder::Data(_) => "being read or written: try again",
             Holder::Upkeep(_) => "being resized or destroyed: try again",

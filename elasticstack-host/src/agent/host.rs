@@ -25,6 +25,7 @@ use super::grants::{Grants, Holder, Refused};
 use super::records::{Record, RecordError, Table};
 use super::{HostDescription, locked};
 use crate::fetch::Fetcher;
+use crate::lend::Borrow;
 use crate::sys::clock;
 
 /// How many drives are imaged at a time.
@@ -38,6 +39,8 @@ pub(crate) struct Host {
     pub store: Arc<dyn BlockStore>,
     /// What lends drives to servers on other hosts; `None` where that is not offered.
     pub lender: Option<Arc<dyn Lend>>,
+    /// What borrows drives of other hosts for jobs.
+    pub borrower: Arc<dyn Borrow>,
     pub hypervisor: Arc<dyn Hypervisor>,
     pub description: HostDescription,
     pub fetcher: Fetcher,
@@ -65,6 +68,7 @@ pub(crate) struct Host {
 pub(crate) struct Parts {
     pub store: Arc<dyn BlockStore>,
     pub lender: Option<Arc<dyn Lend>>,
+    pub borrower: Arc<dyn Borrow>,
     pub hypervisor: Arc<dyn Hypervisor>,
     pub description: HostDescription,
     pub fetcher: Fetcher,
@@ -78,12 +82,13 @@ impl Host {
         parts: Parts,
         wakes: mpsc::UnboundedSender<Key>,
     ) -> Result<Self> {
-        let Parts { store, lender, hypervisor, description, fetcher, clock } = parts;
+        let Parts { store, lender, borrower, hypervisor, description, fetcher, clock } = parts;
         let unreadable = |error: RecordError| Error::internal("read the records").source(error);
         Ok(Self {
             boot: stamp(clock.as_ref())?.boot,
             store,
             lender,
+            borrower,
             hypervisor,
             description,
             fetcher,
@@ -262,9 +267,10 @@ pub(crate) fn held(claims: &[ClaimedDrive]) -> Vec<(DriveId, Access)> {
     here.map(|claim| (claim.drive, claim.access)).collect()
 }
 
-/// The drives that a job holds for its life.
+/// The drives of this host that a job holds for its life.
 pub(crate) fn claims_of(job: &JobDocument) -> Vec<(DriveId, Access)> {
-    let source = (job.source != job.target).then_some((job.source, Access::Shared));
+    let is_here = job.source != job.target && job.lender.is_none();
+    let source = is_here.then_some((job.source, Access::Shared));
     source.into_iter().chain([(job.target, Access::Exclusive)]).collect()
 }
 

@@ -39,6 +39,7 @@ pub(crate) use records::{JobEnd, Record};
 
 use crate::driver;
 use crate::fetch::Fetcher;
+use crate::lend::{Borrow, IscsiBorrower};
 use crate::reconcile::Past;
 use host::Parts;
 
@@ -125,13 +126,14 @@ impl fmt::Debug for Agent {
     }
 }
 
-/// Makes an [`Agent`]. All parts but the lender, the fetcher and the clock must be given.
+/// Makes an [`Agent`]. All parts but the lender, the borrower, the fetcher and the clock must be given.
 #[derive(Default)]
 #[must_use]
 pub struct AgentBuilder {
     state_dir: Option<PathBuf>,
     store: Option<Arc<dyn BlockStore>>,
     lender: Option<Arc<dyn Lend>>,
+    borrower: Option<Arc<dyn Borrow>>,
     hypervisor: Option<Arc<dyn Hypervisor>>,
     description: Option<HostDescription>,
     fetcher: Option<Fetcher>,
@@ -155,6 +157,12 @@ impl AgentBuilder {
     /// What lends this host's drives to servers on others; without one they are not lent.
     pub fn lender(mut self, lender: Arc<dyn Lend>) -> Self {
         self.lender = Some(lender);
+        self
+    }
+
+    /// What borrows other hosts' drives for jobs; our own iSCSI initiator if none is given.
+    pub fn borrower(mut self, borrower: Arc<dyn Borrow>) -> Self {
+        self.borrower = Some(borrower);
         self
     }
 
@@ -192,6 +200,7 @@ impl AgentBuilder {
         let parts = Parts {
             store: self.store.ok_or_else(|| missing("store"))?,
             lender: self.lender,
+            borrower: self.borrower.unwrap_or_else(|| Arc::new(IscsiBorrower)),
             hypervisor: self.hypervisor.ok_or_else(|| missing("hypervisor"))?,
             description: self.description.ok_or_else(|| missing("description"))?,
             fetcher: self.fetcher.unwrap_or_default(),

@@ -94,6 +94,7 @@ pub(super) fn server(number: u64, run: u64, access: Access) -> ServerDocument {
 pub(super) fn job(number: u64, epoch: u64) -> JobDocument {
     JobDocument {
         sum: None,
+        lender: None,
         job: id(0x0b).parse().unwrap(),
         generation: Generation::new(Era(1), number),
         gone: false,

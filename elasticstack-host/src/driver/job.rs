@@ -1,23 +1,27 @@
-//! Jobs: makes one drive hold what another holds, or a file elsewhere; sums a drive up.
+//! Jobs: makes one drive hold what another holds, here or on another host, or a file elsewhere; sums
+//! a drive up.
 //!
 //! ```text
 //!  waits for its drives ──▶ waits its turn ──▶ copies ──▶ end recorded ──▶ drives released
 //! ```
-//! Invariants: both drives are held from the first turn to the end; a job ends once, and is done
-//! only after its target is durable; one that was cut off begins again from zero.
+//! Invariants: all of its drives that are here are held from the first turn to the end; a job ends once, and is done
+//! only after its target is durable; one that was cut off, or whose source was, begins again from zero.
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use elasticstack_core::block::{Cloned, Volume, Writers};
+use elasticstack_core::block::{Borrowing, Cloned, LendId, Volume, Writers, borrower_of};
 use elasticstack_core::error::{Chain, Error, ErrorKind, Result};
 use elasticstack_core::generation::Epoch;
 use elasticstack_core::id::{DriveId, JobId};
+use elasticstack_core::units::Bytes;
 use elasticstack_core::wire::internal::{
-    Access, Conversion, Fault, JobDocument, JobProgress, JobStatus, ObjectStatus, Sum,
+    Access, Conversion, Fault, JobDocument, JobProgress, JobStatus, Lender, ObjectStatus, Sum,
 };
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::open::{Patience, Verdict, open};
@@ -26,6 +30,9 @@ use super::{Rest, Work};
 use crate::agent::{Holder, Host, JobEnd, claims_of};
 use crate::image;
 
+/// How long a source on another host may be away: that host may be restarting.
+const AWAY: Duration = Duration::from_secs(600);
+
 /// The work on one job.
 pub(super) struct JobWork {
     host: Arc<Host>,
@@ -33,6 +40,8 @@ pub(super) struct JobWork {
     /// Tells of a new document while it copies.
     wake: Arc<Notify>,
     patience: Patience,
+    /// Since when the source on another host can't be read.
+    away: Option<Instant>,
 }
 
 /// Why a job is not done after this pass.
@@ -89,7 +98,7 @@ impl Work for JobWork {
 
 impl JobWork {
     pub(super) fn new(host: Arc<Host>, job: JobId, wake: Arc<Notify>) -> Self {
-        Self { host, job, wake, patience: Patience::default() }
+        Self { host, job, wake, patience: Patience::default(), away: None }
     }
 
     async fn attempt(&mut self, document: &JobDocument) -> Result<JobEnd, Delay> {
@@ -112,6 +121,9 @@ impl JobWork {
             let message = "source and target are one drive: name two";
             return Err(Error::new(ErrorKind::InvalidValue, message).into());
         }
+        if let Some(lender) = &document.lender {
+            return self.attempt_from(lender, document).await;
+        }
         let from = self.open(source, source_epoch, Access::Shared).await?;
         let to = self.open(target, target_epoch, Access::Exclusive).await?;
         if conversion == Conversion::None
@@ -124,6 +136,46 @@ impl JobWork {
         self.copy(document, from, Arc::clone(&to)).await?;
         to.flush().await?;
         Ok(JobEnd::Done)
+    }
+
+    /// Images from what another host lends.
+    async fn attempt_from(
+        &mut self,
+        lender: &Lender,
+        document: &JobDocument,
+    ) -> Result<JobEnd, Delay> {
+        let to = self.open(document.target, document.target_epoch, Access::Exclusive).await?;
+        let Lender { portal, secret } = lender.clone();
+        let lend = LendId { drive: document.source, epoch: document.source_epoch };
+        let borrowing = Borrowing { portal, lend, borrower: borrower_of(self.job), secret };
+        let copied = match self.host.borrower.borrow(&borrowing).await {
+            Ok(from) => {
+                self.away = None;
+                self.copy(document, from, Arc::clone(&to)).await
+            }
+            Err(error) => Err(Delay::Failed(error)),
+        };
+        match copied {
+            Ok(()) => {
+                to.flush().await?;
+                Ok(JobEnd::Done)
+            }
+            Err(Delay::Failed(error))
+                if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::NotFound) =>
+            {
+                let since = *self.away.get_or_insert_with(Instant::now);
+                if since.elapsed() < AWAY {
+                    return Err(Delay::NotYet);
+                }
+                // No half an image is left of what was copied before.
+                to.discard(Bytes::ZERO, to.size()).await?;
+                to.flush().await?;
+                let why = "the host that the source lies on has not lent it for ten minutes: image \
+                           again once it is there";
+                Err(Error::new(ErrorKind::JobFailed, why).source(error).into())
+            }
+            Err(delay) => Err(delay),
+        }
     }
 
     /// Makes the SHA-256 of the target, and refuses one that is not as expected.

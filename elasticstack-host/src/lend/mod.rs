@@ -12,7 +12,10 @@
 //! [`ProcessLender`] lends files by our own target, in a process of its own, `elasticstack-target`, which
 //! is [`Service`]; the two talk as [`control`] says. [`InProcessLender`] lends any volume, as long as
 //! this process lives.
+//!
+//! [`Borrow`] is the other end, for jobs: guests log in by themselves.
 
+mod borrow;
 mod configfs;
 pub mod control;
 mod file;
@@ -23,6 +26,7 @@ mod process;
 mod service;
 mod writer;
 
+pub use borrow::{Borrow, IscsiBorrower};
 pub use in_process::InProcessLender;
 pub use lio::LioLender;
 pub use process::{ProcessConfig, ProcessLender};

@@ -4,11 +4,7 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use axum::body::Body;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use elasticstack_api::Server;
 use elasticstack_api::hosts::MemoryDial;
 use elasticstack_core::prelude::*;
@@ -18,19 +14,11 @@ use elasticstack_host::lend::InProcessLender;
 use elasticstack_host::qemu::{Accelerator, Qemu, QemuConfig, Scope};
 use elasticstack_host::store::{ArrayCapacity, DirectoryArray, DirectoryStore, KnownArrays};
 use elasticstack_host::sys::process::Process;
-use http::Request;
-use http_body_util::BodyExt as _;
 use tempfile::TempDir;
-use tower::ServiceExt as _;
 use uuid::Uuid;
 
+use crate::customer::{self, ask, call, until, value};
 use crate::guest_code::{self, Command};
-
-const CUSTOMER: AccountId = AccountId::from_uuid(Uuid::from_u128(0xC1));
-const KEY: &str = "a-key-that-only-tests-know";
-
-/// A guard against a hang, for the slowest machine.
-const GUARD: Duration = Duration::from_secs(300);
 
 /// A host with drives and one with guests, under one control plane.
 struct Cloud {
@@ -59,8 +47,7 @@ impl Cloud {
         let database = format!("sqlite:{}", directory.path().join("api.db").display());
         let server = Server::builder().database(database).dial(dial.clone()).build().await.unwrap();
         let app = server.app();
-        let (name, mail) = ("customer".parse().unwrap(), "c@example.org");
-        app.account_create(CUSTOMER, &name, mail, &Secret::new(KEY)).await.unwrap();
+        customer::join(&server).await;
         for (number, name, agent) in [(1, "keeper", &keeper), (2, "runner", &runner)] {
             let host = HostId::from_uuid(Uuid::from_u128(0xA0 + number));
             dial.insert(host, agent.router());
@@ -73,35 +60,9 @@ impl Cloud {
         Self { server, keeper, runner, _guests: Guests(directory) }
     }
 
-    async fn ask(&self, path: &str, body: impl Into<Body>) -> (u16, Vec<u8>) {
-        let credentials = STANDARD.encode(format!("{CUSTOMER}:{KEY}"));
-        let request = Request::post(path)
-            .header("Authorization", format!("Basic {credentials}"))
-            .header("Accept", "application/json")
-            .body(body.into())
-            .unwrap();
-        let answer = tokio::time::timeout(GUARD, self.server.router().oneshot(request));
-        let answer = answer.await.expect("no answer").unwrap();
-        let status = answer.status().as_u16();
-        (status, answer.into_body().collect().await.unwrap().to_bytes().to_vec())
-    }
-
-    /// Asks for what is done at once.
-    async fn call(&self, path: &str, body: impl Into<Body>) -> Vec<u8> {
-        let (status, body) = self.ask(path, body).await;
-        assert!(matches!(status, 200 | 204), "{path}: {status} {}", String::from_utf8_lossy(&body));
-        body
-    }
-
-    async fn value(&self, path: &str, body: &str, key: &str) -> String {
-        let answer = self.call(path, body.to_owned()).await;
-        let record: serde_json::Value = serde_json::from_slice(&answer).unwrap();
-        record[key].as_str().unwrap_or_else(|| panic!("{path}: {record}")).to_owned()
-    }
-
     /// What the server wrote to its serial port.
     async fn serial(&self, server: &str) -> String {
-        let (_, serial) = self.ask(&format!("/servers/{server}/serial"), "").await;
+        let (_, serial) = ask(&self.server, &format!("/servers/{server}/serial"), "").await;
         String::from_utf8_lossy(&serial).into_owned()
     }
 
@@ -111,14 +72,14 @@ impl Cloud {
 
     async fn until_status(&self, server: &str, expected: &str) {
         let path = format!("/servers/{server}/info");
-        until(expected, async || self.value(&path, "", "status").await == expected).await;
+        until(expected, async || value(&self.server, &path, "", "status").await == expected).await;
     }
 
     /// Writes to a drive, or reads from it, once nobody has it any more.
     async fn when_free(&self, path: &str, body: Vec<u8>) -> Vec<u8> {
         let mut found = Vec::new();
         until("the drive is free", async || {
-            let (status, answer) = self.ask(path, body.clone()).await;
+            let (status, answer) = ask(&self.server, path, body.clone()).await;
             assert!(matches!(status, 200 | 204 | 409), "{path}: {status}");
             found = answer;
             status != 409
@@ -147,16 +108,7 @@ impl Drop for Guests {
     }
 }
 
-async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
-    let waited = async {
-        while !is_so().await {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    tokio::time::timeout(GUARD, waited).await.unwrap_or_else(|_| panic!("never: {what}"));
-}
-
-fn description(memory_mib: u32) -> HostDescription {
+pub(crate) fn description(memory_mib: u32) -> HostDescription {
     HostDescription {
         cpu_mhz: 20_000,
         memory_mib,
@@ -165,7 +117,7 @@ fn description(memory_mib: u32) -> HostDescription {
     }
 }
 
-fn store(directory: &Path, number: u128, capacity: Bytes) -> Arc<DirectoryStore> {
+pub(crate) fn store(directory: &Path, number: u128, capacity: Bytes) -> Arc<DirectoryStore> {
     let array = DirectoryArray {
         array: ArrayId::from_uuid(Uuid::from_u128(0xB0 + number)),
         name: "local".to_owned(),
@@ -197,29 +149,29 @@ async fn qemu(directory: &Path) -> Qemu {
 #[ignore = "needs QEMU: cargo xtask test"]
 async fn a_guest_runs_on_one_host_from_a_drive_on_another_through_reset_and_restart() {
     let cloud = Cloud::new().await;
-    let drive = cloud.value("/drives/create", "name boots\nsize 1M", "drive").await;
+    let drive = value(&cloud.server, "/drives/create", "name boots\nsize 1M", "drive").await;
     let write = format!("/drives/{drive}/write");
-    cloud.call(&write, guest_code::boot_sector()).await;
+    call(&cloud.server, &write, guest_code::boot_sector()).await;
     let wish =
         format!("name apart\ncpu 500\nmem 256\npersistent true\nide:0:0 {drive}\nboot ide:0:0");
-    let server = cloud.value("/servers/create", &wish, "server").await;
+    let server = value(&cloud.server, "/servers/create", &wish, "server").await;
     cloud.until_serial(&server, "hello\r\n").await;
-    let (status, _) = cloud.ask(&format!("/drives/{drive}/read/0/4"), "").await;
+    let (status, _) = ask(&cloud.server, &format!("/drives/{drive}/read/0/4"), "").await;
     assert_eq!(status, 409, "it is its server's");
 
-    cloud.call(&format!("/servers/{server}/reset"), "").await;
+    call(&cloud.server, &format!("/servers/{server}/reset"), "").await;
     cloud.until_serial(&server, "hello\r\nhello\r\n").await;
-    cloud.call(&format!("/servers/{server}/stop"), "").await;
+    call(&cloud.server, &format!("/servers/{server}/stop"), "").await;
     cloud.when_free(&format!("{write}/512"), vec![Command::Write.byte()]).await;
-    cloud.call(&format!("/servers/{server}/start"), "").await;
+    call(&cloud.server, &format!("/servers/{server}/start"), "").await;
     cloud.until_status(&server, "stopped").await;
     // It was started again to write there, and has powered itself off.
     let sector = format!("/drives/{drive}/read/{}/512", 63 * 512);
     let found = cloud.when_free(&sector, Vec::new()).await;
     assert!(found.iter().any(|byte| *byte != 0), "what the guest wrote is not on its drive");
 
-    cloud.call(&format!("/servers/{server}/destroy"), "").await;
-    cloud.call(&format!("/drives/{drive}/destroy"), "").await;
+    call(&cloud.server, &format!("/servers/{server}/destroy"), "").await;
+    call(&cloud.server, &format!("/drives/{drive}/destroy"), "").await;
     cloud.server.close().await;
     cloud.runner.stop_guests().await.unwrap();
     cloud.keeper.close().await;

@@ -103,7 +103,7 @@ impl Apart {
 }
 
 /// The host that a drive lies on.
-async fn home<'a>(world: &'a World, drive: &str) -> &'a Machine {
+pub(crate) async fn home<'a>(world: &'a World, drive: &str) -> &'a Machine {
     for machine in &world.machines {
         let there = machine.store.list().await.unwrap();
         if there.iter().any(|report| report.spec.drive.to_string() == drive) {

@@ -2,6 +2,7 @@
 //! is the same. Nothing here is played by the test but the machine.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod across;
 mod asked;
 mod cast;
 mod churn;

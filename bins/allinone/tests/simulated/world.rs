@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use async_trait::async_trait;
 use axum::Router;
 use axum::body::Body;
 use base64::Engine as _;
@@ -15,10 +16,12 @@ use elasticstack_api::Server;
 use elasticstack_api::app::AppConfig;
 use elasticstack_api::authority::Authority;
 use elasticstack_api::hosts::MemoryDial;
+use elasticstack_core::block::{Borrowing, Volume};
 use elasticstack_core::clock::Clock;
 use elasticstack_core::prelude::*;
 use elasticstack_core::sim::{SimHypervisor, SimLend, SimNetwork, SimStore};
 use elasticstack_host::agent::{Agent, HostDescription};
+use elasticstack_host::lend::Borrow;
 use http::Request;
 use http_body_util::BodyExt as _;
 use tempfile::TempDir;
@@ -252,6 +255,7 @@ impl World {
             .store(Arc::new(machine.store.clone()))
             .hypervisor(Arc::new(machine.hypervisor.clone()))
             .lender(Arc::new(machine.lender.clone()))
+            .borrower(Arc::new(Borrower(self.network.clone())))
             .description(HostDescription {
                 cpu_mhz: 200_000,
                 memory_mib: 65_536,
@@ -292,6 +296,16 @@ impl World {
             let ahead = Duration::from_micros(ahead.load(Ordering::SeqCst));
             Timestamp::from(SystemTime::now()).plus(ahead)
         })
+    }
+}
+
+/// Logs in over the simulated network.
+struct Borrower(SimNetwork);
+
+#[async_trait]
+impl Borrow for Borrower {
+    async fn borrow(&self, borrowing: &Borrowing) -> Result<Arc<dyn Volume>> {
+        self.0.borrow(borrowing)
     }
 }
 

@@ -22,7 +22,7 @@ use super::rooms::{Look, Placing, Within};
 use super::snapshots::has_snapshots;
 use super::stock::heard;
 use super::view::{Kind, Listed};
-use super::{App, Caller, Page, Quota, changed_meanwhile, new_id, no_room};
+use super::{App, Caller, Export, Page, Quota, changed_meanwhile, new_id, no_room};
 use crate::db::{ClaimRow, DriveRow, OutboxRow, Reader, Subject, Writer};
 use crate::usage::{self, Edge, Metered};
 
@@ -384,6 +384,20 @@ impl App {
         claims.retain(|claim| claim.access == Access::Exclusive);
         usable_bytes(&row, &claims, "read", offset, length)?;
         self.data.read(row.host, drive, offset, length).await
+    }
+
+    /// All of a drive as a qcow2 image.
+    ///
+    /// # Errors
+    /// `NotFound`; `DriveInUse` under an exclusive claim; `Unavailable` if its host does not answer.
+    pub async fn drive_export(&self, caller: &Caller, drive: DriveId) -> Result<Export> {
+        let mut reader = self.db.read().await?;
+        let row = permitted(caller.account, reader.drive(drive).await?, Wish::Own)?;
+        let mut claims = reader.claims_on(drive).await?;
+        drop(reader);
+        claims.retain(|claim| claim.access == Access::Exclusive);
+        usable_bytes(&row, &claims, "exported", Bytes::ZERO, row.size)?;
+        self.data.export(row.host, drive).await
     }
 
     /// Writes bytes to a drive that nothing uses; they are durable when it answers.

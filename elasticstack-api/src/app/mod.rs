@@ -67,6 +67,7 @@ use elasticstack_core::prelude::*;
 use elasticstack_core::scheduler::{Refusal, Scheduler};
 use elasticstack_core::wire::calls::Scope;
 use elasticstack_core::wire::internal::{Counts, CountsOf};
+use futures_util::stream::BoxStream;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -136,6 +137,20 @@ pub trait Screen: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Screen for T {}
 
+/// A drive as a qcow2 image, which comes as it is taken.
+pub struct Export {
+    /// Its length in bytes.
+    pub length: u64,
+    /// Its bytes. One that broke off ends with an error, short of its length.
+    pub pieces: BoxStream<'static, Result<bytes::Bytes>>,
+}
+
+impl fmt::Debug for Export {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Export").field("length", &self.length).finish_non_exhaustive()
+    }
+}
+
 /// The way to a host's bytes, which `hosts` implements over the internal API.
 #[async_trait]
 pub trait DataPath: Send + Sync {
@@ -150,6 +165,12 @@ pub trait DataPath: Send + Sync {
         offset: Bytes,
         length: Bytes,
     ) -> Result<bytes::Bytes>;
+
+    /// A drive as a qcow2 image.
+    ///
+    /// # Errors
+    /// As [`DataPath::read`]; later, by the pieces, if the drive is used or the host lost meanwhile.
+    async fn export(&self, host: HostId, drive: DriveId) -> Result<Export>;
 
     /// Writes `data` at `offset`; durable when it returns.
     ///

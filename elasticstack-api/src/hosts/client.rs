@@ -1,7 +1,7 @@
 //! Calls to one host's agent over one HTTP/2 connection, which is opened when it is needed and
 //! again when it broke.
 //!
-//! A screen, which takes as long as somebody looks at it, has a connection of its own.
+//! What takes as long as somebody takes what it brings has a connection of its own: see [`super::long`].
 //!
 //! Every call has a timeout. A request is sent a second time only if it certainly was not sent
 //! the first time: a write that is repeated later could overtake a newer one.
@@ -15,28 +15,24 @@ use bytes::Bytes as Data;
 use elasticstack_core::prelude::*;
 use elasticstack_core::wire::internal::{
     Accepted, Counts, CountsOf, Cursor, Document, Documents, Fault, HostReport, PROTOCOL, Reports,
-    ReportsAfter, SCREEN_PROTOCOL, Stock,
+    ReportsAfter, Stock,
 };
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http2::{self, SendRequest};
-use hyper::ext::Protocol;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::dial::Dial;
 use super::tasks::Tasks;
-use crate::app::{HostRecord, Screen};
+use crate::app::HostRecord;
 
 /// How many bytes may be under way before they are acknowledged, for either side.
 pub(super) const WINDOW: u32 = 4 << 20;
 
 /// The longest answer that is a document.
-const MAX_ANSWER: usize = 64 << 20;
-
-/// How many bytes of a screen may be under way before they are taken, for either side.
-const SCREEN_WINDOW: u32 = 256 << 10;
+pub(super) const MAX_ANSWER: usize = 64 << 20;
 
 /// The longest serial log.
 const MAX_SERIAL: usize = 2 << 20;
@@ -74,17 +70,17 @@ impl Default for Patience {
 
 /// One host's agent.
 pub(super) struct HostClient {
-    host: HostRecord,
+    pub(super) host: HostRecord,
     dial: Arc<dyn Dial>,
     tasks: Tasks,
-    patience: Patience,
+    pub(super) patience: Patience,
     /// The connection in use.
     link: Mutex<Option<SendRequest<Full<Data>>>>,
 }
 
 /// Why there is no answer; for the log.
 #[derive(Debug, thiserror::Error)]
-enum NoAnswer {
+pub(super) enum NoAnswer {
     #[error("dialling failed")]
     Dial(#[source] io::Error),
     #[error("dialling took longer than {0:?}")]
@@ -180,31 +176,6 @@ impl HostClient {
         self.call(request, MAX_SERIAL, self.patience.call).await
     }
 
-    /// The screen of a run of a server. It has a connection of its own: who is slow to look at it
-    /// shall hold up nothing else of this host.
-    pub(super) async fn screen(&self, server: ServerId, run: Run) -> Result<Box<dyn Screen>> {
-        let path = format!("/v1/servers/{server}/screen?run={}", run.0);
-        let mut request = self.request(Method::CONNECT, &path, Data::new())?;
-        request.extensions_mut().insert(Protocol::from_static(SCREEN_PROTOCOL));
-        let opened = async {
-            let mut sender = self.open(SCREEN_WINDOW).await?;
-            let response = sender.send_request(request).await.map_err(NoAnswer::Http)?;
-            if response.status().is_success() {
-                let upgraded = hyper::upgrade::on(response).await.map_err(NoAnswer::Http)?;
-                return Ok(Ok(TokioIo::new(upgraded)));
-            }
-            let (parts, body) = response.into_parts();
-            let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(NoAnswer::Body)?;
-            Ok(Err(self.refusal(parts.status, &body.to_bytes())))
-        };
-        let within = self.patience.call;
-        let opened = tokio::time::timeout(within, opened)
-            .await
-            .unwrap_or(Err(NoAnswer::Timeout(within)))
-            .map_err(|why| self.unavailable().source(why))?;
-        Ok(Box::new(opened?))
-    }
-
     async fn document<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -220,7 +191,12 @@ impl HostClient {
         })
     }
 
-    fn request(&self, method: Method, path: &str, body: Data) -> Result<Request<Full<Data>>> {
+    pub(super) fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Data,
+    ) -> Result<Request<Full<Data>>> {
         Request::builder()
             .method(method)
             .uri(format!("http://{}{path}", self.host.host))
@@ -258,7 +234,7 @@ impl HostClient {
         Err(self.refusal(parts.status, &body))
     }
 
-    fn refusal(&self, status: StatusCode, body: &[u8]) -> Error {
+    pub(super) fn refusal(&self, status: StatusCode, body: &[u8]) -> Error {
         let name = &self.host.name;
         match serde_json::from_slice::<Fault>(body) {
             Ok(fault) => Error::from(fault).context(format!("{name} refused")),
@@ -307,7 +283,7 @@ impl HostClient {
     }
 
     /// Opens a connection on which so many bytes may be under way.
-    async fn open(&self, window: u32) -> Result<SendRequest<Full<Data>>, NoAnswer> {
+    pub(super) async fn open(&self, window: u32) -> Result<SendRequest<Full<Data>>, NoAnswer> {
         let within = self.patience.dial;
         let opened = async {
             let stream = self.dial.dial(&self.host).await.map_err(NoAnswer::Dial)?;
@@ -337,7 +313,7 @@ impl HostClient {
         Ok(sender)
     }
 
-    fn unavailable(&self) -> Error {
+    pub(super) fn unavailable(&self) -> Error {
         Error::new(
             ErrorKind::Unavailable,
             "the host of this object does not answer: try again, nothing is lost",

@@ -16,7 +16,7 @@ use super::client::{HostClient, Patience};
 use super::dial::Dial;
 use super::follow::{Outages, follow, push};
 use super::tasks::Tasks;
-use crate::app::{App, DataPath, HostRecord, LEASE, Screen};
+use crate::app::{App, DataPath, Export, HostRecord, LEASE, Screen};
 
 /// How often deadlines are applied and usage is handed over.
 const TICK: Duration = Duration::from_secs(1);
@@ -173,6 +173,10 @@ impl DataPath for Fleet {
         length: Bytes,
     ) -> Result<Data> {
         self.client(host)?.read(drive, offset, length).await
+    }
+
+    async fn export(&self, host: HostId, drive: DriveId) -> Result<Export> {
+        self.client(host)?.export(drive).await
     }
 
     async fn write(&self, host: HostId, drive: DriveId, offset: Bytes, data: Data) -> Result<()> {

@@ -18,6 +18,7 @@ mod client;
 mod dial;
 mod fleet;
 mod follow;
+mod long;
 mod tasks;
 mod tls;
 

@@ -108,6 +108,7 @@ pub(super) async fn dispatch(
             let length = parameters.size(2, "size")?;
             Reply::Drive(app.drive_read(caller, drive, offset, length).await?, Packing::None)
         }
+        Call::DriveExportQcow2 => Reply::Export(app.drive_export(caller, parameters.id(0)?).await?),
         Call::DriveWrite => {
             nothing(app.drive_write(caller, parameters.id(0)?, Bytes::ZERO, data).await?)
         }

@@ -2,25 +2,27 @@
 //! clients test for. Pure.
 
 use std::convert::Infallible;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use elasticstack_core::error::Result;
+use elasticstack_core::error::{Chain, Error, Result};
 use elasticstack_core::resource::ResourceId;
 use elasticstack_core::wire::keys::Object;
 use elasticstack_core::wire::queries::EVENTS_CURSOR;
 use elasticstack_core::wire::record::{Record, list_to_text};
+use futures_util::TryStreamExt as _;
 use http::StatusCode;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, VARY};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, VARY};
 use http_body::{Frame, SizeHint};
 use serde_json::Value;
 
 use super::feed;
 use super::request::Format;
-use crate::app::{Events, Listed};
+use crate::app::{Events, Export, Listed};
 
 const JSON: &str = "application/json";
 const BYTES: &str = "application/octet-stream";
@@ -50,6 +52,8 @@ pub(super) enum Reply {
     Bytes(Bytes),
     /// A drive's bytes, which may be packed on their way.
     Drive(Bytes, Packing),
+    /// A drive as an image, as it is read.
+    Export(Export),
     /// Nothing.
     Nothing,
 }
@@ -119,6 +123,15 @@ pub(super) fn render(reply: Reply, format: Format) -> Result<Response> {
             if packing == Packing::Gzip {
                 headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
             }
+            response
+        }
+        (Reply::Export(Export { length, pieces }), _) => {
+            let broken = |error: Error| {
+                tracing::warn!(error = %Chain(&error), "an export broke off");
+                io::Error::other("the export broke off")
+            };
+            let mut response = ok(BYTES, Body::from_stream(pieces.map_err(broken)));
+            response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
             response
         }
         (Reply::Nothing, _) => {

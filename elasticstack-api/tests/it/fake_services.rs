@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
-use elasticstack_api::app::{DataPath, Screen};
+use elasticstack_api::app::{DataPath, Export, Screen};
 use elasticstack_core::biller::{
     Ack, Biller, Change, ChangeKind, OpenBiller, Period, Statement, Usage, UsageId, Verdict,
 };
 use elasticstack_core::prelude::*;
 use elasticstack_core::wire::internal::{Counts, CountsOf};
+use futures_util::StreamExt as _;
 
 /// The bytes of drives, as the data path sees them.
 #[derive(Default)]
@@ -27,6 +28,10 @@ impl DataPath for FakeBytes {
         length: Bytes,
     ) -> Result<bytes::Bytes> {
         Ok(vec![0; usize::try_from(length.get()).unwrap()].into())
+    }
+
+    async fn export(&self, _host: HostId, _drive: DriveId) -> Result<Export> {
+        Ok(Export { length: 0, pieces: futures_util::stream::empty().boxed() })
     }
 
     async fn write(

@@ -79,6 +79,8 @@ calls! {
     DriveImageUrl,
     /// Copies the disk that a VMDK image is of.
     DriveImageVmdk,
+    /// Tells a drive as a qcow2 image.
+    DriveExportQcow2,
     /// Sums up what a drive holds.
     DriveSha256,
     /// Tells about one drive.

@@ -133,6 +133,12 @@ pub(super) const ROWS: &[Route] = &[
         Answer::Bytes,
         "At most 4 MiB from a byte offset on, gzip of them under Accept-Encoding: gzip; offset and size may carry k, M, G or T.",
     ),
+    read(
+        Call::DriveExportQcow2,
+        "/drives/DRIVE/export/qcow2",
+        Answer::Bytes,
+        "All of a drive as a qcow2 image, without what holds no data; it breaks off if a server gets the drive; write nothing meanwhile.",
+    ),
     change(
         Call::DriveWrite,
         "/drives/DRIVE/write",

@@ -9,6 +9,7 @@
 //! POST /v1/counts           CountsOf           → Counts, of what can be told within a second
 //! GET  /v1/drives/ID/data?offset=N&length=N    → the bytes
 //! POST /v1/drives/ID/data?offset=N   bytes     → nothing, once they are durable
+//! GET  /v1/drives/ID/qcow2                     → the drive as a qcow2 image; it breaks off if somebody gets the drive
 //! GET  /v1/servers/ID/serial                   → the bytes
 //! CONNECT /v1/servers/ID/screen?run=N          ⇄ the screen's bytes (RFC 6143), until either side ends
 //! ```

@@ -1,7 +1,7 @@
 //! The data path: bytes of a drive that nobody else uses, read or written over the internal API.
 //!
 //! Each access holds the drive in the grant table while it lasts: a read tolerates others that
-//! only read, a write tolerates nobody.
+//! only read, a write tolerates nobody. An export is a row of reads.
 
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use elasticstack_core::units::Bytes;
 use elasticstack_core::wire::internal::Access;
 
 use super::host::{Borrowed, Host};
+use crate::image::Export;
 
 /// The most bytes that one read answers.
 pub(crate) const READ_LIMIT: Bytes = Bytes::from_mib(4);
@@ -74,6 +75,36 @@ async fn write_holding(
     let offset = within(volume.as_ref(), offset, length)?;
     volume.write_at(offset, data).await?;
     volume.flush().await
+}
+
+/// A drive that is told as a qcow2 image.
+pub(crate) struct Exporting {
+    host: Arc<Host>,
+    drive: DriveId,
+    export: Export,
+}
+
+/// Finds out what there is to be told of a drive.
+///
+/// # Errors
+/// `DriveInUse` under an exclusive claim; `NotFound`; what the volume says.
+pub(crate) async fn export(host: &Arc<Host>, drive: DriveId) -> Result<Exporting> {
+    let _borrowed = host.borrow(host.access(), drive, Access::Shared)?;
+    let export = Export::of(open(host, drive).await?).await?;
+    Ok(Exporting { host: Arc::clone(host), drive, export })
+}
+
+impl Exporting {
+    pub(crate) const fn length(&self) -> u64 {
+        self.export.length()
+    }
+
+    /// The next piece of the image. The drive is held for each by itself, so that nobody waits for
+    /// whoever takes them slowly: once somebody else has had it, under a newer epoch, all ends.
+    pub(crate) async fn next(&mut self) -> Result<Option<Chunk>> {
+        let _borrowed = self.host.borrow(self.host.access(), self.drive, Access::Shared)?;
+        self.export.next().await
+    }
 }
 
 /// Opens the drive under the highest epoch that ever had access: this path makes no claim.

@@ -3,6 +3,7 @@
 //! Every failure answers with a `Fault` in JSON; this file alone knows which status goes with
 //! which class of error.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,9 @@ use elasticstack_core::wire::internal::{
     Accepted, ArrayStatus, Counts, CountsOf, Documents, Fault, HostReport, MAX_WRITE, PROTOCOL,
     Reports, ReportsAfter, SCREEN_PROTOCOL, Stock,
 };
+use futures_util::stream;
 use http::StatusCode;
+use http::header::CONTENT_LENGTH;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::ext::Protocol;
 use serde::Deserialize;
@@ -43,6 +46,7 @@ pub(crate) fn router(host: Arc<Host>) -> Router {
         .route("/v1/reports", post(report))
         .route("/v1/counts", post(count))
         .route("/v1/drives/{drive}/data", get(read).post(write))
+        .route("/v1/drives/{drive}/qcow2", get(export))
         .route("/v1/servers/{server}/serial", get(serial))
         .route("/v1/servers/{server}/screen", connect(screen))
         .fallback(no_such_call)
@@ -138,6 +142,22 @@ async fn write(
     refuse_when_closing(&host)?;
     data::write(&host, drive, offset, body).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn export(
+    State(host): State<Arc<Host>>,
+    Path(drive): Path<String>,
+) -> Result<Response, Failure> {
+    let exporting = data::export(&host, id(&drive)?).await?;
+    let length = exporting.length();
+    let pieces = stream::try_unfold(exporting, |mut exporting| async move {
+        let piece = exporting.next().await.map_err(|error| {
+            tracing::warn!(error = %Chain(&error), "the export of a drive broke off");
+            io::Error::other("the export broke off")
+        })?;
+        Ok::<_, io::Error>(piece.map(|piece| (piece, exporting)))
+    });
+    Ok(([(CONTENT_LENGTH, length)], Body::from_stream(pieces)).into_response())
 }
 
 async fn serial(

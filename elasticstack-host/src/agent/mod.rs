@@ -249,6 +249,8 @@ mod counts_tests;
 #[cfg(test)]
 mod download_tests;
 #[cfg(test)]
+mod export_tests;
+#[cfg(test)]
 mod failed_array_tests;
 #[cfg(test)]
 mod fakes;

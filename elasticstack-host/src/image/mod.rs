@@ -6,6 +6,7 @@
 //! the caller begins again.
 
 mod download;
+mod export;
 pub mod gunzip;
 pub mod layout;
 pub mod qcow2;
@@ -29,6 +30,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 pub use download::download;
+pub use export::Export;
 use gunzip::{Gunzip, GunzipError, MAGIC};
 use layout::{ImageError, Layout};
 use sparse::{Chunk, PIECE, Progress, Reader, Source, Writer, is_zero};

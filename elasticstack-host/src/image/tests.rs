@@ -16,7 +16,7 @@ pub(crate) const MIB: usize = 1 << 20;
 
 /// Two drives on one array.
 pub(crate) struct Pair {
-    source: Arc<dyn Volume>,
+    pub(crate) source: Arc<dyn Volume>,
     pub(crate) target: Arc<dyn Volume>,
     _root: TempDir,
 }

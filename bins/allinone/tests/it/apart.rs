@@ -125,7 +125,7 @@ pub(crate) fn store(directory: &Path, number: u128, capacity: Bytes) -> Arc<Dire
         capacity: ArrayCapacity::Fixed(capacity),
     };
     let state = directory.join(format!("state{number}"));
-    std::fs::create_dir(&state).unwrap();
+    std::fs::create_dir_all(&state).unwrap();
     Arc::new(DirectoryStore::open(KnownArrays::read(&state).unwrap(), vec![array]).unwrap())
 }
 

@@ -46,8 +46,19 @@ impl Across {
 
     async fn write(&self, drive: &str, byte: u8) {
         let path = format!("/drives/{drive}/write");
-        let write = request(Who::Customer, &path, None, &vec![byte; WRITTEN]);
-        send(&self.server, write).await.expect(204);
+        let written = async {
+            // Its host lets go of it a little later than nothing is lent any more.
+            loop {
+                let write = request(Who::Customer, &path, None, &vec![byte; WRITTEN]);
+                match send(&self.server, write).await {
+                    answer if answer.status == 409 => {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                    answer => return answer.expect(204),
+                }
+            }
+        };
+        tokio::time::timeout(GUARD, written).await.expect("it was never free");
     }
 
     /// What a drive has at its beginning, at the end of what was written, and at its own end.

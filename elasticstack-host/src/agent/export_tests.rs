@@ -25,7 +25,7 @@ async fn an_export_breaks_off_when_somebody_else_gets_the_drive() {
     exporting.next().await.unwrap();
     assert_eq!(caller.write(1, 0, "nobody waits for an export").await.0, StatusCode::NO_CONTENT);
     caller.push([Document::Server(server(1, 2, Access::Exclusive))]).await;
-    caller.running(1).await;
+    caller.running(2).await;
     assert_eq!(exporting.next().await.unwrap_err().kind(), ErrorKind::DriveInUse);
     let refused = data::export(&caller.agent.host, drive_id(1)).await;
     assert_eq!(refused.err().map(|error| error.kind()), Some(ErrorKind::DriveInUse));

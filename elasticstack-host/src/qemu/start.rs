@@ -36,10 +36,10 @@ const DEATH: Duration = Duration::from_secs(15);
 /// How QEMU's initiator (libiscsi) finds its way back to what is lent. A network that loses all is
 /// noticed by unanswered pings after 20 s; from then on it logs in anew, again and again, with at most
 /// 30 s in between. As the kernel is by itself, one try alone could take minutes to be given up: a
-/// SYN is sent again 1 and 3 s after the first and given up on after 7 s, what is not acknowledged
-/// after 20 s (in ms), and whoever is silent in the middle of a login after as long.
+/// SYN is sent again 1 s after the first and given up on after 3 s, what is not acknowledged after
+/// 20 s (in ms), and whoever is silent in the middle of a login after as long.
 const RECONNECTING: [(&str, &str); 5] = [
-    ("LIBISCSI_TCP_SYNCNT", "2"),
+    ("LIBISCSI_TCP_SYNCNT", "1"),
     ("LIBISCSI_TCP_USER_TIMEOUT", "20000"),
     ("LIBISCSI_TCP_KEEPIDLE", "5"),
     ("LIBISCSI_TCP_KEEPINTVL", "5"),

@@ -79,7 +79,8 @@ struct Trial {
 impl Trial {
     fn new(mounted: &Path, step: Option<&str>, size: u64) -> Result<Self> {
         let path = mounted.join("trial");
-        let file = File::create(&path)?;
+        let file =
+            File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
         if let Some(step) = step {
             let hints = [format!("extsize {step}"), format!("cowextsize {step}")];
             let [alone, shared] = &hints;

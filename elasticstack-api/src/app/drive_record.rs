@@ -34,27 +34,6 @@ pub(super) fn wanted_size(record: &Record) -> Result<Option<Bytes>> {
     Ok((size > Bytes::ZERO).then_some(size))
 }
 
-/// The least that a drive may be limited to, so that a guest still gets along with it.
-const LEAST_RATE: Bytes = Bytes::from_mib(1);
-
-/// The limit of bytes a second that a record asks for; `None` if it asks for none.
-///
-/// # Errors
-/// `InvalidValue` for one that is too low.
-fn wanted_rate(record: &Record) -> Result<Option<Bytes>> {
-    let text = record.value("limit:bytes").unwrap_or_default();
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let rate = parse_size(text).filter(|rate| *rate >= LEAST_RATE).ok_or_else(|| {
-        let message = format!(
-            "limit:bytes was given {text:?}, the least is 1M a second: give more, or nothing for no limit"
-        );
-        Error::new(ErrorKind::InvalidValue, message).field("limit:bytes")
-    })?;
-    Ok(Some(rate))
-}
-
 /// What a drive's record limits its servers to.
 pub(super) fn limits(config: &Record) -> IoLimits {
     let value = |key| config.value(key).unwrap_or_default();
@@ -83,7 +62,7 @@ pub(super) const fn claim_type(access: Access) -> &'static str {
 /// Lays the kept keys of `change` over `config`.
 ///
 /// # Errors
-/// `InvalidValue` for readers that are not accounts, for a limit that is too low, and for more keys than a record may have.
+/// `InvalidValue` for readers that are not accounts, and for more keys than a record may have.
 pub(super) fn apply(config: &mut Record, change: &Record) -> Result<()> {
     for reader in change.value("readers").unwrap_or_default().split_whitespace() {
         reader.parse::<AccountId>().map_err(|error| {
@@ -94,9 +73,6 @@ pub(super) fn apply(config: &mut Record, change: &Record) -> Result<()> {
     let mut kept = Record::new();
     for (key, value) in change.iter().filter(|(key, _)| is_kept(key)) {
         kept.set(key, value);
-    }
-    if let Some(rate) = wanted_rate(&kept)? {
-        kept.set("limit:bytes", rate.get());
     }
     config.apply(&kept);
     bounded(config)

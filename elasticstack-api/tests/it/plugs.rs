@@ -135,13 +135,13 @@ async fn a_drives_limits_are_its_servers_from_the_start_on_and_change_while_they
     let set = async |key: &str, value: &str| {
         app.drive_set(&owner, drive, &Record::new().with(key, value)).await
     };
-    let info = set("limit:bytes", "10M").await.unwrap();
+    let info = set("limit:bytes", "10485760").await.unwrap();
     assert_eq!(info.value("limit:bytes"), Some("10485760"));
     assert_eq!(info.value("limit:requests"), Some("500"));
     plane.until(async || world.host.limits(drive) == of(Some(500), Some(10))).await;
     for (key, value, words) in [
-        ("limit:bytes", "1023k", "the least is 1M"),
-        ("limit:bytes", "0", "the least is 1M"),
+        ("limit:bytes", "1048575", "from 1048576"),
+        ("limit:bytes", "10M", "from 1048576"),
         ("limit:requests", "99", "100 to 1000000"),
     ] {
         let refused = set(key, value).await.unwrap_err();

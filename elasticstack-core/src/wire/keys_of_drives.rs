@@ -76,9 +76,10 @@ pub(super) const ROWS: &[Key] = &[
         "limit:bytes",
         DRIVE,
         Input::Always,
-        Takes::Size,
-        "The most bytes a second that a server reads from it and writes to it together, 1M at least; also while one runs.",
-    ),
+        Takes::Range(1_048_576, u32::MAX),
+        "The most bytes a second that a server reads from it and writes to it together; also while one runs.",
+    )
+    .number_of("bytes"),
     key(
         "limit:requests",
         DRIVE,

@@ -157,7 +157,7 @@ mod tests {
         ("console.rs", 2, "the ticket that is presented, and the token that it was asked with"),
         ("drives.rs", 2, "an id that was drawn just now, and what its owner waits for"),
         ("fleet.rs", 2, "what hosts are told"),
-        ("imaging.rs", 1, "what a host reports of its job"),
+        ("imaging.rs", 2, "what a host reports of its job; the sum of a drive that was asked for"),
         ("ingest.rs", 2, "what hosts report of drives and servers"),
         ("nics.rs", 1, "whose cards are noted, of all servers, when the database is opened"),
         ("once.rs", 1, "what its owner waits for, and is asked about afterwards"),

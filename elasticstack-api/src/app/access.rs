@@ -156,11 +156,12 @@ mod tests {
     const UNASKED: &[(&str, usize, &str)] = &[
         ("console.rs", 2, "the ticket that is presented, and the token that it was asked with"),
         ("drives.rs", 2, "an id that was drawn just now, and what its owner waits for"),
-        ("fleet.rs", 2, "what hosts are told"),
+        ("fleet.rs", 3, "what hosts are told"),
         ("imaging.rs", 2, "what a host reports of its job; the sum of a drive that was asked for"),
         ("ingest.rs", 2, "what hosts report of drives and servers"),
         ("nics.rs", 1, "whose cards are noted, of all servers, when the database is opened"),
         ("once.rs", 1, "what its owner waits for, and is asked about afterwards"),
+        ("plugs.rs", 1, "the servers that have a drive which was asked for"),
         ("power.rs", 2, "what its owner waits for"),
         ("quarantine.rs", 4, "what a host has and an operator decides about"),
         ("snapshots.rs", 2, "what its owner waits for, and what a host reports"),

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 
 use elasticstack_core::hypervisor::Media;
 use elasticstack_core::prelude::*;
@@ -192,7 +193,16 @@ fn on_a_lab_machine_with_systemd_guests_and_lends_outlive_the_agents_unit() {
     fs::write(lab.directory(1).join("guest"), sector).unwrap();
     fs::write(lab.directory(1).join("agent.toml"), SETTINGS).unwrap();
     run(&mut machine, &format!("cp /lab/agent.toml {CONFIG}"));
-    let install = format!("CONTRIB={CONTRIB} AGENT={AGENT} CONFIG={CONFIG}\n{INSTALL}");
+    // Where the project lies may not be seen there.
+    let contrib = lab.directory(1).join("contrib");
+    for folder in ["systemd", "sysusers.d"] {
+        fs::create_dir_all(contrib.join(folder)).unwrap();
+        for file in fs::read_dir(Path::new(CONTRIB).join(folder)).unwrap() {
+            let file = file.unwrap();
+            fs::copy(file.path(), contrib.join(folder).join(file.file_name())).unwrap();
+        }
+    }
+    let install = format!("CONTRIB=/lab/contrib AGENT={AGENT} CONFIG={CONFIG}\n{INSTALL}");
     run(&mut machine, &install);
     assert_eq!(run(&mut machine, CHECK), "", "what the units are found to lack");
     let create = "array create fast --level raid1 --path /srv/fast \

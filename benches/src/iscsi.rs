@@ -1,25 +1,37 @@
 //! `bench iscsi`: what our target of iSCSI costs beside tgt, each with a file of its own on the same
 //! disk, and with the same durability: each write is on the disk before its status.
 //!
-//! Both are asked by our own initiator, in turns, and what counts is the processor time of the
-//! target alone. Nothing here is asked for in the network's time: it is all on this machine.
+//! Both are asked in turns by our own initiator, by `iscsi-perf`, and by fio through QEMU's, and what
+//! counts is the processor time of the target alone. Nothing here is asked for in the network's time: it is all on this machine.
 
 mod load;
+mod others;
 mod served;
 
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use elasticstack_host::iscsi::initiator::Initiator;
 
 use self::load::{Kind, Load, Measured};
+use self::others::ByQemu;
 use self::served::{Ours, Served, Tgt};
 use crate::table::{Row, Table, Verdict};
 
 /// How long each load runs, and how often; the median counts.
 const TIME: Duration = Duration::from_secs(2);
 const ROUNDS: usize = 3;
+
+const LOADS: [Load; 6] = [
+    Load { kind: Kind::Read, depth: 1, block: 4 << 10, time: TIME },
+    Load { kind: Kind::Read, depth: 32, block: 4 << 10, time: TIME },
+    Load { kind: Kind::Write, depth: 1, block: 4 << 10, time: TIME },
+    Load { kind: Kind::Write, depth: 32, block: 4 << 10, time: TIME },
+    Load { kind: Kind::SequentialRead, depth: 4, block: 1 << 20, time: TIME },
+    Load { kind: Kind::SequentialWrite, depth: 4, block: 1 << 20, time: TIME },
+];
 
 /// How many sessions are held that do nothing.
 const IDLE: usize = 1000;
@@ -40,53 +52,98 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     let ours = Ours::start(&args.target, directory.path()).await?;
     let tgt = Tgt::start(directory.path())?;
     let mut rows = Vec::new();
-    for (kind, depth, block) in [
-        (Kind::Read, 1, 4 << 10),
-        (Kind::Read, 32, 4 << 10),
-        (Kind::Write, 1, 4 << 10),
-        (Kind::Write, 32, 4 << 10),
-        (Kind::SequentialRead, 4, 1 << 20),
-        (Kind::SequentialWrite, 4, 1 << 20),
-    ] {
-        let load = Load { kind, depth, block, time: TIME };
-        let mut pairs = Vec::new();
-        for _ in 0..ROUNDS {
-            pairs.push((load.on(ours.served()).await?, load.on(tgt.served()).await?));
-        }
-        rows.extend(compared(&load, &pairs));
-    }
+    rows.extend(by_initiator(By::Own, &ours, &tgt, directory.path()).await?);
+    rows.extend(by_initiator(By::IscsiPerf, &ours, &tgt, directory.path()).await?);
+    rows.extend(by_initiator(By::Fio, &ours, &tgt, directory.path()).await?);
     rows.extend(idle(ours.served()).await?);
     Table(rows).judge()
 }
 
+/// Who puts a load on the targets.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// Our own initiator.
+    Own,
+    /// libiscsi's, which only reads.
+    IscsiPerf,
+    /// fio, through QEMU's.
+    Fio,
+}
+
+impl fmt::Display for By {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Own => "our initiator",
+            Self::IscsiPerf => "iscsi-perf",
+            Self::Fio => "fio, QEMU",
+        })
+    }
+}
+
+/// Every load by one initiator, on either target in turns.
+async fn by_initiator(by: By, ours: &Ours, tgt: &Tgt, directory: &Path) -> Result<Vec<Row>> {
+    let served = [ours.served(), tgt.served()];
+    let mut qemu = Vec::new();
+    if by == By::Fio {
+        for served in served {
+            qemu.push(ByQemu::start(served, &directory.join(format!("{}.nbd", served.name)))?);
+        }
+    }
+    let mut rows = Vec::new();
+    for load in LOADS {
+        if by == By::IscsiPerf && !matches!(load.kind, Kind::Read | Kind::SequentialRead) {
+            continue;
+        }
+        let mut measured = [Vec::new(), Vec::new()];
+        for _ in 0..ROUNDS {
+            for (place, (served, measured)) in served.iter().zip(&mut measured).enumerate() {
+                // What was written went past the page cache of one and into the other's.
+                served.warm()?;
+                measured.push(match (by, qemu.get(place)) {
+                    (By::Own, _) => load.on(served).await?,
+                    (By::IscsiPerf, _) => others::iscsi_perf(&load, served)?,
+                    (By::Fio, Some(qemu)) => qemu.fio(&load, served)?,
+                    (By::Fio, None) => unreachable!("QEMU is at both"),
+                });
+            }
+        }
+        rows.extend(compared(by, &load, &measured));
+    }
+    Ok(rows)
+}
+
 /// What a load costs on both.
-fn compared(load: &Load, pairs: &[(Measured, Measured)]) -> Vec<Row> {
-    let of = |value: fn(&Measured) -> f64| {
-        let ours = median(pairs.iter().map(|(ours, _)| value(ours)));
-        (ours, median(pairs.iter().map(|(_, tgt)| value(tgt))))
+fn compared(by: By, load: &Load, measured: &[Vec<Measured>; 2]) -> Vec<Row> {
+    let of = |value: fn(&Measured) -> Option<f64>| {
+        let [ours, tgt] = measured.each_ref().map(|all| median(all.iter().filter_map(value)));
+        (ours, tgt)
     };
-    let is_deep = load.depth == 32;
-    let row = |what: &str, (ours, peers): (f64, f64), goal: Option<(String, Verdict)>| {
-        let (goal, verdict) = goal.unwrap_or((String::new(), Verdict::None));
+    let is_judged = load.depth == 32;
+    let row = |what: &str, (ours, peers): (f64, f64), goal: Option<(&str, Verdict)>| {
+        let (goal, verdict) = goal.filter(|_| is_judged).unwrap_or(("", Verdict::None));
         Row {
-            what: format!("{load}, {what}"),
+            what: format!("{by}: {load}, {what}"),
             ours: format!("{ours:.0}"),
             peers: format!("{peers:.0}"),
             compared: format!("{:.2} x", ours / peers),
-            goal,
+            goal: goal.to_owned(),
             verdict,
         }
     };
-    let rate = of(|measured| measured.rate);
-    let cost = of(|measured| measured.per_cpu_second);
-    let slowest = of(|measured| measured.p99_us);
-    let twice = ("at least 2 x".to_owned(), Verdict::at_least(cost.0 / cost.1, 2.0));
-    let no_higher = ("no higher".to_owned(), Verdict::at_most(slowest.0, slowest.1));
-    vec![
-        row("a second", rate, None),
-        row("a CPU-second", cost, is_deep.then_some(twice)),
-        row("p99 us", slowest, is_deep.then_some(no_higher)),
-    ]
+    let cost = of(|measured| Some(measured.per_cpu_second));
+    let p99 = of(|measured| measured.latencies.as_ref().map(|of| of.p99_us));
+    let p50 = of(|measured| measured.latencies.as_ref().map(|of| of.p50_us));
+    let twice = ("at least 2 x", Verdict::at_least(cost.0 / cost.1, 2.0));
+    let mut rows = vec![
+        row("a second", of(|measured| Some(measured.rate)), None),
+        row("a CPU-second", cost, Some(twice)),
+    ];
+    if !p99.0.is_nan() {
+        rows.push(row("p50 us", p50, None));
+        let no_higher = ("no higher", Verdict::at_most(p99.0, p99.1));
+        rows.push(row("p99 us", p99, Some(no_higher)));
+    }
+    rows
 }
 
 /// What many sessions take that do nothing.

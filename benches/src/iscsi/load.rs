@@ -37,7 +37,15 @@ pub(super) struct Measured {
     pub(super) rate: f64,
     /// Commands a second of the target's processor time.
     pub(super) per_cpu_second: f64,
-    /// What one in a hundred took longer than, in microseconds.
+    /// Where the initiator tells them.
+    pub(super) latencies: Option<Latencies>,
+}
+
+/// How long commands took, in microseconds.
+pub(super) struct Latencies {
+    /// What every other one took longer than.
+    pub(super) p50_us: f64,
+    /// What one in a hundred took longer than.
     pub(super) p99_us: f64,
 }
 
@@ -71,14 +79,17 @@ impl Load {
         while let Some(lane) = lanes.join_next().await {
             took.extend(lane?.context(served.name)?);
         }
-        let (cpu, elapsed) = (served.cpu()? - cpu, began.elapsed());
+        let (cpu, elapsed) = (served.cpu()?.since(&cpu), began.elapsed());
         took.sort_unstable();
         let count = f64::from(u32::try_from(took.len())?);
-        let p99 = took.get(took.len() * 99 / 100).copied().unwrap_or_default();
+        let percentile = |percent: usize| {
+            took.get(took.len() * percent / 100).copied().unwrap_or_default().as_secs_f64() * 1e6
+        };
+        let latencies = Latencies { p50_us: percentile(50), p99_us: percentile(99) };
         Ok(Measured {
             rate: count / elapsed.as_secs_f64(),
             per_cpu_second: count / cpu.as_secs_f64(),
-            p99_us: p99.as_secs_f64() * 1e6,
+            latencies: Some(latencies),
         })
     }
 }

@@ -1,14 +1,18 @@
 //! The two targets: ours, in its process as an agent starts it, and tgt. Both end with these values.
 
+use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
-use elasticstack_core::block::{BlockStore as _, Borrowing, DriveSpec, Lend as _, LendId};
+use anyhow::{Context as _, Result, bail, ensure};
+use elasticstack_core::block::{
+    Attachment, BlockStore as _, Borrowing, DriveSpec, Lend as _, LendId,
+};
 use elasticstack_core::block::{LendSpec, Volume, Writing};
 use elasticstack_core::prelude::*;
 use elasticstack_host::iscsi::Credentials;
@@ -25,20 +29,29 @@ pub(super) struct Served {
     pub(super) name: &'static str,
     pub(super) address: Address,
     pid: u32,
+    file: PathBuf,
 }
 
 impl Served {
-    /// The processor time that it took until now.
-    pub(super) fn cpu(&self) -> Result<Duration> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid))?;
-        let (_, fields) = stat.rsplit_once(')').context("a line of /proc that is none")?;
-        let field = |number: usize| -> Result<u64> {
-            let field = fields.split_whitespace().nth(number - 3);
-            Ok(field.context("a line of /proc that is too short")?.parse()?)
-        };
-        let ticks = field(14)? + field(15)?;
-        Ok(Duration::from_secs(1) * u32::try_from(ticks)?
-            / u32::try_from(rustix::param::clock_ticks_per_second())?)
+    /// The processor time that its threads took until now.
+    pub(super) fn cpu(&self) -> Result<Cpu> {
+        let mut threads = HashMap::new();
+        for entry in fs::read_dir(format!("/proc/{}/task", self.pid))? {
+            let thread = entry?;
+            // One that has just ended has none.
+            let Ok(stat) = fs::read_to_string(thread.path().join("schedstat")) else { continue };
+            let nanos = stat.split_whitespace().next().context("an empty line of /proc")?;
+            threads.insert(thread.file_name(), nanos.parse()?);
+        }
+        Ok(Cpu(threads))
+    }
+
+    /// Has its file in the page cache, and nothing of it yet to be written.
+    pub(super) fn warm(&self) -> Result<()> {
+        let mut file = fs::File::open(&self.file)?;
+        file.sync_all()?;
+        std::io::copy(&mut file, &mut std::io::sink())?;
+        Ok(())
     }
 
     /// The most memory that it ever had at once.
@@ -47,6 +60,20 @@ impl Served {
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kib = line.context("no VmHWM")?.trim().trim_end_matches(" kB");
         Ok(f64::from(kib.parse::<u32>()?) / 1024.0)
+    }
+}
+
+/// The processor time of a process, in nanoseconds of each of its threads.
+pub(super) struct Cpu(HashMap<OsString, u64>);
+
+impl Cpu {
+    /// How much more this is. What threads took that have ended since is left out: none ends before
+    /// it was idle for seconds.
+    pub(super) fn since(&self, before: &Self) -> Duration {
+        let more = |(thread, now): (&OsString, &u64)| {
+            now.saturating_sub(before.0.get(thread).copied().unwrap_or(0))
+        };
+        Duration::from_nanos(self.0.iter().map(more).sum())
     }
 }
 
@@ -97,7 +124,8 @@ impl Ours {
         let LendSpec { secret, .. } = spec;
         let address = (&Borrowing { portal: lender.portal(), lend, borrower, secret }).into();
         let pid = process_with(&dir.join("socket"))?;
-        let served = Served { name: "ours", address, pid };
+        let Some(Attachment::File(file)) = volume.attachment() else { bail!("no file is lent") };
+        let served = Served { name: "ours", address, pid, file };
         Ok(Self { served, _lender: lender, _store: store, _volume: volume })
     }
 
@@ -149,7 +177,10 @@ impl Tgt {
         };
         let target = "iqn.2026-01.org.example:tgt".to_owned();
         let address = Address { portal, target, lun: 1, own };
-        let tgt = Self { served: Served { name: "tgt", address, pid: tgtd.id() }, tgtd };
+        let tgt = Self {
+            served: Served { name: "tgt", address, pid: tgtd.id(), file: file.clone() },
+            tgtd,
+        };
         let administer = |args: &str| -> Result<()> {
             let mut tgtadm = Command::new("/usr/sbin/tgtadm");
             tgtadm.args(["--lld", "iscsi"]).args(args.split(' ')).env("TGT_IPC_SOCKET", &socket);

@@ -3,7 +3,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use elasticstack_api::Server;
@@ -13,6 +13,7 @@ use elasticstack_core::sim::SimHypervisor;
 use elasticstack_host::agent::Agent;
 use elasticstack_host::fetch::{AUTHORITIES, Fetcher, Networks};
 use elasticstack_host::lend::InProcessLender;
+use elasticstack_host::store::DirectoryStore;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use tempfile::TempDir;
@@ -41,7 +42,14 @@ struct Host {
     directory: std::path::PathBuf,
     /// Where it lends drives, also in the next life.
     portal: SocketAddr,
-    life: Mutex<Option<(Runtime, Agent)>>,
+    life: Mutex<Option<Life>>,
+}
+
+/// An agent in a runtime of its own, and the store that it has locked.
+struct Life {
+    runtime: Runtime,
+    agent: Agent,
+    store: Weak<DirectoryStore>,
 }
 
 impl Host {
@@ -50,9 +58,11 @@ impl Host {
         let runtime = Runtime::new().unwrap();
         let allowed = vec!["127.0.0.1/32".parse().unwrap()];
         let networks = Networks { allowed, ..Networks::default() };
+        let store = store(&self.directory, self.number.into(), Bytes::from_gib(1));
+        let locked = Arc::downgrade(&store);
         let builder = Agent::builder()
             .state_dir(self.directory.join(format!("agent{}", self.number)))
-            .store(store(&self.directory, self.number.into(), Bytes::from_gib(1)))
+            .store(store)
             .hypervisor(Arc::new(SimHypervisor::new(MebiBytes(0))))
             .fetcher(Fetcher::new(networks, AUTHORITIES.into()))
             .description(description(0));
@@ -63,24 +73,26 @@ impl Host {
         });
         let agent = begun.await.unwrap();
         dial.insert(self.host, agent.router());
-        *self.life.lock().unwrap() = Some((runtime, agent));
+        *self.life.lock().unwrap() = Some(Life { runtime, agent, store: locked });
     }
 
     /// Kills it, wherever its tasks are.
     async fn kill(&self, dial: &MemoryDial) {
         dial.remove(self.host);
         dial.cut();
-        let (runtime, agent) = self.life.lock().unwrap().take().unwrap();
+        let Life { runtime, agent, store } = self.life.lock().unwrap().take().unwrap();
         drop(agent);
         let dies = move || runtime.shutdown_timeout(Duration::from_secs(60));
         tokio::task::spawn_blocking(dies).await.unwrap();
+        // What it was answering ends in the test's runtime; a process's locks would be gone by now.
+        until("its store is nobody's", async || store.strong_count() == 0).await;
     }
 }
 
 impl Drop for Host {
     fn drop(&mut self) {
-        if let Some((runtime, _)) = self.life.lock().unwrap().take() {
-            runtime.shutdown_background();
+        if let Some(life) = self.life.lock().unwrap().take() {
+            life.runtime.shutdown_background();
         }
     }
 }
@@ -318,7 +330,7 @@ async fn a_host_fetches_again_when_its_agent_was_killed_and_nothing_from_where_i
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_drive_is_imaged_over_iscsi_from_one_on_another_host() {
+async fn a_drive_is_imaged_over_iscsi_from_one_on_another_host_though_its_agents_are_killed() {
     let disk = disk();
     let cloud = Cloud::of(2).await;
     let source = cloud.drive(24, "").await;
@@ -326,11 +338,23 @@ async fn a_drive_is_imaged_over_iscsi_from_one_on_another_host() {
     let (lender, borrower) = (cloud.home(&source), cloud.home(&target));
     assert_ne!(lender.host, borrower.host);
     call(&cloud.server, &format!("/drives/{source}/write"), disk.clone()).await;
-    call(&cloud.server, &format!("/drives/{target}/write"), vec![7; 28 * MIB]).await;
+    let stale = vec![7; 28 * MIB];
+    call(&cloud.server, &format!("/drives/{target}/write"), stale.clone()).await;
     assert_eq!(cloud.image(&target, &source, "").await, None);
     let found = cloud.content(&target, 28 * MIB).await;
     assert!(found[..disk.len()] == disk && found[disk.len()..].iter().all(|byte| *byte == 0));
 
+    for victim in [lender, borrower] {
+        until("nobody uses the drive", async || cloud.info(&target).await.get("claimed").is_none())
+            .await;
+        call(&cloud.server, &format!("/drives/{target}/write"), stale.clone()).await;
+        call(&cloud.server, &format!("/drives/{target}/image/{source}"), "").await;
+        victim.kill(&cloud.dial).await;
+        victim.boot(&cloud.dial).await;
+        assert_eq!(cloud.imaged(&target).await, None);
+        let found = cloud.content(&target, 28 * MIB).await;
+        assert!(found[..disk.len()] == disk && found[disk.len()..].iter().all(|byte| *byte == 0));
+    }
     let gone = async || {
         let (status, _) =
             customer::ask(&cloud.server, &format!("/drives/{source}/write"), "free").await;

@@ -15,7 +15,9 @@ use elasticstack_core::prelude::*;
 use tokio::sync::Mutex as Turn;
 
 use super::configfs::Configfs;
-use super::plan::{BACKSTORES, Places, TARGETS, lend_of_backstore, lending, withdrawing};
+use super::plan::{
+    BACKSTORES, Places, Step, TARGETS, held, holding, lend_of_backstore, lending, withdrawing,
+};
 
 /// How long to wait for a lend to be made or ended before saying that it is not.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -39,12 +41,18 @@ pub struct LioLender {
 impl LioLender {
     /// Lends at `portal`, an address of this host and a port that nobody else listens at. Loads the
     /// kernel's modules and mounts configfs, where that is to be done. From then on LIO answers
-    /// no discovery that does not prove itself, whoever made its targets.
+    /// no discovery that does not prove itself, whoever made its targets, and listens at `portal`
+    /// until another one is opened, whether anything is lent or not.
     ///
     /// # Errors
-    /// `NotOffered` if the kernel has no LIO; `Internal` if it can't be used.
+    /// `NotOffered` if the kernel has no LIO; `Internal` if it can't be used, or not at `portal`.
     pub async fn open(portal: SocketAddr) -> Result<Self> {
-        let configfs = blocking(Configfs::open).await?;
+        let configfs = blocking(move || {
+            let configfs = Configfs::open()?;
+            hold(&configfs, portal)?;
+            Ok(configfs)
+        })
+        .await?;
         Ok(Self { portal, configfs, turns: Mutex::default() })
     }
 
@@ -139,6 +147,23 @@ impl Lend for LioLender {
         })
         .await
     }
+}
+
+/// Has LIO listen at this portal and, but for what is lent elsewhere already, at no other.
+fn hold(configfs: &Configfs, portal: SocketAddr) -> Result<()> {
+    holding(portal).iter().try_for_each(|step| configfs.make(step)).map_err(|error| {
+        Error::internal(format!(
+            "listening at {portal}: if `ss -tlnp` shows another's process there, end that; if it \
+             shows a listener of no process, a kill left it in the kernel: restart the host or lend \
+             at another port"
+        ))
+        .source(error)
+    })?;
+    let before = configfs.list(&held())?;
+    let before = before.into_iter().filter(|other| *other != portal.to_string());
+    before
+        .map(|other| Step::NoDirectory(held().join(other)))
+        .try_for_each(|step| configfs.make(&step))
 }
 
 /// The file that a volume is, in words that the kernel takes.

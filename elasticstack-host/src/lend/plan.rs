@@ -19,6 +19,9 @@ pub(super) const TARGETS: &str = "iscsi";
 /// Where what they serve is. LIO's other users count from 0, and this is not theirs.
 pub(super) const BACKSTORES: &str = "core/fileio_3260";
 
+/// The target that has every portal for as long as the host runs, and is never on: see [`holding`].
+const HOLDER: &str = "iqn.2026-01.org.elasticstack:portal";
+
 /// The link to what is served, which may be called anything.
 const LINK: &str = "drive";
 
@@ -99,6 +102,24 @@ impl Places {
     fn unit(&self) -> PathBuf {
         self.group.join("lun/lun_0")
     }
+}
+
+/// Where the portals are that are held.
+pub(super) fn held() -> PathBuf {
+    Path::new(TARGETS).join(HOLDER).join("tpgt_1/np")
+}
+
+/// The steps that hold a portal.
+///
+/// LIO begins to listen where the first of its targets is served, and ends it with the last. Whoever is
+/// killed while he has it begin leaves a socket in the kernel which nobody serves and nothing but a
+/// reboot ends (`iscsit_add_np` of `iscsi_target_login.c` forgets it if `kthread_run` is
+/// interrupted). A target that stays has it begin once, and not in each lend.
+pub(super) fn holding(portal: SocketAddr) -> Vec<Step> {
+    let held = held();
+    let above: Vec<_> = held.ancestors().skip(1).take(2).map(Path::to_owned).collect();
+    let portal = held.join(portal.to_string());
+    above.into_iter().rev().chain([portal]).map(Step::Directory).collect()
 }
 
 /// The steps that lend a file of this size.
@@ -205,6 +226,20 @@ mod tests {
     fn lending_of(writing: Writing) -> Vec<Step> {
         let portal = "[2001:db8::1]:3260".parse().unwrap();
         super::lending(&spec(writing), portal, "/srv/fast/a.raw", Bytes::from_mib(64))
+    }
+
+    #[test]
+    fn a_portal_is_held_by_a_target_that_is_no_lend_and_never_on() {
+        let steps = written(&holding("10.77.0.1:3260".parse().unwrap()));
+        let target = format!("{TARGETS}/{HOLDER}");
+        assert_eq!(
+            steps,
+            format!(
+                "mkdir {target}\nmkdir {target}/tpgt_1\n\
+                 mkdir {target}/tpgt_1/np/10.77.0.1:3260\n"
+            )
+        );
+        assert_eq!(LendId::of_target(HOLDER), None);
     }
 
     fn written(steps: &[Step]) -> String {

@@ -101,7 +101,11 @@ fn on_a_lab_machine_lio_lends_to_the_borrower_and_to_nobody_else() {
 }
 
 async fn lends_to_the_borrower_and_to_nobody_else() {
+    let elsewhere = LioLender::open("10.77.0.1:3261".parse().unwrap()).await.unwrap();
+    assert_eq!(listening(), ["10.77.0.1:3261"]);
+    assert_eq!(elsewhere.lent().await.unwrap(), []);
     let host = Host::open(Path::new("/data/fast")).await;
+    assert_eq!(listening(), ["10.77.0.1:3260"]);
     let spec = lend_spec(host.create(1, 64).await, 1);
     let of = host.lend(&spec).await;
     qemu(&of, &["write -P 7 4k 64k", "read -P 7 4k 64k", "discard 4k 64k", "read -P 0 0 1M"])
@@ -149,6 +153,12 @@ async fn lends_to_the_borrower_and_to_nobody_else() {
         assert!(wrote.starts_with("wrote"), "{wrote}");
     }
     std::mem::forget(session);
+}
+
+/// Where this host listens on the network of storage.
+fn listening() -> Vec<String> {
+    let told = bash("ss -Htln src 10.77.0.1");
+    told.lines().filter_map(|line| line.split_whitespace().nth(3)).map(str::to_owned).collect()
 }
 
 /// As the kernel sees a lent drive that it has logged in to.
@@ -337,6 +347,8 @@ fn kills_agents() {
             assert_eq!(host.lender.lent().await.unwrap(), []);
             let rest = "find /sys/kernel/config/target -name '*5b0e3c52*'";
             assert_eq!(bash(rest), "");
+            // Beginning to listen is what no kill may come into, for it is never mended.
+            assert_eq!(listening(), ["10.77.0.1:3260"]);
         });
     }
     assert!(left > 0, "no kill came in between");

@@ -12,6 +12,8 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use rustix::fs::{Timestamps, UTIME_NOW, UTIME_OMIT, futimens};
+use rustix::time::{ClockId, Timespec, clock_gettime};
 use tokio::sync::oneshot;
 
 use super::file::BLOCK;
@@ -52,6 +54,7 @@ pub(super) enum Keeping {
 impl Writer {
     /// Writes `file`, and past the page cache where there are the same file opened for that and a ring.
     pub(super) fn new(file: Arc<File>, past: Option<(File, Ring)>) -> Self {
+        let past = past.map(|(file, ring)| Past { file, ring, touched: None });
         let disk = Some(Disk { file, past, has_failed: false });
         Self { queue: Arc::new(Mutex::new(Queue { waiting: Vec::new(), disk })) }
     }
@@ -109,8 +112,38 @@ fn lock(queue: &Mutex<Queue>) -> MutexGuard<'_, Queue> {
 #[derive(Debug)]
 struct Disk {
     file: Arc<File>,
-    past: Option<(File, Ring)>,
+    past: Option<Past>,
     has_failed: bool,
+}
+
+/// The way past the page cache.
+#[derive(Debug)]
+struct Past {
+    file: File,
+    ring: Ring,
+    /// When the file was last said to have changed.
+    touched: Option<Timespec>,
+}
+
+impl Past {
+    fn write_all(&mut self, pieces: &[(u64, &[u8])]) -> Vec<io::Result<()>> {
+        self.touch();
+        self.ring.write_all(&self.file, pieces)
+    }
+
+    /// Says that the file changed now, by the clock that file systems have, which moves every few
+    /// milliseconds. Writes that would have to say so wait for locks, so the kernel gives each of them
+    /// to a thread of its own, which costs more than the write.
+    fn touch(&mut self) {
+        let now = clock_gettime(ClockId::RealtimeCoarse);
+        if self.touched.replace(now) != Some(now) {
+            let of = |tv_nsec| Timespec { tv_sec: 0, tv_nsec };
+            let times =
+                Timestamps { last_access: of(UTIME_OMIT), last_modification: of(UTIME_NOW) };
+            // Without it they are written all the same.
+            let _ = futimens(&self.file, &times);
+        }
+    }
 }
 
 impl Disk {
@@ -132,7 +165,7 @@ impl Disk {
     fn write(&mut self, pieces: &[&(u64, Bytes)]) -> Vec<io::Result<()>> {
         let Self { file, past, .. } = self;
         let mut results: Vec<_> = pieces.iter().map(|_| None).collect();
-        if let Some((past, ring)) = past {
+        if let Some(past) = past {
             let may = |(_, piece): &(usize, &&(u64, Bytes))| is_of_blocks(piece);
             let (places, whole): (Vec<_>, Vec<_>) = pieces
                 .iter()
@@ -140,7 +173,7 @@ impl Disk {
                 .filter(may)
                 .map(|(place, (offset, data))| (place, (*offset, &data[..])))
                 .unzip();
-            for (place, result) in places.into_iter().zip(ring.write_all(past, &whole)) {
+            for (place, result) in places.into_iter().zip(past.write_all(&whole)) {
                 // What takes larger blocks says so.
                 let is_refused = |error: &io::Error| error.kind() == io::ErrorKind::InvalidInput;
                 if let Some(to) = results.get_mut(place)

@@ -1,8 +1,10 @@
-//! `bench iscsi`: what our target of iSCSI costs beside tgt, each with a file of its own on the same
+//! `bench iscsi`: what our target of iSCSI costs beside a peer, each with a file of its own on the same
 //! disk, and with the same durability: each write is on the disk before its status.
 //!
 //! Both are asked in turns by our own initiator, by `iscsi-perf`, and by fio through QEMU's, and what
-//! counts is the processor time of the target alone. Nothing here is asked for in the network's time: it is all on this machine.
+//! counts is the processor time of the target alone. Nothing here is asked for in the network's time:
+//! it is all on this machine. Beside tgt there are goals; the kernel's is measured on a machine of the
+//! lab, whose processor is software, and judged by none.
 
 mod load;
 mod others;
@@ -17,7 +19,7 @@ use elasticstack_host::iscsi::initiator::Initiator;
 
 use self::load::{Kind, Load, Measured};
 use self::others::ByQemu;
-use self::served::{Ours, Served, Tgt};
+use self::served::{Lio, Ours, Peer, Served, Tgt};
 use crate::table::{Row, Table, Verdict};
 
 /// How long each load runs, and how often; the median counts.
@@ -44,18 +46,37 @@ pub(crate) struct Args {
     /// Where the two files are; on the disk that is to be measured
     #[arg(long, default_value = "/var/tmp")]
     directory: PathBuf,
+    /// What ours is compared with
+    #[arg(long, value_enum, default_value_t)]
+    beside: Beside,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Beside {
+    /// Debian's tgt
+    #[default]
+    Tgt,
+    /// The kernel's target
+    Lio,
 }
 
 /// Measures, prints, and fails if a goal is missed.
 pub(crate) async fn run(args: &Args) -> Result<()> {
     let directory = tempfile::Builder::new().prefix("elasticstack-").tempdir_in(&args.directory)?;
     let ours = Ours::start(&args.target, directory.path()).await?;
-    let tgt = Tgt::start(directory.path())?;
+    let peer = match args.beside {
+        Beside::Tgt => Peer::Tgt(Tgt::start(directory.path())?),
+        Beside::Lio => Peer::Lio(Lio::start(directory.path()).await?),
+    };
+    let served = [ours.served(), peer.served()];
     let mut rows = Vec::new();
-    rows.extend(by_initiator(By::Own, &ours, &tgt, directory.path()).await?);
-    rows.extend(by_initiator(By::IscsiPerf, &ours, &tgt, directory.path()).await?);
-    rows.extend(by_initiator(By::Fio, &ours, &tgt, directory.path()).await?);
-    rows.extend(idle(ours.served()).await?);
+    for by in [By::Own, By::IscsiPerf, By::Fio] {
+        rows.extend(by_initiator(by, args.beside, served, directory.path()).await?);
+    }
+    if args.beside == Beside::Tgt {
+        rows.extend(idle(ours.served()).await?);
+    }
+    println!("beside {}:", peer.served().name);
     Table(rows).judge()
 }
 
@@ -81,8 +102,12 @@ impl fmt::Display for By {
 }
 
 /// Every load by one initiator, on either target in turns.
-async fn by_initiator(by: By, ours: &Ours, tgt: &Tgt, directory: &Path) -> Result<Vec<Row>> {
-    let served = [ours.served(), tgt.served()];
+async fn by_initiator(
+    by: By,
+    beside: Beside,
+    served: [&Served; 2],
+    directory: &Path,
+) -> Result<Vec<Row>> {
     let mut qemu = Vec::new();
     if by == By::Fio {
         for served in served {
@@ -107,18 +132,18 @@ async fn by_initiator(by: By, ours: &Ours, tgt: &Tgt, directory: &Path) -> Resul
                 });
             }
         }
-        rows.extend(compared(by, &load, &measured));
+        rows.extend(compared(by, beside, &load, &measured));
     }
     Ok(rows)
 }
 
 /// What a load costs on both.
-fn compared(by: By, load: &Load, measured: &[Vec<Measured>; 2]) -> Vec<Row> {
+fn compared(by: By, beside: Beside, load: &Load, measured: &[Vec<Measured>; 2]) -> Vec<Row> {
     let of = |value: fn(&Measured) -> Option<f64>| {
         let [ours, tgt] = measured.each_ref().map(|all| median(all.iter().filter_map(value)));
         (ours, tgt)
     };
-    let is_judged = load.depth == 32;
+    let is_judged = load.depth == 32 && beside == Beside::Tgt;
     let row = |what: &str, (ours, peers): (f64, f64), goal: Option<(&str, Verdict)>| {
         let (goal, verdict) = goal.filter(|_| is_judged).unwrap_or(("", Verdict::None));
         Row {

@@ -1,7 +1,7 @@
-//! The two targets: ours, in its process as an agent starts it, and tgt. Both end with these values.
+//! The targets: ours, in its process as an agent starts it, and its peers, tgt and the kernel's. They end
+//! with these values.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -11,13 +11,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use elasticstack_core::block::{
-    Attachment, BlockStore as _, Borrowing, DriveSpec, Lend as _, LendId,
+    Attachment, BlockStore as _, Borrowing, DriveSpec, Lend, LendId, LendSpec, Volume, Writing,
 };
-use elasticstack_core::block::{LendSpec, Volume, Writing};
 use elasticstack_core::prelude::*;
 use elasticstack_host::iscsi::Credentials;
 use elasticstack_host::iscsi::initiator::Address;
-use elasticstack_host::lend::{ProcessConfig, ProcessLender};
+use elasticstack_host::lend::{LioLender, ProcessConfig, ProcessLender};
 use elasticstack_host::qemu::Scope;
 use elasticstack_host::store::{ArrayCapacity, DirectoryArray, DirectoryStore, KnownArrays};
 
@@ -28,20 +27,52 @@ const LENGTH: Bytes = Bytes::from_mib(256);
 pub(super) struct Served {
     pub(super) name: &'static str,
     pub(super) address: Address,
-    pid: u32,
+    worker: Worker,
     file: PathBuf,
+}
+
+/// Whose processor time the target's is.
+#[derive(Debug, Clone, Copy)]
+enum Worker {
+    /// A process's.
+    Process(u32),
+    /// That of all of the kernel's threads, whatever else they do.
+    Kernel,
+}
+
+impl Worker {
+    /// The directories of its threads.
+    fn threads(self) -> Result<Vec<PathBuf>> {
+        let listed = |directory: &str| -> Result<Vec<PathBuf>> {
+            let found = fs::read_dir(directory)?.map(|entry| Ok(entry?.path()));
+            found.collect()
+        };
+        match self {
+            Self::Process(pid) => listed(&format!("/proc/{pid}/task")),
+            Self::Kernel => {
+                Ok(listed("/proc")?.into_iter().filter(|path| is_the_kernels(path)).collect())
+            }
+        }
+    }
+}
+
+/// Whether this directory of `/proc` is of a thread of the kernel: a child of its second process.
+fn is_the_kernels(path: &Path) -> bool {
+    let stat = fs::read_to_string(path.join("stat")).unwrap_or_default();
+    // The name may have anything in it but this.
+    let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1));
+    parent == Some("2")
 }
 
 impl Served {
     /// The processor time that its threads took until now.
     pub(super) fn cpu(&self) -> Result<Cpu> {
         let mut threads = HashMap::new();
-        for entry in fs::read_dir(format!("/proc/{}/task", self.pid))? {
-            let thread = entry?;
+        for thread in self.worker.threads()? {
             // One that has just ended has none.
-            let Ok(stat) = fs::read_to_string(thread.path().join("schedstat")) else { continue };
+            let Ok(stat) = fs::read_to_string(thread.join("schedstat")) else { continue };
             let nanos = stat.split_whitespace().next().context("an empty line of /proc")?;
-            threads.insert(thread.file_name(), nanos.parse()?);
+            threads.insert(thread, nanos.parse()?);
         }
         Ok(Cpu(threads))
     }
@@ -54,39 +85,40 @@ impl Served {
         Ok(())
     }
 
-    /// The most memory that it ever had at once.
+    /// The most memory that its process ever had at once.
     pub(super) fn peak_mib(&self) -> Result<f64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid))?;
+        let Worker::Process(pid) = self.worker else { bail!("{} is no process", self.name) };
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kib = line.context("no VmHWM")?.trim().trim_end_matches(" kB");
         Ok(f64::from(kib.parse::<u32>()?) / 1024.0)
     }
 }
 
-/// The processor time of a process, in nanoseconds of each of its threads.
-pub(super) struct Cpu(HashMap<OsString, u64>);
+/// Processor time, in nanoseconds of each thread.
+pub(super) struct Cpu(HashMap<PathBuf, u64>);
 
 impl Cpu {
     /// How much more this is. What threads took that have ended since is left out: none ends before
     /// it was idle for seconds.
     pub(super) fn since(&self, before: &Self) -> Duration {
-        let more = |(thread, now): (&OsString, &u64)| {
+        let more = |(thread, now): (&PathBuf, &u64)| {
             now.saturating_sub(before.0.get(thread).copied().unwrap_or(0))
         };
         Duration::from_nanos(self.0.iter().map(more).sum())
     }
 }
 
-/// Ours.
-pub(super) struct Ours {
-    served: Served,
-    _lender: ProcessLender,
+/// A drive of a store, full of bytes, that is to be lent.
+struct Drive {
     _store: DirectoryStore,
-    _volume: Arc<dyn Volume>,
+    volume: Arc<dyn Volume>,
+    file: PathBuf,
+    spec: LendSpec,
 }
 
-impl Ours {
-    pub(super) async fn start(program: &Path, directory: &Path) -> Result<Self> {
+impl Drive {
+    async fn create(directory: &Path) -> Result<Self> {
         let array = DirectoryArray {
             array: "a77a0000-0000-4000-8000-000000000001".parse()?,
             name: "bench".to_owned(),
@@ -100,6 +132,7 @@ impl Ours {
             size: LENGTH,
             generation: Generation::new(Era(1), 1),
         };
+        fs::create_dir(directory)?;
         let store = DirectoryStore::open(KnownArrays::read(directory)?, vec![array])?;
         store.create(&spec).await?;
         let volume = store.open(spec.drive, Epoch(1)).await?;
@@ -107,6 +140,33 @@ impl Ours {
             volume.write_at(Bytes::try_from(mib << 20)?, vec![1; 1 << 20].into()).await?;
         }
         volume.flush().await?;
+        let Some(Attachment::File(file)) = volume.attachment() else { bail!("no file is lent") };
+        let lend = LendId { drive: spec.drive, epoch: Epoch(1) };
+        let borrower = "5b0e3c52-0000-4000-8000-000000000002".parse()?;
+        let (writing, secret) = (Writing::Allowed, Secret::new("a-secret-of-some"));
+        let spec = LendSpec { lend, borrower, writing, secret };
+        Ok(Self { _store: store, volume, file, spec })
+    }
+
+    /// Lends it, and says where.
+    async fn lend(&self, lender: &dyn Lend) -> Result<Address> {
+        lender.lend(&self.spec, Arc::clone(&self.volume)).await?;
+        let LendSpec { lend, borrower, secret, .. } = self.spec.clone();
+        Ok((&Borrowing { portal: lender.portal(), lend, borrower, secret }).into())
+    }
+}
+
+/// Ours.
+pub(super) struct Ours {
+    served: Served,
+    pid: u32,
+    _lender: ProcessLender,
+    _drive: Drive,
+}
+
+impl Ours {
+    pub(super) async fn start(program: &Path, directory: &Path) -> Result<Self> {
+        let drive = Drive::create(&directory.join("ours")).await?;
         let dir = directory.join("lend");
         let lender = ProcessLender::open(ProcessConfig {
             program: program.to_owned(),
@@ -116,17 +176,11 @@ impl Ours {
             scope: Scope::Session,
         })
         .await?;
-        let lend = LendId { drive: spec.drive, epoch: Epoch(1) };
-        let borrower = "5b0e3c52-0000-4000-8000-000000000002".parse()?;
-        let (writing, secret) = (Writing::Allowed, Secret::new("a-secret-of-some"));
-        let spec = LendSpec { lend, borrower, writing, secret };
-        lender.lend(&spec, Arc::clone(&volume)).await?;
-        let LendSpec { secret, .. } = spec;
-        let address = (&Borrowing { portal: lender.portal(), lend, borrower, secret }).into();
+        let address = drive.lend(&lender).await?;
         let pid = process_with(&dir.join("socket"))?;
-        let Some(Attachment::File(file)) = volume.attachment() else { bail!("no file is lent") };
-        let served = Served { name: "ours", address, pid, file };
-        Ok(Self { served, _lender: lender, _store: store, _volume: volume })
+        let (worker, file) = (Worker::Process(pid), drive.file.clone());
+        let served = Served { name: "ours", address, worker, file };
+        Ok(Self { served, pid, _lender: lender, _drive: drive })
     }
 
     pub(super) fn served(&self) -> &Served {
@@ -136,7 +190,7 @@ impl Ours {
 
 impl Drop for Ours {
     fn drop(&mut self) {
-        let pid = i32::try_from(self.served.pid).ok().and_then(rustix::process::Pid::from_raw);
+        let pid = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw);
         if let Some(pid) = pid {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
@@ -152,6 +206,38 @@ fn process_with(argument: &Path) -> Result<u32> {
         arguments.split(|byte| *byte == 0).any(|argument| argument == wanted).then_some(pid)
     });
     found.context("our target does not run")
+}
+
+/// What ours is compared with.
+pub(super) enum Peer {
+    Tgt(Tgt),
+    Lio(Lio),
+}
+
+impl Peer {
+    pub(super) fn served(&self) -> &Served {
+        match self {
+            Self::Tgt(Tgt { served, .. }) | Self::Lio(Lio { served, .. }) => served,
+        }
+    }
+}
+
+/// The kernel's target. What it lends is lent until the machine ends, which is one of the lab.
+pub(super) struct Lio {
+    served: Served,
+    _lender: LioLender,
+    _drive: Drive,
+}
+
+impl Lio {
+    pub(super) async fn start(directory: &Path) -> Result<Self> {
+        let drive = Drive::create(&directory.join("lio")).await?;
+        let lender = LioLender::open(SocketAddr::from((Ipv4Addr::LOCALHOST, 3260))).await?;
+        let address = drive.lend(&lender).await?;
+        let file = drive.file.clone();
+        let served = Served { name: "lio", address, worker: Worker::Kernel, file };
+        Ok(Self { served, _lender: lender, _drive: drive })
+    }
 }
 
 /// Debian's tgt.
@@ -178,7 +264,12 @@ impl Tgt {
         let target = "iqn.2026-01.org.example:tgt".to_owned();
         let address = Address { portal, target, lun: 1, own };
         let tgt = Self {
-            served: Served { name: "tgt", address, pid: tgtd.id(), file: file.clone() },
+            served: Served {
+                name: "tgt",
+                address,
+                worker: Worker::Process(tgtd.id()),
+                file: file.clone(),
+            },
             tgtd,
         };
         let administer = |args: &str| -> Result<()> {
@@ -204,10 +295,6 @@ impl Tgt {
         administer(&format!("--op update {unit} --params mode_page={page}"))?;
         administer("--op bind --mode target --tid 1 --initiator-address ALL")?;
         Ok(tgt)
-    }
-
-    pub(super) fn served(&self) -> &Served {
-        &self.served
     }
 }
 

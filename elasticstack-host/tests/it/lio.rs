@@ -24,17 +24,8 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) async fn open(array: &Path) -> Self {
-        let config = DirectoryArray {
-            array: "a77a0000-0000-4000-8000-000000000001".parse().unwrap(),
-            name: "fast".to_owned(),
-            path: array.to_owned(),
-            capacity: ArrayCapacity::Fixed(Bytes::from_mib(4096)),
-        };
-        let state = array.with_extension("state");
-        fs::create_dir_all(&state).unwrap();
-        let store = DirectoryStore::open(KnownArrays::read(&state).unwrap(), vec![config]).unwrap();
         let lender = LioLender::open("10.77.0.1:3260".parse().unwrap()).await.unwrap();
-        Self { store, lender }
+        Self { store: store(array), lender }
     }
 
     pub(crate) async fn create(&self, number: u8, mib: u32) -> DriveId {
@@ -57,7 +48,20 @@ impl Host {
     }
 }
 
-fn drive_spec(number: u8, mib: u32, generation: u64) -> DriveSpec {
+/// A store with one array, in this directory.
+pub(crate) fn store(array: &Path) -> DirectoryStore {
+    let config = DirectoryArray {
+        array: "a77a0000-0000-4000-8000-000000000001".parse().unwrap(),
+        name: "fast".to_owned(),
+        path: array.to_owned(),
+        capacity: ArrayCapacity::Fixed(Bytes::from_mib(4096)),
+    };
+    let state = array.with_extension("state");
+    fs::create_dir_all(&state).unwrap();
+    DirectoryStore::open(KnownArrays::read(&state).unwrap(), vec![config]).unwrap()
+}
+
+pub(crate) fn drive_spec(number: u8, mib: u32, generation: u64) -> DriveSpec {
     DriveSpec {
         drive: format!("5b0e3c52-0000-4000-8000-0000000000{number:02x}").parse().unwrap(),
         array: "a77a0000-0000-4000-8000-000000000001".parse().unwrap(),

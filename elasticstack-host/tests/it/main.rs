@@ -16,6 +16,7 @@ mod lab_kits;
 mod lend_kit;
 mod lent_faults;
 mod lent_guest;
+mod linux_initiator;
 mod lio;
 mod other_initiators;
 mod power_loss;

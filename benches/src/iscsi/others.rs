@@ -68,7 +68,9 @@ impl ByQemu {
         daemon.args(["--blockdev", &node.to_string()]);
         daemon.args(["--nbd-server", &format!("addr.type=unix,addr.path={path}")]);
         daemon.args(["--export", "type=nbd,id=lent,node-name=lent,name=lent,writable=on"]);
-        let daemon = daemon.stdin(Stdio::null()).spawn().context("starting qemu-storage-daemon")?;
+        // NBD asks where there are zeros before each read; LIO has no answer, and QEMU says so each time.
+        let daemon = daemon.stdin(Stdio::null()).stderr(Stdio::null());
+        let daemon = daemon.spawn().context("starting qemu-storage-daemon")?;
         let began = std::time::Instant::now();
         while !socket.exists() {
             ensure!(began.elapsed() < START, "QEMU does not log in to {}", served.name);

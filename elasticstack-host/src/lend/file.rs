@@ -7,8 +7,8 @@ use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use elasticstack_core::block::{Attachment, Volume};
@@ -28,6 +28,16 @@ pub(super) struct FileVolume {
     file: Arc<File>,
     size: AtomicU64,
     writer: Writer,
+    found: Mutex<Found>,
+}
+
+/// Where data was found last: some initiators ask before each read.
+#[derive(Debug, Default)]
+struct Found {
+    /// Its start and end, unless something was freed since. What is written only adds to it.
+    data: Option<(u64, u64)>,
+    /// How often something was freed.
+    frees: u64,
 }
 
 impl FileVolume {
@@ -50,7 +60,8 @@ impl FileVolume {
             }
         });
         let writer = Writer::new(Arc::clone(&file), past);
-        let volume = Self { file, size: AtomicU64::new(0), writer };
+        let found = Mutex::default();
+        let volume = Self { file, size: AtomicU64::new(0), writer, found };
         volume.measure()?;
         Ok(volume)
     }
@@ -84,6 +95,10 @@ impl FileVolume {
     async fn write(&self, offset: Bytes, data: bytes::Bytes, keeping: Keeping) -> Result<()> {
         self.check(offset, length_of(data.len()))?;
         self.writer.write(offset.get(), data, keeping).await.map_err(failed("writing"))
+    }
+
+    fn found(&self) -> MutexGuard<'_, Found> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Does what may block in a thread that may.
@@ -148,14 +163,30 @@ impl Volume for FileVolume {
 
     async fn discard(&self, offset: Bytes, length: Bytes) -> Result<()> {
         let range = (offset, length.get());
-        self.access("freeing", range, move |file| punch(file, offset, length)).await
+        let freed = self.access("freeing", range, move |file| punch(file, offset, length)).await;
+        let mut found = self.found();
+        *found = Found { data: None, frees: found.frees.wrapping_add(1) };
+        freed
     }
 
     async fn next_data(&self, offset: Bytes) -> Result<Option<(Bytes, Bytes)>> {
-        let found = self
-            .access("seeking in", (offset, 0), move |file| next_data(file, offset.get()))
-            .await?;
-        Ok(found.and_then(|found| start_and_length(found, self.size())))
+        let from = offset.get();
+        let frees = {
+            let found = self.found();
+            if let Some((_, end)) = found.data.filter(|(start, end)| (*start..*end).contains(&from))
+            {
+                return Ok(start_and_length((from, end), self.size()));
+            }
+            found.frees
+        };
+        let data =
+            self.access("seeking in", (offset, 0), move |file| next_data(file, from)).await?;
+        let mut found = self.found();
+        if found.frees == frees {
+            found.data = data;
+        }
+        drop(found);
+        Ok(data.and_then(|data| start_and_length(data, self.size())))
     }
 
     fn attachment(&self) -> Option<Attachment> {
@@ -182,5 +213,34 @@ fn failed(action: &'static str) -> impl Fn(io::Error) -> Error {
             }
         };
         Error::new(kind, "the array is full").source(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn where_data_was_found_is_looked_up_once_until_something_is_freed() {
+        let file = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();
+        file.as_file().write_all_at(&[1; 1 << 16], 0).unwrap();
+        file.as_file().set_len(1 << 17).unwrap();
+        let open = File::options().read(true).write(true).open(file.path()).unwrap();
+        let volume = FileVolume::new(open, None, file.as_file().as_fd()).unwrap();
+        let kib = Bytes::from_kib;
+        let first = volume.next_data(Bytes::ZERO).await.unwrap();
+        assert_eq!(first, Some((Bytes::ZERO, kib(64))));
+
+        // Behind its back, so that who asks the file again is told otherwise.
+        punch(file.as_file(), kib(32), kib(32)).unwrap();
+        assert_eq!(volume.next_data(kib(40)).await.unwrap(), Some((kib(40), kib(24))));
+        assert_eq!(volume.next_data(kib(64)).await.unwrap(), None);
+
+        assert_eq!(volume.next_data(Bytes::ZERO).await.unwrap(), Some((Bytes::ZERO, kib(32))));
+        volume.discard(kib(16), kib(16)).await.unwrap();
+        assert_eq!(volume.next_data(Bytes::ZERO).await.unwrap(), Some((Bytes::ZERO, kib(16))));
+        assert_eq!(volume.next_data(kib(16)).await.unwrap(), None);
     }
 }

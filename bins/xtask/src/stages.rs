@@ -218,7 +218,7 @@ fn power() -> Result<()> {
 
 fn network() -> Result<()> {
     image()?;
-    long_form(&["-p", "elasticstack-host", "-E", "test(loss_of_the_network)"])
+    long_form(&["-p", "elasticstack-host", "-E", "test(lent_faults)"])
 }
 
 fn fencing() -> Result<()> {

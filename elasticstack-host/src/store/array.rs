@@ -7,13 +7,16 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::ErrorKind as IoKind;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use elasticstack_core::prelude::*;
 use rustix::fs::StatVfs;
 
 use super::directory::{Directory, failed};
+use super::drive::lock as lock_of;
 use super::extents::lay_out;
+use super::known::KnownArrays;
 use super::layout::{Label, Part, Record, SnapshotRecord};
 use super::shelf::{Found, Shelf};
 
@@ -44,8 +47,8 @@ impl DirectoryArray {
 /// How much the drives of an array may sum up to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ArrayCapacity {
-    /// What its file system has for it when the store is opened, less a reserve: no promise here
-    /// can fail. The file system must not hold a second such array.
+    /// What its file system has for it when the store is opened, and whenever that has grown, less a
+    /// reserve: no promise here can fail. The file system must not hold a second such array.
     Disk {
         /// What is kept back for the file system's own needs.
         reserve: Bytes,
@@ -53,15 +56,6 @@ pub enum ArrayCapacity {
     /// What the operator says. More than the disks have is over-commitment: writes may then fail
     /// for want of space.
     Fixed(Bytes),
-}
-
-/// Whether this host has opened an array before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum History {
-    /// Its directory may be empty: then it is labelled.
-    New,
-    /// It has a label, or is not there.
-    Known,
 }
 
 /// The room of an array.
@@ -75,12 +69,44 @@ pub struct Room {
     pub free_on_disk: Bytes,
 }
 
+/// How large an array is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Measure {
+    capacity: Bytes,
+    /// Of how many blocks its file system was then.
+    blocks: u64,
+}
+
+/// An array that was opened, with what was found on it; nothing uses it before it is in a store.
+#[derive(Debug)]
+pub struct OpenedArray {
+    pub(super) array: Array,
+    pub(super) drives: Found<Record>,
+    pub(super) snapshots: Found<SnapshotRecord>,
+}
+
+impl OpenedArray {
+    /// Locks the array, labels a new one, finishes what a crash cut short on it, and remembers that it was here.
+    /// Blocks while it reads one small file for each drive.
+    ///
+    /// # Errors
+    /// `Internal` with the reasons for which an array fails in [`super::DirectoryStore::open`], or if `known`
+    /// can't be kept.
+    pub fn open(known: &mut KnownArrays, config: DirectoryArray) -> Result<Self> {
+        let DirectoryArray { array, path, .. } = config.clone();
+        let opened = Array::open(config, known)?;
+        known.remember(&path, array)?;
+        Ok(opened)
+    }
+}
+
 /// An open array, locked against every other store.
 #[derive(Debug)]
 pub(super) struct Array {
     pub(super) id: ArrayId,
     pub(super) name: String,
-    pub(super) capacity: Bytes,
+    limit: ArrayCapacity,
+    measure: Mutex<Measure>,
     /// The file system's number, if its room is what the capacity was computed from.
     pub(super) device: Option<u64>,
     pub(super) drives: Shelf<Record>,
@@ -92,13 +118,10 @@ pub(super) struct Array {
 impl Array {
     /// Locks the array, checks that it is the one meant, and brings every drive and snapshot to a
     /// clean state.
-    pub(super) fn open(
-        config: DirectoryArray,
-        history: History,
-    ) -> Result<(Self, Found<Record>, Found<SnapshotRecord>)> {
-        let DirectoryArray { array: id, name, path, capacity } = config;
+    pub(super) fn open(config: DirectoryArray, known: &KnownArrays) -> Result<OpenedArray> {
+        let DirectoryArray { array: id, name, path, capacity: limit } = config;
         // Before anything is made in what may be the mount point of a disk that is not there.
-        if history == History::Known && DirectoryArray::label(&path)?.is_none() {
+        if known.contains(id) && DirectoryArray::label(&path)?.is_none() {
             return Err(Error::internal(format!(
                 "array {name} was at {} before, and now nothing there is labelled as an array: \
                  mount its file system",
@@ -112,19 +135,44 @@ impl Array {
         let snapshots = Shelf::open(id, &root.path().join("snapshots"))?;
         root.sync()?;
         let (found, kept) = (drives.recover()?, snapshots.recover()?);
-        let none = Bytes::ZERO;
-        let has_failed = AtomicBool::new(false);
-        let mut array =
-            Self { id, name, capacity: none, device: None, drives, snapshots, lock, has_failed };
-        match capacity {
-            ArrayCapacity::Fixed(capacity) => array.capacity = capacity,
-            ArrayCapacity::Disk { reserve } => {
-                let (device, room) = array.room_on_disk()?;
-                array.device = Some(device);
-                array.capacity = room.saturating_sub(reserve);
+        let device = match limit {
+            ArrayCapacity::Fixed(_) => None,
+            ArrayCapacity::Disk { .. } => {
+                Some(fs::metadata(root.path()).map_err(failed("looking at", root.path()))?.dev())
             }
+        };
+        let array = Self {
+            id,
+            name,
+            limit,
+            measure: Mutex::new(Measure { capacity: Bytes::ZERO, blocks: 0 }),
+            device,
+            drives,
+            snapshots,
+            lock,
+            has_failed: AtomicBool::new(false),
+        };
+        array.measure()?;
+        Ok(OpenedArray { array, drives: found, snapshots: kept })
+    }
+
+    /// The most that its drives and snapshots may sum up to.
+    pub(super) fn capacity(&self) -> Bytes {
+        lock_of(&self.measure).capacity
+    }
+
+    /// Finds out how much that is, if its file system is of another size than it was. Blocks.
+    pub(super) fn measure(&self) -> Result<()> {
+        let blocks = self.file_system()?.f_blocks;
+        if lock_of(&self.measure).blocks == blocks {
+            return Ok(());
         }
-        Ok((array, found, kept))
+        let capacity = match self.limit {
+            ArrayCapacity::Fixed(capacity) => capacity,
+            ArrayCapacity::Disk { reserve } => self.room_on_disk()?.saturating_sub(reserve),
+        };
+        *lock_of(&self.measure) = Measure { capacity, blocks };
+        Ok(())
     }
 
     /// Asks the file system whether it still works: one that lost its disks shuts itself down. Blocks.
@@ -170,19 +218,21 @@ impl Array {
         Ok(())
     }
 
-    /// The file system's number, and what it has for drives and snapshots: what is free and
-    /// what they occupy.
-    fn room_on_disk(&self) -> Result<(u64, Bytes)> {
-        let path = self.drives.files.path();
-        let device = fs::metadata(path).map_err(failed("looking at", path))?.dev();
+    /// What the file system has for drives and snapshots: what is free and what they occupy.
+    fn room_on_disk(&self) -> Result<Bytes> {
+        let occupied = || -> Result<_> {
+            Ok(self.drives.occupied()?.saturating_add(self.snapshots.occupied()?))
+        };
+        let before = occupied()?;
         let disk = self.file_system()?;
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        let occupied = self.drives.occupied()?.saturating_add(self.snapshots.occupied()?);
+        // What is written or freed meanwhile is not counted twice.
+        let room = free.saturating_add(before.min(occupied()?));
         // Those that share blocks count them more than once above.
-        let room = free.saturating_add(occupied).min(disk.f_blocks.saturating_mul(disk.f_frsize));
-        let room = Bytes::try_from(room)
-            .map_err(|error| Error::internal(format!("{}", path.display())).source(error))?;
-        Ok((device, room))
+        let room = room.min(disk.f_blocks.saturating_mul(disk.f_frsize));
+        let path = self.drives.files.path();
+        Bytes::try_from(room)
+            .map_err(|error| Error::internal(format!("{}", path.display())).source(error))
     }
 
     /// What its file system has free. Blocks.

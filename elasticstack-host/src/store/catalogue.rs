@@ -9,92 +9,118 @@ use elasticstack_core::block::{
 };
 use elasticstack_core::prelude::*;
 
-use super::array::{Array, Room};
+use super::array::{Array, OpenedArray, Room};
 use super::drive::{Drive, lock, unknown};
-use super::layout::{Damage, Record, SnapshotRecord};
-use super::shelf::Found;
+use super::layout::{Damage, SnapshotRecord};
 use super::snapshot::Snapshot;
 
 #[derive(Debug, Default)]
 pub(super) struct Catalogue {
-    pub(super) arrays: BTreeMap<ArrayId, Arc<Array>>,
-    /// The names of the arrays that could not be opened.
-    failed: BTreeMap<ArrayId, String>,
     /// How the disks of the arrays are, of those that told it.
     disks: Mutex<BTreeMap<ArrayId, Disks>>,
     /// What an operator should look at of the arrays.
     warnings: Mutex<BTreeMap<ArrayId, Vec<Warning>>>,
     held: Mutex<Held>,
-    set_aside: BTreeSet<DriveId>,
-    snapshots_set_aside: BTreeSet<SnapshotId>,
 }
 
-/// What the arrays hold, and what they have promised to.
+/// The arrays, what they hold, and what they have promised to.
 #[derive(Debug, Default)]
 struct Held {
+    arrays: BTreeMap<ArrayId, Arc<Array>>,
+    /// The names of the arrays that could not be opened.
+    failed: BTreeMap<ArrayId, String>,
+    set_aside: BTreeSet<DriveId>,
+    snapshots_set_aside: BTreeSet<SnapshotId>,
     drives: BTreeMap<DriveId, Arc<Drive>>,
     snapshots: BTreeMap<SnapshotId, Arc<Snapshot>>,
 }
 
 impl Catalogue {
-    /// Takes in an array and what was found on it.
-    pub(super) fn add(
-        &mut self,
-        array: Array,
-        found: Found<Record>,
-        kept: Found<SnapshotRecord>,
-    ) -> Result<()> {
-        if let Some(other) = self
-            .arrays
-            .values()
-            .find(|other| other.device.is_some() && other.device == array.device)
-        {
-            return Err(Error::internal(format!(
-                "arrays {} and {} lie on one file system, so neither can promise all of it: give \
-                 one a fixed capacity",
-                other.name, array.name
-            )));
-        }
-        let Found { whole, set_aside } = found;
-        self.set_aside.extend(set_aside);
+    /// Takes in an array and what was found on it. A drive that lies on two arrays is set aside.
+    pub(super) fn add(&self, opened: OpenedArray) -> Result<()> {
+        let OpenedArray { array, drives, snapshots } = opened;
+        let mut held = lock(&self.held);
+        let held = &mut *held;
+        held.check_alone(&array)?;
+        held.set_aside.extend(drives.set_aside);
         let array = Arc::new(array);
-        let held = self.held.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
-        for record in whole {
+        for record in drives.whole {
             let id = record.drive;
             let drive = Arc::new(Drive::whole(Arc::clone(&array), record));
             if let Some(other) = held.drives.insert(id, drive) {
                 // Nothing tells which of the two is the right one.
                 other.array.drives.say_set_aside(id, &Damage::Twice);
-                self.set_aside.insert(id);
+                held.set_aside.insert(id);
             }
         }
-        held.drives.retain(|id, _| !self.set_aside.contains(id));
-        self.snapshots_set_aside.extend(kept.set_aside);
-        for record in kept.whole {
+        held.drives.retain(|id, _| !held.set_aside.contains(id));
+        held.snapshots_set_aside.extend(snapshots.set_aside);
+        for record in snapshots.whole {
             let id = record.snapshot;
             let snapshot = Arc::new(Snapshot::whole(Arc::clone(&array), record));
             if let Some(other) = held.snapshots.insert(id, snapshot) {
                 other.array.snapshots.say_set_aside(id, &Damage::Twice);
-                self.snapshots_set_aside.insert(id);
+                held.snapshots_set_aside.insert(id);
             }
         }
-        held.snapshots.retain(|id, _| !self.snapshots_set_aside.contains(id));
-        self.arrays.insert(array.id, array);
+        held.snapshots.retain(|id, _| !held.snapshots_set_aside.contains(id));
+        held.arrays.insert(array.id, array);
         Ok(())
     }
 
+    /// Refuses an array that can't join those in use without harm to them.
+    pub(super) fn check_joins(&self, opened: &OpenedArray) -> Result<()> {
+        let OpenedArray { array, drives, snapshots } = opened;
+        let held = lock(&self.held);
+        held.check_alone(array)?;
+        let drives = drives.whole.iter().map(|record| record.drive).chain(drives.set_aside.clone());
+        let kept = snapshots.whole.iter().map(|record| record.snapshot);
+        let kept = kept.chain(snapshots.set_aside.clone());
+        let drives = drives.filter_map(|id| held.drives.get(&id));
+        let drives = drives.map(|drive| ("a drive", &drive.array.name));
+        let kept = kept.filter_map(|id| held.snapshots.get(&id));
+        let mut twice = drives.chain(kept.map(|found| ("a snapshot", &found.array.name)));
+        match twice.next() {
+            None => Ok(()),
+            Some((what, other)) => {
+                let sentence = format!(
+                    "array {} and array {other} have {what} of the same id: one is a copy of the \
+                     other, and nothing tells which is the right one; take one of the two away",
+                    array.name
+                );
+                Err(Error::new(ErrorKind::ResourceInUse, sentence).field("name"))
+            }
+        }
+    }
+
     /// Takes note of an array that could not be opened.
-    pub(super) fn add_failed(&mut self, array: ArrayId, name: String) {
-        self.failed.insert(array, name);
+    pub(super) fn add_failed(&self, array: ArrayId, name: String) {
+        lock(&self.held).failed.insert(array, name);
+    }
+
+    /// Whether an array works, if it is one of this store's.
+    pub(super) fn state(&self, id: ArrayId) -> Option<ArrayState> {
+        let held = lock(&self.held);
+        match held.arrays.get(&id) {
+            Some(array) if !array.has_failed() => Some(ArrayState::Online),
+            None if !held.failed.contains_key(&id) => None,
+            Some(_) | None => Some(ArrayState::Failed),
+        }
+    }
+
+    /// The array, if it was opened.
+    pub(super) fn array(&self, id: ArrayId) -> Option<Arc<Array>> {
+        lock(&self.held).arrays.get(&id).cloned()
     }
 
     /// The drive of this id. `Unavailable` if it may lie on an array that has failed.
     pub(super) fn find(&self, id: DriveId) -> Result<Arc<Drive>> {
-        if self.set_aside.contains(&id) {
+        let held = lock(&self.held);
+        if held.set_aside.contains(&id) {
             return Err(Error::internal(format!("drive {id} was set aside, see the log")));
         }
-        let found = lock(&self.held).drives.get(&id).cloned();
-        match (found, self.failed.first_key_value()) {
+        let found = held.drives.get(&id).cloned();
+        match (found, held.failed.first_key_value()) {
             (Some(drive), _) if drive.array.has_failed() => {
                 let name = &drive.array.name;
                 Err(out_of_reach(&format!("drive {id} is on array {name}"), name))
@@ -110,11 +136,12 @@ impl Catalogue {
     /// The snapshot of this id, if there is one. `Unavailable` if it may lie on an array that has
     /// failed.
     pub(super) fn find_snapshot(&self, id: SnapshotId) -> Result<Option<Arc<Snapshot>>> {
-        if self.snapshots_set_aside.contains(&id) {
+        let held = lock(&self.held);
+        if held.snapshots_set_aside.contains(&id) {
             return Err(Error::internal(format!("snapshot {id} was set aside, see the log")));
         }
-        let found = lock(&self.held).snapshots.get(&id).cloned();
-        match (&found, self.failed.first_key_value()) {
+        let found = held.snapshots.get(&id).cloned();
+        match (&found, held.failed.first_key_value()) {
             (Some(snapshot), _) if snapshot.array.has_failed() => {
                 let name = &snapshot.array.name;
                 Err(out_of_reach(&format!("snapshot {id} is on array {name}"), name))
@@ -128,26 +155,27 @@ impl Catalogue {
 
     /// The drive of this spec, with room promised to it if it is new.
     pub(super) fn find_or_promise(&self, spec: &DriveSpec) -> Result<Arc<Drive>> {
-        if self.set_aside.contains(&spec.drive) {
+        let mut held = lock(&self.held);
+        if held.set_aside.contains(&spec.drive) {
+            drop(held);
             return self.find(spec.drive);
         }
         let failed =
             |name| out_of_reach(&format!("drive {} belongs on array {name}", spec.drive), name);
-        let array = match (self.arrays.get(&spec.array), self.failed.get(&spec.array)) {
+        let array = match (held.arrays.get(&spec.array), held.failed.get(&spec.array)) {
             (Some(array), _) if array.has_failed() => return Err(failed(&array.name)),
-            (Some(array), _) => array,
+            (Some(array), _) => Arc::clone(array),
             (None, Some(name)) => return Err(failed(name)),
             (None, None) => {
                 let public = format!("array {} is not on this host", spec.array);
                 return Err(Error::new(ErrorKind::NotFound, public));
             }
         };
-        let mut held = lock(&self.held);
         if let Some(drive) = held.drives.get(&spec.drive) {
             return Ok(Arc::clone(drive));
         }
-        held.room(array, spec.size)?;
-        let drive = Arc::new(Drive::promised(Arc::clone(array), spec));
+        held.room(&array, spec.size)?;
+        let drive = Arc::new(Drive::promised(array, spec));
         held.drives.insert(spec.drive, Arc::clone(&drive));
         Ok(drive)
     }
@@ -223,10 +251,10 @@ impl Catalogue {
 
     /// The room of an array that works. Blocks on its file system.
     pub(super) fn room(&self, array: ArrayId) -> Result<Option<Room>> {
-        let Some(array) = self.arrays.get(&array).filter(|array| !array.has_failed()) else {
+        let Some(array) = self.array(array).filter(|array| !array.has_failed()) else {
             return Ok(None);
         };
-        let (capacity, promised) = (array.capacity, lock(&self.held).promised(array));
+        let (capacity, promised) = (array.capacity(), lock(&self.held).promised(&array));
         Ok(Some(Room { capacity, promised, free_on_disk: array.free_on_disk()? }))
     }
 
@@ -242,16 +270,16 @@ impl Catalogue {
             disks: disks.get(&array).cloned(),
             warnings: warnings.get(&array).cloned().unwrap_or_default(),
         };
-        let opened = self.arrays.values().map(|array| match array.has_failed() {
+        let opened = held.arrays.values().map(|array| match array.has_failed() {
             true => failed(array.id, &array.name),
             false => ArrayReport {
-                capacity: array.capacity,
+                capacity: array.capacity(),
                 promised: held.promised(array),
                 state: ArrayState::Online,
                 ..failed(array.id, &array.name)
             },
         });
-        opened.chain(self.failed.iter().map(|(array, name)| failed(*array, name))).collect()
+        opened.chain(held.failed.iter().map(|(array, name)| failed(*array, name))).collect()
     }
 }
 
@@ -262,6 +290,17 @@ fn out_of_reach(what: &str, array: &str) -> Error {
 }
 
 impl Held {
+    /// Refuses an array that shares the room of its file system with another one.
+    fn check_alone(&self, array: &Array) -> Result<()> {
+        let shares = |other: &&Arc<Array>| other.device.is_some() && other.device == array.device;
+        let Some(other) = self.arrays.values().find(shares) else { return Ok(()) };
+        Err(Error::internal(format!(
+            "arrays {} and {} lie on one file system, so neither can promise all of it: give one a \
+             fixed capacity",
+            other.name, array.name
+        )))
+    }
+
     fn promised(&self, array: &Array) -> Bytes {
         let drives = self.drives.values().filter(|drive| drive.array.id == array.id);
         let snapshots = self.snapshots.values().filter(|snapshot| snapshot.array.id == array.id);
@@ -270,12 +309,12 @@ impl Held {
             .chain(snapshots.map(|snapshot| snapshot.record.size.get()))
             .fold(0, u64::saturating_add)
             .try_into()
-            .unwrap_or(array.capacity)
+            .unwrap_or_else(|_| array.capacity())
     }
 
     /// Fails with `NoCapacity` unless the array can promise so much more.
     fn room(&self, array: &Array, more: Bytes) -> Result<()> {
-        let room = array.capacity.saturating_sub(self.promised(array));
+        let room = array.capacity().saturating_sub(self.promised(array));
         if more <= room {
             return Ok(());
         }

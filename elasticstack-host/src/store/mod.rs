@@ -16,6 +16,8 @@ mod extents;
 #[cfg(test)]
 mod failed_tests;
 #[cfg(test)]
+mod join_tests;
+#[cfg(test)]
 mod kit;
 mod known;
 mod layout;
@@ -32,15 +34,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use elasticstack_core::block::{
-    ArrayReport, BlockStore, CloneDrive, Disks, DriveReport, DriveSpec, Resize, Snapshots, Volume,
-    Warning,
+    ArrayReport, ArrayState, BlockStore, CloneDrive, Disks, DriveReport, DriveSpec, Resize,
+    Snapshots, Volume, Warning,
 };
 use elasticstack_core::prelude::*;
 
-pub use array::{ArrayCapacity, DirectoryArray, Room};
+pub use array::{ArrayCapacity, DirectoryArray, OpenedArray, Room};
 pub use known::KnownArrays;
 
-use array::{Array, History};
+use array::Array;
 use catalogue::Catalogue;
 use drive::{PATIENCE, fenced};
 use volume::FileVolume;
@@ -80,13 +82,10 @@ impl DirectoryStore {
                 twice.path.display()
             )));
         }
-        let mut catalogue = Catalogue::default();
+        let catalogue = Catalogue::default();
         for config in arrays {
             let DirectoryArray { array, name, path, .. } = config.clone();
-            let history = if known.contains(array) { History::Known } else { History::New };
-            let opened = Array::open(config, history)
-                .and_then(|(opened, drives, snapshots)| catalogue.add(opened, drives, snapshots));
-            match opened {
+            match Array::open(config, &known).and_then(|opened| catalogue.add(opened)) {
                 Ok(()) => known.remember(&path, array)?,
                 Err(error) => {
                     let error = Chain(&error);
@@ -99,19 +98,46 @@ impl DirectoryStore {
         Ok(Self { catalogue: Arc::new(catalogue) })
     }
 
-    /// Asks the file system of an array whether it still works, and gives the array up if it does not.
-    /// Blocks, on a sick disk for minutes.
+    /// Refuses an array that can't be taken in.
+    ///
+    /// # Errors
+    /// `ResourceInUse` if it has a drive or snapshot that another array has too; `Internal` if it shares a file
+    /// system with another one of [`ArrayCapacity::Disk`].
+    pub fn check_joins(&self, opened: &OpenedArray) -> Result<()> {
+        self.catalogue.check_joins(opened)
+    }
+
+    /// Takes in an array beside those that it has: its drives are there from now on, and there may be more.
+    ///
+    /// # Errors
+    /// Those of [`DirectoryStore::check_joins`].
+    pub fn take_in(&self, opened: OpenedArray) -> Result<()> {
+        self.catalogue.check_joins(&opened)?;
+        self.catalogue.add(opened)
+    }
+
+    /// Whether an array works, if it has it.
+    #[must_use]
+    pub fn state(&self, array: ArrayId) -> Option<ArrayState> {
+        self.catalogue.state(array)
+    }
+
+    /// Asks the file system of an array whether it still works, and gives the array up if it does not. One
+    /// that has grown has more to promise from then on. Blocks, on a sick disk for minutes.
     pub fn check(&self, array: ArrayId) {
-        let Some(opened) = self.catalogue.arrays.get(&array) else { return };
-        if let Err(error) = opened.probe() {
-            self.give_up(array, &Chain(&error).to_string());
+        let Some(opened) = self.catalogue.array(array) else { return };
+        match opened.probe() {
+            Err(error) => self.give_up(array, &Chain(&error).to_string()),
+            Ok(()) => opened.measure().unwrap_or_else(|error| {
+                tracing::warn!(%array, error = %Chain(&error), "how large an array is is unknown");
+            }),
         }
     }
 
     /// Takes an array that was opened for failed, until it is opened again: its drives are unavailable
     /// from now on, and nothing is placed on it. What has them open gets what its disks answer.
     pub fn give_up(&self, array: ArrayId, why: &str) {
-        if self.catalogue.arrays.get(&array).is_some_and(|opened| opened.fail()) {
+        if self.catalogue.array(array).is_some_and(|opened| opened.fail()) {
             tracing::error!(%array, why, "an array has failed: its drives are unavailable and \
                 nothing is placed on it until it is opened again");
         }

@@ -146,7 +146,12 @@ impl<R: Kept> Shelf<R> {
         let mut occupied = 0_u64;
         for name in self.files.names()? {
             let path = self.files.path().join(name);
-            let blocks = fs::symlink_metadata(&path).map_err(failed("looking at", &path))?.blocks();
+            let blocks = match fs::symlink_metadata(&path) {
+                Ok(metadata) => metadata.blocks(),
+                // It went meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(failed("looking at", &path)(error)),
+            };
             occupied = occupied.saturating_add(blocks.saturating_mul(512));
         }
         Ok(occupied)

@@ -191,7 +191,7 @@ mod tests {
     }
 
     fn array_of(store: &DirectoryStore) -> Arc<Array> {
-        Arc::clone(&store.catalogue.arrays[&array_id(1)])
+        store.catalogue.array(array_id(1)).unwrap()
     }
 
     /// What there is: the bytes of drive 1, and what is known of the snapshots.

@@ -428,16 +428,16 @@ async fn crash_everywhere(
         let store = open_store(root.path());
         prepare(&store).await;
         let before = seen(&store).await;
-        store.catalogue.arrays[&array_id(1)].drives.files.fuse.set(steps);
+        store.catalogue.array(array_id(1)).unwrap().drives.files.fuse.set(steps);
         let result = change(&store).await;
         drop(store);
 
         let store = open_store(root.path());
         let found = seen(&store).await;
-        let names = store.catalogue.arrays[&array_id(1)].drives.files.names().unwrap();
+        let names = store.catalogue.array(array_id(1)).unwrap().drives.files.names().unwrap();
         assert_eq!(names.len(), if found.is_some() { 2 } else { 0 }, "{names:?}");
         if let Some((report, _)) = &found {
-            let raw = store.catalogue.arrays[&array_id(1)].raw(drive_id(1));
+            let raw = store.catalogue.array(array_id(1)).unwrap().raw(drive_id(1));
             assert_eq!(fs::metadata(raw).unwrap().len(), report.spec.size.get());
         }
         change(&store).await.unwrap();
@@ -477,7 +477,8 @@ async fn a_failed_change_leaves_a_store_that_goes_on() {
     let root = scratch();
     for steps in 0..12 {
         let store = open_store(root.path());
-        let fuse = &store.catalogue.arrays[&array_id(1)].drives.files.fuse;
+        let array = store.catalogue.array(array_id(1)).unwrap();
+        let fuse = &array.drives.files.fuse;
         fuse.set(steps);
         let created = store.create(&spec(1, 16)).await;
         fuse.set(usize::MAX);

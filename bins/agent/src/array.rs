@@ -2,21 +2,20 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use clap::{Args, Subcommand};
-use elasticstack_core::block::{ArrayState, BlockStore as _, Warning};
+use elasticstack_core::block::Warning;
 use elasticstack_core::prelude::*;
+use elasticstack_core::wire::arrays::{
+    DiskContent, HostArray, HostDisk, MadeOf, RaidDisk, RaidStatus, RaidWork,
+};
 use elasticstack_host::array::{
-    ArrayPlan, Disk, DiskName, Integrity, Level, MadeArray, Md, Member, Scrub, kept_warnings,
+    ArrayName, Creation, DiskName, Integrity, Keeper, Level, Md, Order, Scrub, disks,
     smartctl_is_there,
 };
-use elasticstack_host::store::{ArrayCapacity, DirectoryArray, DirectoryStore, KnownArrays};
-use uuid::Uuid;
+use elasticstack_host::store::DirectoryArray;
 
-use crate::config::{Config, ConfiguredArray, RawArray, RawConfig};
-
-/// The directory with what there is to tell of arrays, in the state directory.
-pub(crate) const WARNINGS: &str = "warnings";
+use crate::config::{Config, ConfigFile, LocalArray, RawConfig};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -70,7 +69,7 @@ pub(crate) enum Command {
     /// Take an array over that came with its disks from another machine
     Import {
         /// What it is called there, and will be here
-        name: Name,
+        name: ArrayName,
         /// It was made with checksums
         #[arg(long)]
         integrity: bool,
@@ -85,7 +84,7 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct Create {
     /// What the array is called
-    name: Name,
+    name: ArrayName,
     /// How its disks are put together: raid1, raid10, raid5 or raid6
     #[arg(long)]
     level: Level,
@@ -104,41 +103,59 @@ pub(crate) struct Create {
 }
 
 /// Does what is asked, with the configuration at `path`.
-pub(crate) async fn run(command: Command, path: &Path) -> anyhow::Result<()> {
-    match command {
-        Command::Disks => disks(),
-        Command::Create(wish) => create(wish, path).await,
-        Command::Status => status(path),
-        Command::Add { name, disk } => Ok(made(path, &name)?.0.add_disk(&disk)?),
-        Command::Replace { name, old, new } => Ok(made(path, &name)?.0.replace_disk(&old, &new)?),
-        Command::Remove { name, disk } => Ok(made(path, &name)?.0.remove_disk(&disk)?),
+pub(crate) fn run(command: Command, path: &Path) -> anyhow::Result<()> {
+    let order = match command {
+        Command::Disks => return show_disks(),
+        Command::Status => return show_arrays(path),
+        Command::Up => return up(path),
+        Command::Create(Create { name, level, disks, spares, integrity, path }) => {
+            let integrity = wished(integrity);
+            Order::Create(Creation { name, level, disks, spares, integrity, path })
+        }
+        Command::Import { name, integrity, path } => {
+            Order::Import { name, integrity: wished(integrity), path }
+        }
+        Command::Add { name, disk } => Order::Add { name, disk },
+        Command::Replace { name, old, new } => Order::Replace { name, old, new },
+        Command::Remove { name, disk } => Order::Remove { name, disk },
         Command::Scrub { name, repair, stop } => {
             let scrub = match (repair, stop) {
                 (_, true) => Scrub::Stop,
                 (true, false) => Scrub::Repair,
                 (false, false) => Scrub::Check,
             };
-            Ok(made(path, &name)?.0.scrub(scrub)?)
+            Order::Scrub { name, scrub }
         }
-        Command::Grow { name, disks } => {
-            let (made, at) = made(path, &name)?;
-            made.grow(&at, &disks)?;
-            println!("grown: restart the agent to have the room used");
-            Ok(())
-        }
-        Command::Import { name, integrity, path: at } => {
-            import(name, wished(integrity), at, path).await
-        }
-        Command::Up => {
-            let arrays = Config::read(path)?.arrays;
-            // Each fails alone.
-            let ups: Vec<_> = arrays.iter().map(ConfiguredArray::bring_up).collect();
-            ups.into_iter().try_for_each(|up| up.map(drop))
-        }
+        Command::Grow { name, disks } => Order::Grow { name, disks },
+    };
+    keeper(path)?.carry_out(&order)?;
+    if let Order::Create(Creation { name, path: at, .. }) | Order::Import { name, path: at, .. } =
+        &order
+    {
+        let (at, path) = (at.display(), path.display());
+        println!("{name} is mounted at {at} and in {path}: restart the agent to have it used");
     }
+    Ok(())
 }
 
-impl ConfiguredArray {
+fn keeper(path: &Path) -> anyhow::Result<Keeper> {
+    let state = RawConfig::read(path)?.state_dir;
+    Ok(Keeper::new(ConfigFile(path.to_owned()), state))
+}
+
+/// The only checksums there are, if any are wished.
+const fn wished(integrity: bool) -> Option<Integrity> {
+    if integrity { Some(Integrity::Crc32c) } else { None }
+}
+
+fn up(path: &Path) -> anyhow::Result<()> {
+    let arrays = Config::read(path)?.arrays;
+    // Each fails alone.
+    let ups: Vec<_> = arrays.iter().map(LocalArray::bring_up).collect();
+    ups.into_iter().try_for_each(|up| up.map(drop))
+}
+
+impl LocalArray {
     /// Its directory; as it is not there unless it can be brought up, the store finds it failed else.
     pub(crate) fn brought_up(self) -> DirectoryArray {
         let name = &self.directory.name;
@@ -159,120 +176,33 @@ impl ConfiguredArray {
     }
 }
 
-fn disks() -> anyhow::Result<()> {
-    for disk in Disk::all()? {
-        let serial = disk.serial.as_deref().unwrap_or("-");
-        let state = match disk.check_unused() {
-            Ok(()) => format!("holds {}", disk.holding()?),
-            Err(error) if error.kind() == ErrorKind::InvalidValue => "in use".to_owned(),
-            Err(error) => return Err(error.into()),
+fn show_disks() -> anyhow::Result<()> {
+    for HostDisk { device, serial, size, holds } in disks()?.disks {
+        let (serial, size) = (serial.as_deref().unwrap_or("-"), Bytes::try_from(size)?);
+        let holds = match holds {
+            DiskContent::InUse => "in use".to_owned(),
+            DiskContent::Nothing => "holds nothing".to_owned(),
+            DiskContent::Types(types) => format!("holds {}", types.join(", ")),
+            DiskContent::Bytes => "holds bytes of no known kind".to_owned(),
+            DiskContent::Unreadable => "can't be read".to_owned(),
         };
-        println!("{}  {}  {serial}  {state}", disk.device.display(), disk.size);
+        println!("{device}  {size}  {serial}  {holds}");
     }
     Ok(())
 }
 
-async fn create(wish: Create, path: &Path) -> anyhow::Result<()> {
-    let Create { name, level, disks, spares, integrity, path: at } = wish;
-    let config = RawConfig::read(path)?;
-    check_new(&config, &name, &at)?;
-    let plan = ArrayPlan::new(name.clone(), level, &disks, &spares)?;
-    let plan = plan.with_integrity(wished(integrity));
-    let made = plan.make().with_context(|| format!("making array {name}"))?;
-    made.bring_up(&at).with_context(|| format!("mounting array {name}"))?;
-    let array = ArrayId::from_uuid(Uuid::now_v7());
-    keep(config, path, (array, &name, at, made)).await?;
-    println!("made, mounted and added to {}: restart the agent to have it used", path.display());
-    Ok(())
-}
-
-async fn import(
-    name: Name,
-    integrity: Option<Integrity>,
-    at: PathBuf,
-    path: &Path,
-) -> anyhow::Result<()> {
-    let config = RawConfig::read(path)?;
-    check_new(&config, &name, &at)?;
-    let made = MadeArray::import(&name, integrity)?;
-    made.bring_up(&at).with_context(|| format!("mounting array {name}"))?;
-    let label = DirectoryArray::label(&at)?;
-    let array = label.with_context(|| format!("array {name} is mounted and holds no drives"))?;
-    keep(config, path, (array, &name, at, made)).await?;
-    println!("mounted and added to {}: restart the agent to have it used", path.display());
-    Ok(())
-}
-
-/// The only checksums there are, if any are wished.
-const fn wished(integrity: bool) -> Option<Integrity> {
-    if integrity { Some(Integrity::Crc32c) } else { None }
-}
-
-/// Refuses what would hide something, or be in the configuration twice.
-fn check_new(config: &RawConfig, name: &Name, at: &Path) -> anyhow::Result<()> {
-    ensure!(at.is_absolute(), "{} is not an absolute path", at.display());
-    let is_empty = std::fs::read_dir(at).map_or(true, |mut entries| entries.next().is_none());
-    ensure!(is_empty, "{} is not empty: what is in it would be hidden", at.display());
-    for RawArray { name: other, path: there, .. } in &config.array {
-        let is_new = *other != name.as_str() && there != at;
-        ensure!(is_new, "the configuration has array {other} at {} already", there.display());
-    }
-    Ok(())
-}
-
-/// Opens an array that is mounted, which labels and remembers it, and adds it to the configuration.
-async fn keep(
-    mut config: RawConfig,
-    path: &Path,
-    (array, name, at, made): (ArrayId, &Name, PathBuf, MadeArray),
-) -> anyhow::Result<()> {
-    let capacity = ArrayCapacity::Disk { reserve: Bytes::ZERO };
-    let name = name.to_string();
-    let directory = DirectoryArray { array, name: name.clone(), path: at.clone(), capacity };
-    let store = DirectoryStore::open(KnownArrays::read(&config.state_dir)?, vec![directory])?;
-    let opened = store.capacity().await?;
-    ensure!(opened.iter().all(|array| array.state == ArrayState::Online), "it can't be used");
-    config.array.push(RawArray::made(array, name, at, made));
-    config.keep_last(path)
-}
-
-/// An array of the configuration that is made of disks, and where it is mounted.
-fn made(path: &Path, name: &Name) -> anyhow::Result<(MadeArray, PathBuf)> {
-    let arrays = RawConfig::read(path)?.array;
-    let array = arrays.into_iter().find(|array| array.name == name.as_str());
-    let array = array.with_context(|| format!("{} has no array {name}", path.display()))?;
-    let made = array.made_of()?;
-    let made = made.with_context(|| format!("array {name} is a directory, and has no disks"))?;
-    Ok((made, array.path))
-}
-
-fn status(path: &Path) -> anyhow::Result<()> {
-    let config = RawConfig::read(path)?;
-    let known = KnownArrays::read(&config.state_dir)?;
-    let directory = config.state_dir.join(WARNINGS);
-    let warn = |array: Option<ArrayId>| -> anyhow::Result<()> {
-        let warnings = array.map(|array| kept_warnings(&directory, array)).transpose()?;
-        for Warning { kind, sentence, .. } in warnings.into_iter().flatten() {
+fn show_arrays(path: &Path) -> anyhow::Result<()> {
+    let arrays = keeper(path)?.arrays()?;
+    let has_disks = arrays.iter().any(|array| matches!(array.made_of, MadeOf::Raid(_)));
+    for HostArray { name, path: at, made_of, warnings, .. } in arrays {
+        match made_of {
+            MadeOf::Directory => println!("{name}  {at}  a directory"),
+            MadeOf::NotPutTogether => println!("{name}  {at}  not put together"),
+            MadeOf::Raid(raid) => show_raid(&name, &at, raid),
+        }
+        for Warning { kind, sentence, .. } in warnings {
             println!("  {}: {sentence}", kind.as_str());
         }
-        Ok(())
-    };
-    let mut has_disks = false;
-    for array in config.array {
-        let (name, at) = (&array.name, array.path.display());
-        let Some(made) = array.made_of()? else {
-            println!("{name}  {at}  a directory");
-            warn(known.identify(&array.path)?)?;
-            continue;
-        };
-        match Md::find(made.md).with_context(|| format!("looking for array {name}"))? {
-            None => println!("{name}  {at}  not put together"),
-            Some(md) => {
-                show(name, &at.to_string(), &md);
-                has_disks = true;
-            }
-        }
-        warn(array.array)?;
     }
     if has_disks && !smartctl_is_there() {
         println!("disks are not asked how they are (SMART): install smartmontools");
@@ -280,22 +210,21 @@ fn status(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn show(name: &str, at: &str, md: &Md) {
-    println!("{name}  {at}  {}  {}  {}", md.device.display(), md.level, md.health());
-    if md.missing > 0 {
-        println!("  lacks {} of {} disks", md.missing, md.disks);
+fn show_raid(name: &str, at: &str, raid: RaidStatus) {
+    println!("{name}  {at}  {}  {}  {}", raid.device, raid.level, raid.health);
+    if raid.missing > 0 {
+        println!("  lacks {} of {} disks", raid.missing, raid.count);
     }
-    if let Some(activity) = &md.activity {
-        println!("  {}: {} %", activity.kind, activity.percent);
+    if let Some(RaidWork { kind, percent }) = raid.work {
+        println!("  {kind}: {percent} %");
     }
-    if md.mismatches > 0 {
-        println!("  mismatches: {} sectors at the last scrub", md.mismatches);
+    if raid.mismatches > 0 {
+        println!("  mismatches: {} sectors at the last scrub", raid.mismatches);
     }
-    if !md.discards {
+    if !raid.discards {
         println!("  what is freed is not discarded on the disks");
     }
-    for member in &md.members {
-        let Member { device, serial, state, corrected } = member;
+    for RaidDisk { device, serial, state, corrected } in raid.disks {
         let (serial, state) = (serial.as_deref().unwrap_or("-"), state.join(" "));
         println!("  {device}  {serial}  {state}  {corrected} read errors corrected");
     }

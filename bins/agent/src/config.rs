@@ -3,6 +3,7 @@
 //! ```toml
 //! state_dir = "/var/lib/elasticstack/agent"
 //! listen = "0.0.0.0:8444"
+//! array_root = "/srv"           # below which the control plane may have arrays mounted
 //!
 //! [lend]                        # without it, drives are not lent to servers on other hosts
 //! portal = "10.1.0.7:3260"      # an address on the storage network
@@ -32,7 +33,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use elasticstack_core::prelude::*;
-use elasticstack_host::array::{Integrity, MadeArray};
+use elasticstack_host::array::{ArrayConfig, ConfiguredArray, Integrity, MadeArray};
 use elasticstack_host::fetch::{AUTHORITIES, Fetcher, Network, Networks};
 use elasticstack_host::store::{ArrayCapacity, DirectoryArray, KnownArrays};
 use serde::{Deserialize, Serialize};
@@ -48,11 +49,13 @@ pub(crate) struct RawConfig {
     pub(crate) state_dir: PathBuf,
     #[serde(default = "default_listen")]
     listen: SocketAddr,
+    #[serde(default = "default_array_root")]
+    array_root: PathBuf,
     lend: Option<Lending>,
     #[serde(default)]
     fetch: RawFetch,
     #[serde(default)]
-    pub(crate) array: Vec<RawArray>,
+    array: Vec<RawArray>,
 }
 
 /// How drives are lent to servers on other hosts.
@@ -101,11 +104,11 @@ impl RawFetch {
 
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct RawArray {
-    pub(crate) name: String,
-    pub(crate) path: PathBuf,
+struct RawArray {
+    name: String,
+    path: PathBuf,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) array: Option<ArrayId>,
+    array: Option<ArrayId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     md: Option<Uuid>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -125,25 +128,33 @@ impl RawConfig {
             fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
         toml::from_str(&text).with_context(|| format!("{} can't be used", path.display()))
     }
+}
 
-    /// Writes the last array at the end of the file, which is otherwise left as it stands there.
-    pub(crate) fn keep_last(&self, path: &Path) -> anyhow::Result<()> {
+/// The file, as whoever makes arrays sees it.
+#[derive(Debug)]
+pub(crate) struct ConfigFile(pub(crate) PathBuf);
+
+impl ConfigFile {
+    /// Adds an array at the end of the file, which is otherwise left as it stands there.
+    fn append(&self, array: RawArray) -> anyhow::Result<()> {
+        let path = &self.0;
         let mut text = fs::read_to_string(path)?;
-        let last = self.array.last().into_iter().collect::<Vec<_>>();
         let table = toml::to_string(&toml::Table::from_iter([(
             "array".to_owned(),
-            toml::Value::try_from(last)?,
+            toml::Value::try_from([array])?,
         )]))?;
         text.push('\n');
         text.push_str(&table);
-        let _: Self = toml::from_str(&text).context("what would be written can't be read")?;
+        let _: RawConfig = toml::from_str(&text).context("what would be written can't be read")?;
         let scratch = path.with_extension("toml.new");
         let write = || {
             let mut file = File::create(&scratch)?;
             file.set_permissions(fs::metadata(path)?.permissions())?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
-            fs::rename(&scratch, path)
+            fs::rename(&scratch, path)?;
+            // Of a path without a directory that is the present one.
+            File::open(path.parent().unwrap_or(path).join("."))?.sync_all()
         };
         write().with_context(|| {
             format!("adding to {}: add this to it by hand:\n{table}", path.display())
@@ -151,23 +162,55 @@ impl RawConfig {
     }
 }
 
+impl ArrayConfig for ConfigFile {
+    fn arrays(&self) -> Result<Vec<ConfiguredArray>> {
+        let arrays = RawConfig::read(&self.0).map_err(|error| internal(&error))?.array.into_iter();
+        arrays.map(|array| array.check().map_err(|error| internal(&error))).collect()
+    }
+
+    fn add(&self, array: &ConfiguredArray) -> Result<()> {
+        self.append(RawArray::of(array.clone())).map_err(|error| internal(&error))
+    }
+}
+
+fn internal(error: &anyhow::Error) -> Error {
+    Error::internal(format!("{error:#}"))
+}
+
 impl RawArray {
-    /// One that was just made.
-    pub(crate) const fn made(array: ArrayId, name: String, path: PathBuf, made: MadeArray) -> Self {
+    fn of(array: ConfiguredArray) -> Self {
+        let ConfiguredArray { array, name, path, capacity, made } = array;
+        let (reserve_bytes, capacity_bytes) = match capacity {
+            ArrayCapacity::Disk { reserve } => (Some(reserve), None),
+            ArrayCapacity::Fixed(capacity) => (None, Some(capacity)),
+        };
         Self {
             name,
             path,
-            array: Some(array),
-            md: Some(made.md),
-            filesystem: Some(made.filesystem),
-            integrity: made.integrity,
-            reserve_bytes: None,
-            capacity_bytes: None,
+            array,
+            md: made.map(|made| made.md),
+            filesystem: made.map(|made| made.filesystem),
+            integrity: made.and_then(|made| made.integrity),
+            reserve_bytes: reserve_bytes.filter(|reserve| *reserve > Bytes::ZERO),
+            capacity_bytes,
         }
     }
 
+    fn check(self) -> anyhow::Result<ConfiguredArray> {
+        let made = self.made_of()?;
+        let Self { name, path, array, reserve_bytes, capacity_bytes, .. } = self;
+        let capacity = match (reserve_bytes, capacity_bytes) {
+            (None, Some(capacity)) => ArrayCapacity::Fixed(capacity),
+            (reserve, None) => ArrayCapacity::Disk { reserve: reserve.unwrap_or(Bytes::ZERO) },
+            (Some(_), Some(_)) => {
+                bail!("array {name:?} has both reserve_bytes and capacity_bytes: give one of them")
+            }
+        };
+        Ok(ConfiguredArray { array, name, path, capacity, made })
+    }
+
     /// What is to be put together and mounted for it, unless it is a directory.
-    pub(crate) fn made_of(&self) -> anyhow::Result<Option<MadeArray>> {
+    fn made_of(&self) -> anyhow::Result<Option<MadeArray>> {
         match (self.md, self.filesystem, self.array) {
             (Some(md), Some(filesystem), Some(_)) => {
                 Ok(Some(MadeArray { md, filesystem, integrity: self.integrity }))
@@ -189,19 +232,21 @@ pub(crate) struct Config {
     pub(crate) state_dir: PathBuf,
     /// Where the internal API listens.
     pub(crate) listen: SocketAddr,
+    /// Below which the control plane may have arrays mounted.
+    pub(crate) array_root: PathBuf,
     /// How its drives are lent, if they are.
     pub(crate) lend: Option<Lending>,
     /// What fetches files for drives.
     pub(crate) fetcher: Fetcher,
     /// The arrays of this host.
-    pub(crate) arrays: Vec<ConfiguredArray>,
+    pub(crate) arrays: Vec<LocalArray>,
     /// Those that it has had so far.
     pub(crate) known: KnownArrays,
 }
 
-/// An array of this host.
+/// An array of this host, of which it is known which it is.
 #[derive(Debug)]
-pub(crate) struct ConfiguredArray {
+pub(crate) struct LocalArray {
     pub(crate) directory: DirectoryArray,
     /// What is to be put together and mounted for it, unless its directory is there anyway.
     pub(crate) made: Option<MadeArray>,
@@ -215,7 +260,7 @@ impl Config {
     }
 
     fn check(config: RawConfig) -> anyhow::Result<Self> {
-        let RawConfig { state_dir, listen, lend, fetch, array } = config;
+        let RawConfig { state_dir, listen, array_root, lend, fetch, array } = config;
         if let Some(Lending { portal, .. }) = &lend
             && (portal.ip().is_unspecified() || portal.port() == 0)
         {
@@ -227,36 +272,31 @@ impl Config {
         let mut known = KnownArrays::read(&state_dir)?;
         let mut arrays = Vec::with_capacity(array.len());
         for raw in array {
-            let made = raw.made_of()?;
-            let RawArray { name, path, reserve_bytes, capacity_bytes, .. } = raw;
-            let capacity = match (reserve_bytes, capacity_bytes) {
-                (None, Some(capacity)) => ArrayCapacity::Fixed(capacity),
-                (reserve, None) => ArrayCapacity::Disk { reserve: reserve.unwrap_or(Bytes::ZERO) },
-                (Some(_), Some(_)) => bail!(
-                    "array {name:?} has both reserve_bytes and capacity_bytes: give one of them"
-                ),
-            };
+            let ConfiguredArray { array, name, path, capacity, made } = raw.check()?;
             // What was made before has its label: its mount point without it is no new array.
-            if let Some(array) = raw.array {
+            if let Some(array) = array {
                 known.remember(&path, array)?;
             }
             // A new directory gets an id; from then on its label says which array it is.
-            let identified =
-                raw.array.map_or_else(|| known.identify(&path), |array| Ok(Some(array)));
+            let identified = array.map_or_else(|| known.identify(&path), |array| Ok(Some(array)));
             let array = identified?.unwrap_or_else(|| ArrayId::from_uuid(Uuid::now_v7()));
             let directory = DirectoryArray { array, name, path, capacity };
-            arrays.push(ConfiguredArray { directory, made });
+            arrays.push(LocalArray { directory, made });
         }
         if arrays.is_empty() {
-            bail!("there is no [[array]]: a host without one can keep no drive");
+            tracing::warn!("there is no [[array]]: until one is made, this host can keep no drive");
         }
         let fetcher = fetch.check().context("[fetch]")?;
-        Ok(Self { state_dir, listen, lend, fetcher, arrays, known })
+        Ok(Self { state_dir, listen, array_root, lend, fetcher, arrays, known })
     }
 }
 
 fn default_listen() -> SocketAddr {
     SocketAddr::from(([0, 0, 0, 0], 8444))
+}
+
+fn default_array_root() -> PathBuf {
+    PathBuf::from("/srv")
 }
 
 #[cfg(test)]
@@ -284,15 +324,24 @@ mod tests {
     fn an_array_that_was_made_is_added_and_the_rest_of_the_file_stays() {
         let (_directory, path) = in_file("[[array]]\nname = \"old\"\npath = \"/srv/old\"");
         let before = fs::read_to_string(&path).unwrap();
-        let mut config = RawConfig::read(&path).unwrap();
+        let file = ConfigFile(path.clone());
         let made = MadeArray {
             md: Uuid::from_u128(1),
             filesystem: Uuid::from_u128(2),
             integrity: Some(Integrity::Crc32c),
         };
         let array = ArrayId::from_uuid(Uuid::from_u128(3));
-        config.array.push(RawArray::made(array, "fa\"st".to_owned(), "/srv/fast".into(), made));
-        config.keep_last(&path).unwrap();
+        let mut listed = file.arrays().unwrap();
+        let new = ConfiguredArray {
+            array: Some(array),
+            name: "fa\"st".to_owned(),
+            path: "/srv/fast".into(),
+            capacity: ArrayCapacity::Disk { reserve: Bytes::ZERO },
+            made: Some(made),
+        };
+        file.add(&new).unwrap();
+        listed.push(new);
+        assert_eq!(file.arrays().unwrap(), listed);
         assert!(fs::read_to_string(&path).unwrap().starts_with(&before));
         let config = Config::read(&path).unwrap();
         let [old, fast] = &config.arrays[..] else { panic!("{config:?}") };
@@ -305,7 +354,7 @@ mod tests {
     fn the_mount_point_of_an_array_that_was_made_is_no_new_array() {
         let (_directory, path) = in_file(MADE);
         let config = Config::read(&path).unwrap();
-        let [ConfiguredArray { directory: array, made: Some(_) }] = &config.arrays[..] else {
+        let [LocalArray { directory: array, made: Some(_) }] = &config.arrays[..] else {
             panic!("{config:?}")
         };
         assert_eq!(array.array.to_string(), "0198c0de-0000-7000-8000-000000000001");

@@ -42,9 +42,9 @@ async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let path = &arguments.config;
     match arguments.command {
-        Some(Command::Array(command)) => array::run(command, path).await,
+        Some(Command::Array(command)) => array::run(command, path),
         Some(Command::Join) => service::join(&RawConfig::read(path)?.state_dir),
         Some(Command::Target) => Err(service::become_target(Config::read(path)?)),
-        Some(Command::Run) | None => service::run(Config::read(path)?).await,
+        Some(Command::Run) | None => service::run(path).await,
     }
 }

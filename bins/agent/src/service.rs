@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, anyhow};
 use elasticstack_core::block::Lend;
 use elasticstack_host::agent::{Agent, Certificate, HostDescription};
-use elasticstack_host::array::watch;
+use elasticstack_host::array::{Keeper, WARNINGS, watch};
 use elasticstack_host::lend::{LioLender, ProcessConfig, ProcessLender};
 use elasticstack_host::qemu::{Accelerator, Qemu, QemuConfig, Scope};
 use elasticstack_host::store::DirectoryStore;
@@ -15,8 +15,7 @@ use elasticstack_host::sys;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::array::WARNINGS;
-use crate::config::{Config, Lending, LentBy};
+use crate::config::{Config, ConfigFile, Lending, LentBy};
 
 /// Takes this host's certificate from standard input and keeps it.
 pub(crate) fn join(state_dir: &Path) -> anyhow::Result<()> {
@@ -27,8 +26,9 @@ pub(crate) fn join(state_dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Serves the control plane until told to stop; the guests go on.
-pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
+/// Serves the control plane as the configuration at `path` says, until told to stop; the guests go on.
+pub(crate) async fn run(path: &Path) -> anyhow::Result<()> {
+    let config = Config::read(path)?;
     let certificate = Certificate::kept(&config.state_dir)?;
     let (accelerator, reason) = Accelerator::detect();
     let capacity = sys::host::capacity().context("asking this machine what it has")?;
@@ -54,6 +54,8 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         accelerator,
         scope: scope.clone(),
     };
+    let keeper = Keeper::new(ConfigFile(path.to_owned()), config.state_dir.clone())
+        .serving(Arc::clone(&store), config.array_root);
     let mut agent = Agent::builder();
     if let Some(lending) = config.lend {
         agent = agent.lender(lender(lending, &config.state_dir, scope).await?);
@@ -64,6 +66,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         .hypervisor(Arc::new(Qemu::open(qemu).await?))
         .description(description)
         .fetcher(config.fetcher)
+        .keeper(keeper)
         .build()
         .await?;
     let listener = TcpListener::bind(config.listen).await.context("listening")?;

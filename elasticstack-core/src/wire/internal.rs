@@ -7,6 +7,9 @@
 //! POST /v1/documents        Documents          → Accepted, once the documents are durable there
 //! POST /v1/reports          ReportsAfter       → Reports, soon after there is something newer
 //! POST /v1/counts           CountsOf           → Counts, of what can be told within a second
+//! GET  /v1/disks                               → HostDisks
+//! GET  /v1/arrays                              → HostArrays
+//! POST /v1/arrays           OrderArray         → OrderStatus, soon after its end
 //! GET  /v1/drives/ID/data?offset=N&length=N    → the bytes
 //! POST /v1/drives/ID/data?offset=N   bytes     → nothing, once they are durable
 //! GET  /v1/drives/ID/qcow2                     → the drive as a qcow2 image; it breaks off if somebody gets the drive
@@ -15,7 +18,8 @@
 //! ```
 //! A failure answers with a [`Fault`]. Desired state goes down as whole documents, each with a
 //! generation; observed state comes up as whole statuses, each of which replaces the object's
-//! last. Repeating anything is harmless.
+//! last. Repeating anything is harmless. What is about disks and how arrays are made of them is in
+//! [`arrays`](super::arrays).
 //!
 //! Sizes here are bytes, memory is MiB, processor time MHz, instants microseconds since 1970.
 

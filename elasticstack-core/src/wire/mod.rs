@@ -4,6 +4,8 @@
 //! [`keys`] and [`calls`] are the only places that name a key or a path of the public API: its
 //! parsers, its server, its client and its documentation all read them.
 
+#[cfg(feature = "internal")]
+pub mod arrays;
 pub mod calls;
 mod calls_of_accounts;
 mod calls_of_drives;

@@ -20,6 +20,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::arrays::Desk;
 use super::board::{Acknowledged, Board, Key};
 use super::grants::{Grants, Holder, Refused};
 use super::records::{Record, RecordError, Table};
@@ -44,6 +45,8 @@ pub(crate) struct Host {
     pub hypervisor: Arc<dyn Hypervisor>,
     pub description: HostDescription,
     pub fetcher: Fetcher,
+    /// Where orders for arrays are given; `None` where none are taken.
+    pub arrays: Option<Desk>,
     clock: Arc<dyn Clock>,
     /// The id of the present boot.
     pub boot: String,
@@ -72,6 +75,7 @@ pub(crate) struct Parts {
     pub hypervisor: Arc<dyn Hypervisor>,
     pub description: HostDescription,
     pub fetcher: Fetcher,
+    pub arrays: Option<Desk>,
     pub clock: Arc<dyn Clock>,
 }
 
@@ -82,7 +86,8 @@ impl Host {
         parts: Parts,
         wakes: mpsc::UnboundedSender<Key>,
     ) -> Result<Self> {
-        let Parts { store, lender, borrower, hypervisor, description, fetcher, clock } = parts;
+        let Parts { store, lender, borrower, hypervisor, description, fetcher, arrays, clock } =
+            parts;
         let unreadable = |error: RecordError| Error::internal("read the records").source(error);
         Ok(Self {
             boot: stamp(clock.as_ref())?.boot,
@@ -92,6 +97,7 @@ impl Host {
             hypervisor,
             description,
             fetcher,
+            arrays,
             clock,
             drives: Table::open(state).map_err(unreadable)?,
             jobs: Table::open(state).map_err(unreadable)?,

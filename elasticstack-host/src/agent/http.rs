@@ -16,6 +16,7 @@ use axum::{Json, Router};
 use elasticstack_core::error::{Chain, Error, ErrorClass, ErrorKind, Result};
 use elasticstack_core::generation::Run;
 use elasticstack_core::id::{DriveId, IdKind, ServerId, TypedId};
+use elasticstack_core::wire::arrays::{HostArrays, HostDisks, OrderArray, OrderStatus};
 use elasticstack_core::wire::internal::{
     Accepted, ArrayStatus, Counts, CountsOf, Documents, Fault, HostReport, MAX_WRITE, PROTOCOL,
     Reports, ReportsAfter, SCREEN_PROTOCOL, Stock,
@@ -28,6 +29,7 @@ use hyper::ext::Protocol;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::arrays::Desk;
 use super::host::Host;
 use super::{counts, data, screen, stock};
 
@@ -45,6 +47,8 @@ pub(crate) fn router(host: Arc<Host>) -> Router {
         .route("/v1/documents", post(accept))
         .route("/v1/reports", post(report))
         .route("/v1/counts", post(count))
+        .route("/v1/disks", get(disks))
+        .route("/v1/arrays", get(arrays).post(order))
         .route("/v1/drives/{drive}/data", get(read).post(write))
         .route("/v1/drives/{drive}/qcow2", get(export))
         .route("/v1/servers/{server}/serial", get(serial))
@@ -104,6 +108,31 @@ async fn report(State(host): State<Arc<Host>>, body: Body) -> Result<Json<Report
 async fn count(State(host): State<Arc<Host>>, body: Body) -> Result<Json<Counts>, Failure> {
     let of: CountsOf = json(body).await?;
     Ok(Json(counts::tell(&host, of).await?))
+}
+
+async fn disks(State(host): State<Arc<Host>>) -> Result<Json<HostDisks>, Failure> {
+    Ok(Json(desk(&host)?.disks().await?))
+}
+
+async fn arrays(State(host): State<Arc<Host>>) -> Result<Json<HostArrays>, Failure> {
+    Ok(Json(desk(&host)?.arrays().await?))
+}
+
+async fn order(State(host): State<Arc<Host>>, body: Body) -> Result<Json<OrderStatus>, Failure> {
+    let OrderArray { order, wait_ms } = json(body).await?;
+    refuse_when_closing(&host)?;
+    let patience = Duration::from_millis(wait_ms.into()).min(LONGEST_WAIT);
+    tokio::select! {
+        status = desk(&host)?.order(order, patience) => Ok(Json(status?)),
+        () = host.closing.cancelled() => Err(closing().into()),
+    }
+}
+
+fn desk(host: &Host) -> Result<&Desk> {
+    host.arrays.as_ref().ok_or_else(|| {
+        let sentence = "this host makes no arrays: its agent was started without what does";
+        Error::new(ErrorKind::NotOffered, sentence)
+    })
 }
 
 /// The part of a drive that a read asks for.

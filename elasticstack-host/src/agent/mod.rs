@@ -4,6 +4,7 @@
 //! Owns the router, the records and the tasks. Does not own guests: closing the agent, or killing
 //! it, stops none, and the next agent on the same state directory adopts them.
 
+mod arrays;
 mod board;
 mod certificate;
 mod counts;
@@ -37,10 +38,12 @@ pub(crate) use grants::Holder;
 pub(crate) use host::{Host, claims_of, held, is_to_restore};
 pub(crate) use records::{JobEnd, Record};
 
+use crate::array::Keeper;
 use crate::driver;
 use crate::fetch::Fetcher;
 use crate::lend::{Borrow, IscsiBorrower};
 use crate::reconcile::Past;
+use arrays::Desk;
 use host::Parts;
 
 /// What a host says of itself in its report.
@@ -126,7 +129,7 @@ impl fmt::Debug for Agent {
     }
 }
 
-/// Makes an [`Agent`]. All parts but the lender, the borrower, the fetcher and the clock must be given.
+/// Makes an [`Agent`]. All parts but the lender, the borrower, the fetcher, the keeper and the clock must be given.
 #[derive(Default)]
 #[must_use]
 pub struct AgentBuilder {
@@ -137,6 +140,7 @@ pub struct AgentBuilder {
     hypervisor: Option<Arc<dyn Hypervisor>>,
     description: Option<HostDescription>,
     fetcher: Option<Fetcher>,
+    keeper: Option<Keeper>,
     clock: Option<Arc<dyn Clock>>,
 }
 
@@ -184,6 +188,12 @@ impl AgentBuilder {
         self
     }
 
+    /// What makes arrays of disks and tends them; without one no orders for them are taken.
+    pub fn keeper(mut self, keeper: Keeper) -> Self {
+        self.keeper = Some(keeper);
+        self
+    }
+
     /// The wall clock; the system's if none is given.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = Some(clock);
@@ -204,6 +214,7 @@ impl AgentBuilder {
             hypervisor: self.hypervisor.ok_or_else(|| missing("hypervisor"))?,
             description: self.description.ok_or_else(|| missing("description"))?,
             fetcher: self.fetcher.unwrap_or_default(),
+            arrays: self.keeper.map(Desk::new),
             clock: self.clock.unwrap_or_else(|| Arc::new(|| Timestamp::from(SystemTime::now()))),
         };
         let (wakes, woken) = mpsc::unbounded_channel();
@@ -244,6 +255,8 @@ pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+#[cfg(test)]
+mod array_tests;
 #[cfg(test)]
 mod counts_tests;
 #[cfg(test)]

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::integrity::Integrity;
 use super::md::{Health, Md, from_mdadms_words, in_mdadms_words};
+use super::order::ArrayName;
 use super::tool::run;
 
 /// What nobody but drives' bytes needs of a file system, and what is freed in it told to the disks.
@@ -30,6 +31,12 @@ pub struct MadeArray {
 }
 
 impl MadeArray {
+    /// One to be made, by ids that no other has.
+    #[must_use]
+    pub fn new(integrity: Option<Integrity>) -> Self {
+        Self { md: Uuid::new_v4(), filesystem: Uuid::new_v4(), integrity }
+    }
+
     /// Puts the array together of as many of its disks as are there, if it is not yet, and mounts it at
     /// `path`, if it is not yet. A disk that comes late is added by hand.
     ///
@@ -49,12 +56,31 @@ impl MadeArray {
         Ok(md)
     }
 
+    /// Makes XFS with reflinks on it. Whatever was on it is gone.
+    ///
+    /// # Errors
+    /// `Internal` if it is not put together, is in use, or with what the tool said.
+    pub fn format(self) -> Result<()> {
+        let md = Md::find(self.md)?
+            .ok_or_else(|| Error::internal("mdadm made an array that is not there"))?;
+        let mut mkfs = Command::new("mkfs.xfs");
+        mkfs.args(["-q", "-f", "-m", &format!("reflink=1,uuid={}", self.filesystem)]);
+        run(mkfs.arg(&md.device)).map(drop)
+    }
+
+    /// Whether it is what is mounted at `path`.
+    pub(super) fn is_at(self, path: &Path) -> Result<bool> {
+        let Some(md) = Md::find(self.md)? else { return Ok(false) };
+        let here = fs::metadata(path).map(|metadata| metadata.dev());
+        Ok(here.ok() == Some(md.number()?))
+    }
+
     /// The array of this name on disks that came from another machine, put together.
     ///
     /// # Errors
     /// `NotFound` if no disk has one of it, with the names that there are; `InvalidValue` if several
     /// arrays have the name; those of [`MadeArray::bring_up`].
-    pub fn import(name: &Name, integrity: Option<Integrity>) -> Result<Self> {
+    pub fn import(name: &ArrayName, integrity: Option<Integrity>) -> Result<Self> {
         integrity.map_or(Ok(()), Integrity::open_all)?;
         let mut mdadm = Command::new("mdadm");
         let scanned = run(mdadm.args(["--examine", "--scan", "--config=partitions"]))?;

@@ -89,9 +89,19 @@ impl Member {
         self.state.iter().any(|word| word == "spare")
     }
 
+    /// Whether the kernel has given it up.
+    pub(super) fn is_faulty(&self) -> bool {
+        self.state.iter().any(|word| word == "faulty")
+    }
+
+    /// Whether it is copied to another one, which then takes its place.
+    pub(super) fn is_being_replaced(&self) -> bool {
+        self.state.iter().any(|word| word == "want_replacement")
+    }
+
     /// The kernel may call a disk in sync that it can write to no more, and has nothing better.
     fn disk_state(&self) -> DiskState {
-        if self.state.iter().any(|word| word == "faulty") {
+        if self.is_faulty() {
             DiskState::Faulty
         } else if self.is_in_sync() {
             DiskState::InSync

@@ -9,14 +9,21 @@
 //! The kernel does the work, and Debian's own tools tell it so. Here is what must not be got wrong:
 //! which disks are taken, that nothing on them is lost unasked, and that what is mounted is the
 //! array that was meant. The same array is told by its UUIDs, whatever its devices are called now.
+//!
+//! Whoever wants something done, a program on the host or the control plane, gives the `keeper` an `order`.
 
 mod disk;
 mod fullness;
 mod integrity;
+mod keeper;
 mod latency;
 mod made;
+mod making;
 mod md;
+mod order;
+mod place;
 mod plan;
+mod show;
 mod signs;
 mod smart;
 mod tend;
@@ -31,10 +38,12 @@ use crate::tool;
 
 pub use disk::{Disk, DiskName, Holding, serial_of_vpd};
 pub use integrity::Integrity;
+pub use keeper::{ArrayConfig, ConfiguredArray, Keeper, WARNINGS};
 pub use made::MadeArray;
 pub use md::{Activity, Health, Md, Member};
+pub use order::{ArrayName, Creation, Order};
 pub use plan::{ArrayPlan, Level};
-pub use signs::kept_warnings;
+pub use show::disks;
 pub use smart::{Smart, is_there as smartctl_is_there};
 pub use tend::Scrub;
 pub use watch::watch;

@@ -7,12 +7,12 @@ use std::process::Command;
 use std::str::FromStr;
 
 use elasticstack_core::prelude::*;
-use uuid::Uuid;
 
 use super::disk::{Disk, DiskName, Holding};
 use super::integrity::Integrity;
 use super::made::MadeArray;
-use super::md::{Md, in_mdadms_words};
+use super::md::in_mdadms_words;
+use super::order::ArrayName;
 use super::tool::run;
 
 /// How disks are put together.
@@ -78,13 +78,12 @@ impl FromStr for Level {
 /// nobody, and hold nothing that was not given up by naming its disk's serial number.
 #[derive(Debug)]
 pub struct ArrayPlan {
-    name: Name,
+    name: ArrayName,
     level: Level,
     /// Spares last.
     disks: Vec<Disk>,
     /// How many of them are no spares.
     active: usize,
-    integrity: Option<Integrity>,
 }
 
 impl ArrayPlan {
@@ -93,32 +92,29 @@ impl ArrayPlan {
     /// # Errors
     /// `InvalidValue` for too few disks, one that is named twice, is in use, or holds something and is
     /// named by its path; `NotFound` for one that is not there; `Internal` if one can't be read.
-    pub fn new(name: Name, level: Level, disks: &[DiskName], spares: &[DiskName]) -> Result<Self> {
+    pub fn new(
+        name: ArrayName,
+        level: Level,
+        disks: &[DiskName],
+        spares: &[DiskName],
+    ) -> Result<Self> {
         if disks.len() < level.fewest() {
             let (level, fewest) = (level.as_str(), level.fewest());
             let sentence = format!("{level} takes {fewest} disks or more, not {}", disks.len());
             return Err(Error::new(ErrorKind::InvalidValue, sentence).field("disk"));
         }
         let all = usable_each(disks.iter().chain(spares))?;
-        Ok(Self { name, level, disks: all, active: disks.len(), integrity: None })
+        Ok(Self { name, level, disks: all, active: disks.len() })
     }
 
-    /// The same, with a checksum of every block if there is to be one.
-    #[must_use]
-    pub fn with_integrity(self, integrity: Option<Integrity>) -> Self {
-        Self { integrity, ..self }
-    }
-
-    /// Makes the array, and XFS with reflinks on it. What its disks held is gone from then on. It can be used
-    /// at once; its copies are made to agree meanwhile. With checksums all is written before, and agrees.
+    /// Makes the array, under the UUID that it is to have and without a file system. What its disks held is gone from then on. It can be
+    /// used at once; its copies are made to agree meanwhile. With checksums all is written before, and agrees.
     ///
     /// # Errors
     /// `Internal` with what the tool said that failed. A disk may be wiped, or in use by a part of an
     /// array then: `mdadm --stop` it, and make it again with its disks named by their serial numbers.
-    pub fn make(&self) -> Result<MadeArray> {
-        let integrity = self.integrity;
-        let made = MadeArray { md: Uuid::new_v4(), filesystem: Uuid::new_v4(), integrity };
-        let devices = emptied(&self.disks, integrity)?;
+    pub fn make(&self, made: MadeArray) -> Result<()> {
+        let devices = emptied(&self.disks, made.integrity)?;
         let mut mdadm = Command::new("mdadm");
         mdadm
             .arg("--create")
@@ -129,16 +125,10 @@ impl ArrayPlan {
             .arg(format!("--level={}", self.level.as_str()))
             .arg(format!("--raid-devices={}", self.active))
             .arg(format!("--spare-devices={}", self.disks.len().saturating_sub(self.active)));
-        if integrity.is_some() {
+        if made.integrity.is_some() {
             mdadm.arg("--assume-clean");
         }
-        run(mdadm.args(devices))?;
-        let md = Md::find(made.md)?
-            .ok_or_else(|| Error::internal("mdadm made an array that is not there"))?;
-        let mut mkfs = Command::new("mkfs.xfs");
-        mkfs.args(["-q", "-m", &format!("reflink=1,uuid={}", made.filesystem)]);
-        run(mkfs.arg(&md.device))?;
-        Ok(made)
+        run(mdadm.args(devices)).map(drop)
     }
 }
 

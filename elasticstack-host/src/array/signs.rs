@@ -128,7 +128,7 @@ pub(super) fn keep(directory: &Path, array: ArrayId, warnings: &[Warning]) -> Re
 ///
 /// # Errors
 /// `Internal` if it can't be read.
-pub fn kept_warnings(directory: &Path, array: ArrayId) -> Result<Vec<Warning>> {
+pub(super) fn kept_warnings(directory: &Path, array: ArrayId) -> Result<Vec<Warning>> {
     let path = directory.join(array.to_string());
     let read = match fs::read(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -14,7 +14,7 @@ use elasticstack_core::prelude::*;
 use super::disk::{Disk, DiskName};
 use super::integrity::{close_idle, opened_on};
 use super::made::MadeArray;
-use super::md::{Md, Member};
+use super::md::{Activity, Md, Member};
 use super::plan::{emptied, usable, usable_each};
 use super::tool::run;
 
@@ -37,7 +37,7 @@ pub enum Scrub {
 
 impl MadeArray {
     /// Adds a disk, which gets all that it should hold: for one that is missing, or as a spare if none is.
-    /// What failed is taken out.
+    /// What failed is taken out. One that is in it already stays as it is.
     ///
     /// One that was in the array before is written anew like any other. `mdadm --re-add` would write only
     /// what the bitmap says changed since; but the kernel takes for that any disk that left after the
@@ -48,21 +48,37 @@ impl MadeArray {
     /// Those of [`super::ArrayPlan::new`] for one disk; `Internal` if mdadm fails.
     pub fn add_disk(self, name: &DiskName) -> Result<()> {
         let md = self.here()?;
+        if md.has(name)? {
+            return Ok(());
+        }
         self.forget_failed(&md)?;
         self.take_in(&md, &usable(name)?).map(drop)
     }
 
     /// Copies a disk to another one and puts that in its place, while it still serves: the array
-    /// lacks nothing meanwhile. Afterwards the old one counts as failed.
+    /// lacks nothing meanwhile. Afterwards the old one counts as failed. Cut off, it is finished by doing the
+    /// same again.
     ///
     /// # Errors
     /// `NotFound` if the old one is not of the array; those of [`MadeArray::add_disk`] for the new one.
     pub fn replace_disk(self, old: &DiskName, new: &DiskName) -> Result<()> {
         let md = self.here()?;
+        let is_in = md.has(new)?;
+        if is_in && !md.has(old).unwrap_or(false) {
+            return Ok(());
+        }
         let old = md.device_of(old)?;
-        let new = usable(new)?;
-        self.forget_failed(&md)?;
-        let new = self.take_in(&md, &new)?;
+        if is_in && md.member(&old).is_some_and(Member::is_being_replaced) {
+            return Ok(());
+        }
+        let new = match md.device_of(new) {
+            Ok(spare) if md.member(&spare).is_some_and(Member::is_spare) && is_in => spare,
+            _ => {
+                let new = usable(new)?;
+                self.forget_failed(&md)?;
+                self.take_in(&md, &new)?
+            }
+        };
         let (old, new) = (old.as_os_str(), new.as_os_str());
         run(manage(&md).args(["--replace".as_ref(), old, "--with".as_ref(), new])).map(drop)
     }
@@ -88,14 +104,25 @@ impl MadeArray {
     /// Reads all of it and compares, in the background; [`Md::mismatches`] says what was found.
     ///
     /// # Errors
-    /// `Internal` if the kernel refuses, as while it rebuilds.
+    /// `ResourceInUse` if the kernel does something else to it, as while it rebuilds.
     pub fn scrub(self, scrub: Scrub) -> Result<()> {
         let word = match scrub {
             Scrub::Check => "check",
             Scrub::Repair => "repair",
             Scrub::Stop => "idle",
         };
-        self.here()?.order("sync_action", word)
+        let md = self.here()?;
+        match &md.activity {
+            Some(Activity { kind, .. }) if kind == word => Ok(()),
+            Some(Activity { kind, percent }) if scrub != Scrub::Stop => {
+                let sentence = format!(
+                    "the array can't be read through beside {kind}, of which {percent} % are done: \
+                     wait for its end"
+                );
+                Err(Error::new(ErrorKind::ResourceInUse, sentence))
+            }
+            _ => md.order("sync_action", word),
+        }
     }
 
     /// Makes the array as large as its disks allow, with these added to them, and its file system as
@@ -199,8 +226,17 @@ impl Md {
         self.members.iter().find(|member| Path::new("/dev").join(&member.device) == device)
     }
 
+    /// Whether the disk is one of its own and has not failed. One that was pulled and is back is not, even if the
+    /// array has not missed it yet.
+    fn has(&self, name: &DiskName) -> Result<bool> {
+        let disk = Disk::find(name)?;
+        let device = opened_on(&disk).unwrap_or_else(|| disk.device.clone());
+        let is_whole = self.member(&device).is_some_and(|member| !member.is_faulty());
+        Ok(is_whole && !disk.holders().is_empty())
+    }
+
     /// The device of a disk of its own.
-    fn device_of(&self, name: &DiskName) -> Result<PathBuf> {
+    pub(super) fn device_of(&self, name: &DiskName) -> Result<PathBuf> {
         let disk = Disk::find(name)?;
         let device = opened_on(&disk).unwrap_or(disk.device);
         if self.member(&device).is_some() {

@@ -190,7 +190,9 @@ fn disk(number: u8) -> DiskName {
 fn make() -> MadeArray {
     bash("modprobe raid1");
     let plan = ArrayPlan::new("fast".parse().unwrap(), Level::Raid1, &[disk(1), disk(2)], &[]);
-    let array = plan.unwrap().make().unwrap();
+    let array = MadeArray::new(None);
+    plan.unwrap().make(array).unwrap();
+    array.format().unwrap();
     let MadeArray { md, filesystem, .. } = array;
     fs::write(MADE, format!("{md} {filesystem}")).unwrap();
     bash("sync /data");

@@ -1,8 +1,20 @@
-//! `elasticstack-agent array` on disks of a real machine, with a real md and XFS.
+//! `elasticstack-agent array`, and the same by the API of a running agent, on disks of a real machine, with a
+//! real md and XFS.
 
+use std::time::Instant;
+
+use elasticstack_core::block::ArrayState;
+use elasticstack_core::wire::arrays::{
+    ArrayOrder, DiskContent, HostArrays, HostDisks, MadeOf, OrderArray, OrderProgress, OrderStatus,
+    RaidStatus, ScrubMode,
+};
+use elasticstack_core::wire::internal::Fault;
 use elasticstack_lab::{Ended, Lab, Machine};
+use serde::de::DeserializeOwned;
 
-use crate::machine::{agent, boot, run};
+use crate::machine::{
+    GUARD, agent, ask, begins_with, boot, drive, join, make_drive, report, run, serve, start,
+};
 
 #[test]
 #[ignore = "needs QEMU: cargo xtask test"]
@@ -172,4 +184,180 @@ fn on_a_lab_machine_a_raid_6_that_lacked_a_disk_when_it_crashed_stays_down_and_o
         run(&mut machine, "cat /srv/ten/word; mountpoint -q /srv/six || echo down"),
         "kept\ndown\n"
     );
+}
+
+/// What a running agent answers to a call about its arrays.
+#[track_caller]
+fn told<T: DeserializeOwned>(machine: &mut Machine, path: &str) -> T {
+    let answer = ask(machine, path, "");
+    serde_json::from_str(answer.strip_suffix(" 200").expect(&answer)).unwrap()
+}
+
+/// Gives a running agent an order; answers with how far it is, or with its refusal.
+fn order(machine: &mut Machine, order: &ArrayOrder, wait_ms: u32) -> Result<OrderProgress, Fault> {
+    let json = serde_json::to_string(&OrderArray { order: order.clone(), wait_ms }).unwrap();
+    let answer = ask(machine, "arrays", &format!("--data '{json}'"));
+    let (body, status) = answer.rsplit_once(' ').unwrap();
+    if status == "200" {
+        let status: OrderStatus = serde_json::from_str(body).expect(&answer);
+        assert_eq!(status.order, *order);
+        return Ok(status.progress);
+    }
+    Err(serde_json::from_str(body).expect(&answer))
+}
+
+fn mirror(name: &str, disks: [&str; 2], path: &str) -> ArrayOrder {
+    ArrayOrder::Create {
+        name: name.to_owned(),
+        level: "raid1".to_owned(),
+        disks: disks.map(str::to_owned).to_vec(),
+        spares: Vec::new(),
+        integrity: false,
+        path: path.to_owned(),
+    }
+}
+
+/// The RAID of the first array that the agent tells of, once it is as told.
+fn until_raid(machine: &mut Machine, what: &str, is: impl Fn(&RaidStatus) -> bool) -> RaidStatus {
+    let began = Instant::now();
+    loop {
+        let arrays: HostArrays = told(machine, "arrays");
+        match &arrays.arrays[0].made_of {
+            MadeOf::Raid(raid) if is(raid) => return raid.clone(),
+            other => assert!(began.elapsed() < GUARD, "{what}, never: {other:?}"),
+        }
+    }
+}
+
+fn is_online(machine: &mut Machine, name: &str) -> bool {
+    let mut arrays = report(machine).arrays.into_iter();
+    arrays.any(|array| array.name == name && array.state == ArrayState::Online)
+}
+
+#[test]
+#[ignore = "needs QEMU: cargo xtask test"]
+fn on_a_lab_machine_a_running_agent_makes_an_array_by_its_api_uses_it_at_once_and_tends_it() {
+    let lab = Lab::new().unwrap().with_disks_of(320);
+    let mut machine = boot(&lab);
+    serve(&mut machine);
+    assert_eq!(report(&mut machine).arrays, []);
+    let device = run(&mut machine, "of 1; mkfs.xfs -q $(of 1)").trim().to_owned();
+    let disks: HostDisks = told(&mut machine, "disks");
+    let held = |number: u8| {
+        let serial = format!("LAB-DISK-{number}");
+        let disk = disks.disks.iter().find(|disk| disk.serial.as_ref() == Some(&serial)).unwrap();
+        (disk.device.clone(), disk.holds.clone())
+    };
+    assert_eq!(held(1), (device.clone(), DiskContent::Types(vec!["xfs".to_owned()])));
+    assert_eq!(held(2).1, DiskContent::Nothing);
+
+    let (first, second) = ("LAB-DISK-1", "LAB-DISK-2");
+    for (wish, field, why) in [
+        (
+            mirror("fast", [&device, second], "/srv/fast"),
+            "disk",
+            "by its serial number, LAB-DISK-1",
+        ),
+        (mirror("fast", [second, second], "/srv/fast"), "disk", "named twice"),
+        (mirror("fast", [first, second], "/etc/fast"), "path", "is not below /srv"),
+        (mirror("../fast", [first, second], "/srv/fast"), "name", "can't name an array"),
+    ] {
+        let refused = order(&mut machine, &wish, 60_000).unwrap_err();
+        assert_eq!(refused.field.as_deref(), Some(field), "{refused:?}");
+        assert!(refused.message.contains(why), "{refused:?}");
+    }
+    assert_eq!(run(&mut machine, "wipefs -n $(of 1) | grep -c xfs; wipefs -n $(of 2)"), "1\n");
+
+    let fast = mirror("fast", [first, second], "/srv/fast");
+    for _again in 0..2 {
+        assert_eq!(order(&mut machine, &fast, 60_000), Ok(OrderProgress::Done));
+    }
+    let array = report(&mut machine).arrays.remove(0);
+    assert_eq!((&*array.name, array.state), ("fast", ArrayState::Online));
+    run(&mut machine, "head -c 1M /dev/urandom >/data/first");
+    let kept = drive(1, array.array);
+    make_drive(&mut machine, &kept, "/data/first");
+    let other = mirror("fast", [first, "LAB-DISK-3"], "/srv/fast");
+    let refused = order(&mut machine, &other, 60_000).unwrap_err();
+    assert!(refused.message.contains("there is an array fast already"), "{refused:?}");
+
+    until_raid(&mut machine, "it is whole", |raid| raid.work.is_none());
+    machine.pull(1).unwrap();
+    run(&mut machine, "echo >/srv/fast/word; sync");
+    let raid = until_raid(&mut machine, "it lacks a disk", |raid| raid.missing == 1);
+    assert_eq!(raid.health, "degraded", "{raid:?}");
+    let needed = ArrayOrder::Remove { name: "fast".to_owned(), disk: second.to_owned() };
+    let refused = order(&mut machine, &needed, 60_000).unwrap_err();
+    assert!(refused.message.contains("can't do without"), "{refused:?}");
+    let add = ArrayOrder::Add { name: "fast".to_owned(), disk: "LAB-DISK-3".to_owned() };
+    for _again in 0..2 {
+        assert_eq!(order(&mut machine, &add, 60_000), Ok(OrderProgress::Done));
+    }
+    until_raid(&mut machine, "it is whole", |raid| raid.missing == 0 && raid.work.is_none());
+    let scrub = ArrayOrder::Scrub { name: "fast".to_owned(), mode: ScrubMode::Check };
+    assert_eq!(order(&mut machine, &scrub, 60_000), Ok(OrderProgress::Done));
+    let raid = until_raid(&mut machine, "it is scrubbed", |raid| raid.work.is_none());
+    assert_eq!((&*raid.health, raid.mismatches), ("whole", 0));
+    assert!(begins_with(&mut machine, kept.drive, "/data/first"));
+
+    // The program beside it makes another one, which the agent takes in when it is asked for the same.
+    let create =
+        "array create slow --level raid1 --path /srv/slow --disk LAB-DISK-4 --disk LAB-DISK-5";
+    agent(&mut machine, create).ok().unwrap();
+    assert!(!is_online(&mut machine, "slow"));
+    let slow = mirror("slow", ["LAB-DISK-4", "LAB-DISK-5"], "/srv/slow");
+    assert_eq!(order(&mut machine, &slow, 60_000), Ok(OrderProgress::Done));
+    assert!(is_online(&mut machine, "slow"));
+}
+
+#[test]
+#[ignore = "needs QEMU: cargo xtask test"]
+fn on_a_lab_machine_an_array_is_made_though_the_agent_is_killed_meanwhile_and_is_there_at_its_start()
+ {
+    let lab = Lab::new().unwrap().with_disks_of(384);
+    let mut machine = boot(&lab);
+    let ArrayOrder::Create { name, level, disks, spares, path, .. } =
+        mirror("sure", ["LAB-DISK-1", "LAB-DISK-2"], "/srv/sure")
+    else {
+        unreachable!()
+    };
+    let sure = ArrayOrder::Create { name, level, disks, spares, path, integrity: true };
+    join(&mut machine);
+    // Killed as soon as each of these is done; a short run takes every other one.
+    let each = [
+        "test -e /data/state/making/sure.json",
+        "test -e /dev/mapper/elasticstack-LAB-DISK-1",
+        "test -e /dev/md/sure",
+        "grep -q '\"is_formatted\":true' /data/state/making/sure.json || grep -q sure /data/agent.toml",
+        "mountpoint -q /srv/sure",
+    ];
+    let is_long = std::env::var_os("ELASTICSTACK_LONG_TESTS").is_some();
+    let (first, step) = if is_long { (0, 1) } else { (1, 2) };
+    for done in each.into_iter().skip(first).step_by(step) {
+        start(&mut machine);
+        let begun = order(&mut machine, &sure, 0);
+        run(
+            &mut machine,
+            &format!(
+                "until {done}; do sleep 0.02; done
+                 kill -9 $(pidof elasticstack-agent)
+                 while pidof integritysetup mdadm mkfs.xfs >/dev/null; do sleep 0.1; done"
+            ),
+        );
+        assert!(begun.is_ok(), "{done}: {begun:?}");
+    }
+    start(&mut machine);
+    assert_eq!(order(&mut machine, &sure, 60_000), Ok(OrderProgress::Done));
+    let array = report(&mut machine).arrays.remove(0);
+    run(
+        &mut machine,
+        "head -c 1M /dev/urandom >/data/first; test ! -e /data/state/making/sure.json",
+    );
+    let kept = drive(1, array.array);
+    make_drive(&mut machine, &kept, "/data/first");
+    run(&mut machine, "kill -9 $(pidof elasticstack-agent)");
+    start(&mut machine);
+    assert!(is_online(&mut machine, "sure"));
+    assert_eq!(order(&mut machine, &sure, 60_000), Ok(OrderProgress::Done));
+    assert!(begins_with(&mut machine, kept.drive, "/data/first"));
 }

@@ -3,11 +3,12 @@
 use std::time::Instant;
 
 use elasticstack_core::block::{ArrayState, DiskReport, DiskState, Warning, WarningKind};
-use elasticstack_core::prelude::*;
 use elasticstack_core::wire::internal::ArrayStatus;
 use elasticstack_lab::{Lab, Machine};
 
-use crate::machine::{GUARD, agent, ask, boot, drive, make_drive, report, run, serve, write};
+use crate::machine::{
+    GUARD, agent, begins_with, boot, drive, make_drive, report, run, serve, write,
+};
 
 const NAMES: [&str; 2] = ["fast", "slow"];
 
@@ -38,14 +39,6 @@ fn is_whole(array: &ArrayStatus) -> bool {
 fn disk<'a>(array: &'a ArrayStatus, serial: &str) -> &'a DiskReport {
     let disks = array.disks.as_ref().unwrap();
     disks.each.iter().find(|disk| disk.name == serial).unwrap()
-}
-
-/// Whether the drive begins with what the file holds.
-fn begins_with(machine: &mut Machine, drive: DriveId, file: &str) -> bool {
-    let path = format!("drives/{drive}/data?offset=0&length=1048576");
-    let answer = ask(machine, &path, "--output /data/read");
-    let same = format!("cmp --silent /data/read {file} && echo same || true");
-    answer.ends_with(" 200") && run(machine, &same) == "same\n"
 }
 
 #[test]

@@ -40,6 +40,11 @@ pub(crate) fn run(machine: &mut Machine, script: &str) -> String {
 /// Has the machine's agent join whoever asks by [`ask`], and starts it; it answers from then on.
 pub(crate) fn serve(machine: &mut Machine) {
     join(machine);
+    start(machine);
+}
+
+/// Starts the machine's agent, which has joined; it answers from then on.
+pub(crate) fn start(machine: &mut Machine) {
     run(
         machine,
         &format!(
@@ -124,4 +129,12 @@ pub(crate) fn make_drive(machine: &mut Machine, document: &DriveDocument, file: 
 
 pub(crate) fn write(machine: &mut Machine, drive: DriveId, file: &str) -> String {
     ask(machine, &format!("drives/{drive}/data?offset=0"), &format!("--data-binary @{file}"))
+}
+
+/// Whether the drive begins with what the file holds.
+pub(crate) fn begins_with(machine: &mut Machine, drive: DriveId, file: &str) -> bool {
+    let path = format!("drives/{drive}/data?offset=0&length=1048576");
+    let answer = ask(machine, &path, "--output /data/read");
+    let same = format!("cmp --silent /data/read {file} && echo same || true");
+    answer.ends_with(" 200") && run(machine, &same) == "same\n"
 }

@@ -63,12 +63,9 @@ impl MadeArray {
     /// `NotFound` if the old one is not of the array; those of [`MadeArray::add_disk`] for the new one.
     pub fn replace_disk(self, old: &DiskName, new: &DiskName) -> Result<()> {
         let md = self.here()?;
-        let is_in = md.has(new)?;
-        if is_in && !md.has(old).unwrap_or(false) {
-            return Ok(());
-        }
-        let old = md.device_of(old)?;
-        if is_in && md.member(&old).is_some_and(Member::is_being_replaced) {
+        let (is_in, old) = (md.has(new)?, md.device_of(old)?);
+        let is_on_its_way = |member: &Member| member.is_being_replaced() || member.is_faulty();
+        if is_in && md.member(&old).is_some_and(is_on_its_way) {
             return Ok(());
         }
         let new = match md.device_of(new) {

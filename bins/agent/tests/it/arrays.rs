@@ -72,7 +72,7 @@ fn on_a_lab_machine_no_disk_is_taken_that_is_in_use_or_holds_what_was_not_given_
     agent(&mut machine, &format!("array create fast --level raid1 --path /srv/fast {by_serial}"))
         .ok()
         .unwrap();
-    refused(&mut machine, "--disk LAB-DISK-3 --disk LAB-DISK-4", "is not empty");
+    refused(&mut machine, "--disk LAB-DISK-3 --disk LAB-DISK-4", "there is an array fast already");
     let more = "array create more --level raid1 --path /srv/more";
     let taken = agent(&mut machine, &format!("{more} {by_serial}"));
     assert!(taken.status != 0 && taken.output.contains("is in use by md"), "{}", taken.output);

@@ -67,7 +67,6 @@ fn cloned(options: &[String]) -> Result<()> {
 /// Our target is the program as hosts run it.
 fn iscsi(options: &[String]) -> Result<()> {
     tools::ensure_iscsi()?;
-    tools::ensure_fio()?;
     tools::ensure_for_lab()?;
     let target = ["--release", "--locked", "-p", "elasticstack-bin-target"];
     process::run(process::cargo(["build", "--quiet"])?.args(target))?;

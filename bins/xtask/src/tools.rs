@@ -32,8 +32,11 @@ const DEBIAN_12: Packages = &[
 ];
 
 const LAB: Packages = &[
+    ("cpio", "the first program of a guest with fio"),
     ("cryptsetup-bin", "checksums below RAID"),
     ("dmsetup", "disks that hang"),
+    ("e2fsprogs", "the file system of that guest"),
+    ("fio", "measures disks, and reads back what it wrote"),
     ("iputils-ping", "whether machines reach each other"),
     ("mdadm", "RAID"),
     ("open-iscsi", "Linux's own initiator of iSCSI"),
@@ -52,8 +55,6 @@ const DATABASES: Packages = &[
     ("postgresql-15", "the second database of the control plane"),
     ("sqlite3", "looks into the first one from outside"),
 ];
-
-const FIO: Packages = &[("fio", "measures disks")];
 
 const ISCSI: Packages = &[
     ("libiscsi-bin", "judges a target of iSCSI"),
@@ -102,11 +103,6 @@ pub(crate) fn ensure_for_image(image: Image) -> Result<()> {
 pub(crate) fn ensure_for_lab() -> Result<()> {
     ensure_packages()?;
     ensure_debian(LAB)
-}
-
-/// Installs what measures disks, unless it is there.
-pub(crate) fn ensure_fio() -> Result<()> {
-    ensure_debian(FIO)
 }
 
 /// Installs what judges targets of iSCSI and another such target, unless they are there.

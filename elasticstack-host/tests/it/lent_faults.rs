@@ -1,9 +1,11 @@
 //! Faults under a guest that borrows its drive over a network: two machines of the lab, of which one
-//! lends a drive on a real mirror and the other runs a real guest, which appends to it, each record
-//! flushed before the next. What the guest was told is written is judged from the bytes on the drive.
+//! lends drives on a real mirror and the other runs real guests. One appends to its drive, each record
+//! flushed before the next: what it was told is written is judged from the bytes on the drive. Another
+//! one has fio write its drive at random and read all back, over and over.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,7 +19,7 @@ use elasticstack_host::qemu::{Accelerator, Qemu, QemuConfig, Scope};
 use elasticstack_lab::{Lab, Machine, stage};
 
 use crate::lio::{Host, lend_spec, run};
-use crate::other_initiators::{bash, borrowing};
+use crate::other_initiators::{bash, borrowing, run as tell};
 
 const TEST: &str = "lent_faults::on_two_lab_machines_a_guest_writes_on_when_its_lender_loses_network_power_or_a_disk";
 
@@ -29,6 +31,9 @@ const BUSES: [(&str, Duration); 4] = [
     ("ata:0:0", Duration::from_secs(25)),
 ];
 const BLOCK: &str = "block:0";
+
+/// Where the guest that runs fio has its drive, which is the last.
+const FIO: &str = "block:1";
 
 /// What a lender's boot may take.
 const BOOT: Duration = Duration::from_mins(3);
@@ -46,6 +51,7 @@ fn on_two_lab_machines_a_guest_writes_on_when_its_lender_loses_network_power_or_
         if is_long { (&BUSES[..], &[20, 25, 600]) } else { (&BUSES[..1], &[20]) };
     let mut guests = buses.to_vec();
     pair.start(&buses.iter().map(|(device, _)| *device).collect::<Vec<_>>());
+    let mut rounds = pair.rounds_beyond(0);
     for loss in losses.iter().copied().map(Duration::from_secs) {
         pair.judge_those_out_before(loss, &mut guests);
         pair.lender.unplug_network().unwrap();
@@ -58,6 +64,7 @@ fn on_two_lab_machines_a_guest_writes_on_when_its_lender_loses_network_power_or_
             let took = back.elapsed().as_secs_f64();
             println!("{device}: {loss:?} without network; went on {took:.1} s after");
         }
+        rounds = pair.rounds_beyond(rounds);
     }
 
     pair.judge_those_out_before(BOOT, &mut guests);
@@ -68,14 +75,18 @@ fn on_two_lab_machines_a_guest_writes_on_when_its_lender_loses_network_power_or_
     pair.lend_stage("again");
     let took = pair.until_beyond(BLOCK, before);
     println!("it went on {:.1} s after it was lent its drive again", took.as_secs_f64());
+    rounds = pair.rounds_beyond(rounds);
 
     pair.lender.pull(2).unwrap();
     pair.until_more(BLOCK);
+    rounds = pair.rounds_beyond(rounds);
     pair.lend_stage("replace");
     let before = pair.count(BLOCK);
     pair.lend_stage("whole");
     assert!(pair.count(BLOCK) > before, "nothing was written while the mirror was rebuilt");
     pair.judge(&guests);
+    pair.rounds_beyond(rounds);
+    println!("{}", pair.borrower.run_stage(TEST, &format!("end/{FIO}")).unwrap());
 }
 
 /// A machine that lends, and one with a guest that borrows.
@@ -93,8 +104,13 @@ impl Pair {
         }
         let (lender, borrower) = (lab.boot(1).unwrap(), lab.boot(2).unwrap());
         let mut pair = Self { lender, borrower };
-        let home = std::env::var("HOME").unwrap();
-        let unpack = format!("gunzip -c '{home}/.cache/elasticstack/images/tiny.gz' >{GUEST}");
+        let cache = format!("{}/.cache/elasticstack", std::env::var("HOME").unwrap());
+        let mut make = Command::new("bash");
+        make.args(["-c", include_str!("fio-guest.sh"), "fio-guest", &cache]);
+        tell(make.arg(lab.directory(2).join("fio.raw"))).unwrap();
+        let unpack = format!(
+            "gunzip -c '{cache}/images/tiny.gz' >{GUEST}; cp --sparse=always /lab/fio.raw {FIO_GUEST}"
+        );
         // Without it the guest's processor is software too, which is slower.
         pair.borrower.run(&format!("{unpack}; modprobe kvm_amd || modprobe kvm_intel")).unwrap();
         pair.lend_stage("lend");
@@ -107,11 +123,21 @@ impl Pair {
 
     /// Starts the guests that have their drives there, and waits until they write.
     fn start(&mut self, devices: &[&str]) {
-        let stage = format!("start/{}", devices.join(","));
+        let stage = format!("start/{},{FIO}", devices.join(","));
         self.borrower.run_stage(TEST, &stage).unwrap();
         for device in devices {
             self.until_beyond(device, 0);
         }
+    }
+
+    /// Waits until fio has written its drive and read it back once more, from begin to end, than the so
+    /// many times that it had; answers how often that is.
+    fn rounds_beyond(&mut self, rounds: u32) -> u32 {
+        // The one that was under way does not count.
+        let wanted = if rounds == 0 { 1 } else { rounds + 2 };
+        let said = self.borrower.run_stage(TEST, &format!("rounds/{wanted}")).unwrap();
+        println!("{said}");
+        rounds_in(&said)
     }
 
     /// How many records there are of the guest that has its drive there.
@@ -164,6 +190,7 @@ const SECTOR: u64 = 512;
 const ARRAY: &str = "/srv/fast";
 const MADE: &str = "/data/made";
 const GUEST: &str = "/data/tiny.raw";
+const FIO_GUEST: &str = "/data/fio.raw";
 /// Where a guest has its system. The BIOS reads that bus in large pieces, others word by word.
 const OWN: &str = "block:7";
 
@@ -177,6 +204,7 @@ async fn do_stage(stage: &str) {
         "whole" => until_whole(),
         "judge" => judge(&devices).await,
         "start" => start(&devices).await,
+        "rounds" => until_rounds(devices[0]).await,
         "look" => drop(look(&open().await, devices[0]).await),
         "end" => end(&devices).await,
         _ => panic!("there is no stage {stage}"),
@@ -210,20 +238,25 @@ async fn lend(array: MadeArray) {
     array.bring_up(Path::new(ARRAY)).unwrap();
     let host = Host::open(&Path::new(ARRAY).join("array")).await;
     let is_new = host.store.list().await.unwrap().is_empty();
-    for (number, (device, _)) in (1..).zip(BUSES) {
+    for device in BUSES.map(|(device, _)| device) {
         if is_new {
-            host.create(number, 8).await;
+            host.create(number(device), 8).await;
             let volume = host.store.open(drive(device), Epoch(1)).await.unwrap();
             volume.write_at(Bytes::ZERO, b"ES-TINY-APPEND-1"[..].into()).await.unwrap();
             volume.flush().await.unwrap();
         }
         host.lend(&spec(device)).await;
     }
+    if is_new {
+        host.create(number(FIO), 4).await;
+    }
+    host.lend(&spec(FIO)).await;
 }
 
 /// The number of the guest with its drive there.
-fn number(device: &str) -> usize {
-    BUSES.iter().position(|(other, _)| *other == device).unwrap() + 1
+fn number(device: &str) -> u8 {
+    let mut devices = BUSES.iter().map(|(device, _)| *device).chain([FIO]);
+    u8::try_from(devices.position(|other| other == device).unwrap() + 1).unwrap()
 }
 
 fn drive(device: &str) -> DriveId {
@@ -269,7 +302,8 @@ async fn start(devices: &[&str]) {
     let qemu = open().await;
     for device in devices {
         let own = format!("{GUEST}.{}", number(device));
-        bash(&format!("cp --reflink=always {GUEST} {own}"));
+        let guest = if *device == FIO { FIO_GUEST } else { GUEST };
+        bash(&format!("cp --reflink=always {guest} {own}"));
         qemu.ensure(&server(device, own.into()), Run(1)).await.unwrap();
     }
     qemu.close().await;
@@ -297,6 +331,28 @@ fn server(device: &str, own: PathBuf) -> ServerSpec {
     }
 }
 
+/// Waits until fio has read back so many rounds, or more.
+async fn until_rounds(wanted: &str) {
+    let (qemu, wanted) = (open().await, wanted.parse().unwrap());
+    let rounds = loop {
+        let serial = qemu.serial(spec(FIO).borrower).await.unwrap();
+        let serial = String::from_utf8_lossy(&serial);
+        assert!(!serial.contains("fio: failed"), "{serial}");
+        match rounds_in(&serial) {
+            rounds if rounds >= wanted => break rounds,
+            _ => tokio::time::sleep(Duration::from_millis(500)).await,
+        }
+    };
+    println!("fio: round {rounds} is read back");
+    qemu.close().await;
+}
+
+/// The last round of which fio's guest says that it is read back: some of what it says may be missing.
+fn rounds_in(said: &str) -> u32 {
+    let rounds = said.lines().filter_map(|line| line.split_once("fio: round ")?.1.split_once(' '));
+    rounds.filter_map(|(round, _)| round.parse().ok()).max().unwrap_or(0)
+}
+
 async fn look(qemu: &Qemu, device: &str) -> String {
     let serial = qemu.serial(spec(device).borrower).await.unwrap();
     let serial = String::from_utf8_lossy(&serial).into_owned();
@@ -314,7 +370,8 @@ async fn end(devices: &[&str]) {
         let seen = qemu.observe().await.unwrap();
         let is_running = |seen: &Observed| seen.server == server && seen.phase == Phase::Running;
         assert!(seen.iter().any(is_running), "{seen:?}");
-        assert!(!serial.contains("cannot write"), "the guest was told of an error");
+        let is_well = !serial.contains("cannot write") && !serial.contains("fio: failed");
+        assert!(is_well, "the guest was told of an error");
         qemu.remove(server).await.unwrap();
     }
     qemu.close().await;

@@ -34,7 +34,6 @@ const CHECKED: (&str, [u8; 2], &str) = ("checked", [3, 4], "--integrity");
 /// Makes the mirrors, measures and prints.
 pub(super) fn run() -> Result<()> {
     tools::ensure_for_lab()?;
-    tools::ensure_fio()?;
     LabKit::ensure()?;
     process::run(&mut process::cargo([
         "build",

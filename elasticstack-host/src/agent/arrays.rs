@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::locked;
 use crate::array::{self, Keeper, Order};
+use crate::store::blocking;
 
 /// Where orders are given and asked after.
 #[derive(Debug)]
@@ -120,13 +121,4 @@ impl Drop for End {
         };
         self.progress.send_replace(progress);
     }
-}
-
-/// Asks the disks in a thread where that may take its time.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| Error::internal("a thread that asked the disks ended").source(error))?
 }

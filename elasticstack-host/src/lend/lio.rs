@@ -18,6 +18,7 @@ use super::configfs::Configfs;
 use super::plan::{
     BACKSTORES, Places, Step, TARGETS, held, holding, lend_of_backstore, lending, withdrawing,
 };
+use crate::store::blocking;
 
 /// How long to wait for a lend to be made or ended before saying that it is not.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -177,13 +178,5 @@ fn file_of(volume: &dyn Volume) -> Result<String> {
         Error::internal(format!(
             "lending {path:?}: LIO takes names of up to 255 bytes, with no comma and no line's end"
         ))
-    })
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
-        Err(Error::internal("a thread that works on lends has panicked").source(error))
     })
 }

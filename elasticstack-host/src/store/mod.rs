@@ -252,10 +252,10 @@ impl BlockStore for DirectoryStore {
 }
 
 /// Does work that may block in a thread for such.
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     tokio::task::spawn_blocking(work)
         .await
-        .map_err(|error| Error::internal("a thread that asked the disk ended").source(error))?
+        .map_err(|error| Error::internal("a thread that may block ended").source(error))?
 }

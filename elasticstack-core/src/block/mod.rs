@@ -155,9 +155,11 @@ pub enum Cloned {
 /// - **VO-4** A discarded range reads as zeros.
 /// - **VO-5** After a fence above its epoch every call is `Fenced` and changes nothing.
 /// - **VO-6** `next_data` passes over no byte that is not zero.
+/// - **VO-7** A volume that gives no access any more keeps its last size: whoever copies it then
+///   meets an error, not an end.
 #[async_trait]
 pub trait Volume: Send + Sync {
-    /// The drive's size now.
+    /// The drive's size now, or the last one known.
     fn size(&self) -> Bytes;
 
     /// The unit of atomic writes and the granularity of good performance, a power of two.

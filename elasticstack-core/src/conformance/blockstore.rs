@@ -99,7 +99,8 @@ macro_rules! __blockstore_checks {
                 vo_3_the_end_moves_with_the_drive,
                 vo_4_discarded_ranges_read_as_zeros,
                 vo_5_a_fenced_volume_refuses_every_call,
-                vo_6_next_data_passes_over_nothing;
+                vo_6_next_data_passes_over_nothing,
+                vo_7_the_size_outlasts_the_access;
         }
     };
 }

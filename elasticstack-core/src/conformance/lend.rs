@@ -279,6 +279,8 @@ pub(super) async fn le_5_after_a_withdrawal_nobody_gets_in_and_nothing_is_writte
     let before = both(writing, withdrawing).await?;
     let wrote = write(&*borrowed, 0, vec![0; 4096]).await.is_ok();
     require!(!wrote, "a borrower whose lend was withdrawn writes");
+    let size = borrowed.size();
+    require!(size == bytes(MIB), "without its lend a drive of 1 MiB is {size} to its borrower");
     let same = read(&*volume, 0, MIB).await? == before;
     require!(same, "after a withdrawal the drive has changed");
     kept_out(fixture, "whoever had the lend", &borrowing(&*lender, &spec)).await?;

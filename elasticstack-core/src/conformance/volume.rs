@@ -160,6 +160,21 @@ pub(super) async fn vo_6_next_data_passes_over_nothing(
     Ok(Outcome::Kept)
 }
 
+/// Whoever copies a drive looks at its size first: were that nothing, the copy would end there, whole.
+pub(super) async fn vo_7_the_size_outlasts_the_access(
+    fixture: &dyn BlockStoreFixture,
+) -> Result<Outcome, Violation> {
+    let store = fixture.start().await?;
+    let (spec, volume) = opened(&*store, 1).await?;
+    store.fence(spec.drive, Epoch(2)).await?;
+    let fenced = volume.size();
+    store.destroy(spec.drive, spec.generation).await?;
+    for (what, size) in [("fenced", fenced), ("destroyed", volume.size())] {
+        require!(size == bytes(MIB), "a drive of 1 MiB that is {what} has {size} to its volume");
+    }
+    Ok(Outcome::Kept)
+}
+
 fn passed(contents: &[u8], from: u64, to: u64) -> Result<(), Violation> {
     let skipped = &contents[index(from)..index(to)];
     let zeros = skipped.iter().all(|byte| *byte == 0);

@@ -164,7 +164,8 @@ impl BlockStore for SimStore {
         let found = state.drive(drive)?;
         found.admit(epoch)?;
         found.epoch = found.epoch.max(epoch);
-        Ok(Arc::new(SimVolume { store: self.clone(), drive, epoch, birth: found.birth, boot }))
+        let (store, birth, size) = (self.clone(), found.birth, Mutex::new(found.spec.size));
+        Ok(Arc::new(SimVolume { store, drive, epoch, birth, boot, size }))
     }
 
     async fn fence(&self, drive: DriveId, epoch: Epoch) -> Result<()> {
@@ -279,6 +280,8 @@ struct SimVolume {
     epoch: Epoch,
     birth: u64,
     boot: u64,
+    /// The last one known.
+    size: Mutex<Bytes>,
 }
 
 impl SimVolume {
@@ -313,7 +316,10 @@ fn within(drive: &Drive, offset: Bytes, length: u64) -> Result<()> {
 #[async_trait]
 impl Volume for SimVolume {
     fn size(&self) -> Bytes {
-        self.with(|drive| Ok(drive.spec.size)).unwrap_or(Bytes::ZERO)
+        let now = self.with(|drive| Ok(drive.spec.size));
+        let mut size = lock(&self.size);
+        *size = now.unwrap_or(*size);
+        *size
     }
 
     fn block_size(&self) -> Bytes {

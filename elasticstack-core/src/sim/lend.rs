@@ -93,8 +93,8 @@ impl SimLend {
                 format!("{} is lent to somebody else", borrowing.lend),
             ));
         }
-        let (lender, birth) = (self.clone(), lent.birth);
-        Ok(Arc::new(Borrowed { lender, lend: borrowing.lend, birth }))
+        let (lender, birth, size) = (self.clone(), lent.birth, Mutex::new(lent.size));
+        Ok(Arc::new(Borrowed { lender, lend: borrowing.lend, birth, size }))
     }
 }
 
@@ -158,6 +158,8 @@ struct Borrowed {
     lender: SimLend,
     lend: LendId,
     birth: u64,
+    /// The last one known.
+    size: Mutex<Bytes>,
 }
 
 /// One access to a lent drive, until this is dropped.
@@ -205,7 +207,10 @@ impl Borrowed {
 #[async_trait]
 impl Volume for Borrowed {
     fn size(&self) -> Bytes {
-        self.with(|lent| lent.size).unwrap_or(Bytes::ZERO)
+        let now = self.with(|lent| lent.size);
+        let mut size = lock(&self.size);
+        *size = now.unwrap_or(*size);
+        *size
     }
 
     fn block_size(&self) -> Bytes {

@@ -49,6 +49,7 @@ pub(crate) enum Defect {
     DiscardDoesNothing,
     FencedFlushesPass,
     NextDataFindsNothing,
+    SizeEndsWithTheDrive,
 }
 use Defect::*;
 
@@ -241,6 +242,11 @@ pub(crate) const MUTANTS: &[Mutant<Defect>] = &[
         defect: NextDataFindsNothing,
         breaks: "VO-6",
         fails: &["vo_6_next_data_passes_over_nothing"],
+    },
+    Mutant {
+        defect: SizeEndsWithTheDrive,
+        breaks: "VO-7",
+        fails: &["vo_7_the_size_outlasts_the_access"],
     },
 ];
 
@@ -471,7 +477,12 @@ impl MutantVolume {
 #[async_trait]
 impl Volume for MutantVolume {
     fn size(&self) -> Bytes {
-        if self.store.has(EndStandsStill) { self.opened_size } else { self.inner.size() }
+        let is_gone = || self.store.memory().destroyed.iter().any(|gone| gone.drive == self.drive);
+        match self.store.defect {
+            EndStandsStill => self.opened_size,
+            SizeEndsWithTheDrive if is_gone() => Bytes::ZERO,
+            _ => self.inner.size(),
+        }
     }
 
     fn block_size(&self) -> Bytes {

@@ -101,8 +101,11 @@ fn on_a_lab_machine_an_array_that_loses_all_its_disks_takes_its_own_drives_and_n
         make_drive(&mut machine, &drive, "/data/first");
         drive.drive
     });
-    // Each is written without an end, and how each write ended noted.
-    for (name, drive) in NAMES.into_iter().zip([on_fast, on_slow]) {
+    // Another of each is written without an end, and how each write ended noted: one caller has a drive.
+    for (number, name) in NAMES.into_iter().enumerate() {
+        let busy = drive(number as u128 + 11, arrays[number].array);
+        make_drive(&mut machine, &busy, "/data/first");
+        let drive = busy.drive;
         let load = format!(
             "cd /data/keys; while true; do curl --silent --cert control.pem --key control.key \
              --insecure --output /dev/null --write-out '%{{http_code}}\\n' --data-binary @/data/first \

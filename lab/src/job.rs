@@ -63,8 +63,7 @@ impl Jobs {
         let mut line = String::new();
         let heard = jobs.port.read_line(&mut line);
         if heard.is_err() || line != "up\n" {
-            let console = fs::read(jobs.directory.join("console")).unwrap_or_default();
-            bail!("the machine is not up; its console:\n{}", String::from_utf8_lossy(&console));
+            bail!("the machine is not up; its console:\n{}", jobs.console());
         }
         jobs.port.get_ref().set_read_timeout(Some(LOOK))?;
         Ok(jobs)
@@ -86,7 +85,7 @@ impl Jobs {
             sink(output.get(told..).unwrap_or_default());
             told = output.len();
             match heard {
-                Ok(0) => bail!("the machine is gone"),
+                Ok(0) => bail!("the machine is gone; its console:\n{}", self.console()),
                 Ok(_) => {
                     let end = line.trim_end().split_once(' ');
                     let (ended, status) = end.with_context(|| format!("it says {line:?}"))?;
@@ -99,6 +98,12 @@ impl Jobs {
                 Err(error) => return Err(error).context("listen to the machine"),
             }
         }
+    }
+
+    /// What the machine's kernel had to say, such as that it panicked.
+    fn console(&self) -> String {
+        let console = fs::read(self.directory.join("console")).unwrap_or_default();
+        String::from_utf8_lossy(&console).into_owned()
     }
 }
 

@@ -20,7 +20,7 @@ fn run(machine: &mut Machine, disks_of: &[u8], script: &str) -> String {
 
 #[test]
 #[ignore = "needs QEMU: cargo xtask test"]
-fn a_lab_machine_keeps_its_disks_and_what_it_flushed_when_its_power_is_cut() {
+fn a_lab_machine_keeps_what_it_flushed_when_its_power_is_cut_and_tells_why_its_kernel_died() {
     let lab = Lab::new().unwrap();
     let mut machine = lab.boot(1).unwrap();
     run(&mut machine, &[], "echo kept >/data/word; sync /data/word; echo lost >/tmp/word");
@@ -30,6 +30,8 @@ fn a_lab_machine_keeps_its_disks_and_what_it_flushed_when_its_power_is_cut() {
     assert_eq!(run(&mut machine, &[], "cat /data/word"), "kept\n");
     assert_eq!(run(&mut machine, &[3], "head -c 3 $1"), "raw");
     assert_ne!(machine.run("cat /tmp/word").unwrap().status, 0);
+    let gone = machine.run("echo c >/proc/sysrq-trigger; sleep 100").unwrap_err().to_string();
+    assert!(gone.contains("Kernel panic"), "{gone}");
 }
 
 #[test]

@@ -18,7 +18,7 @@ const BLOCKS: u64 = 8 << 10;
 const AT_ONCE: usize = 32;
 
 /// How the device is closed that nothing may hold bytes of in memory, and opened again.
-const DOWN: &str = "umount /srv/safe; mdadm --quiet --stop $(by safe)
+const DOWN: &str = "umount /srv/safe; mdadm --quiet --stop --scan
     for name in /dev/mapper/elasticstack-*; do integritysetup close ${name##*/}; done";
 
 /// Numbers that are as good as random and the same each time (SplitMix64).
@@ -299,7 +299,10 @@ fn on_a_lab_machine_disks_with_checksums_are_replaced_lost_and_come_back() {
     run(&mut machine, "until [ \"$(of 2)\" ]; do sleep 0.1; done; echo again >>/srv/safe/word");
     agent(&mut machine, "array add safe LAB-DISK-2").ok().unwrap();
     run(&mut machine, "mdadm --wait $(by safe) || true");
+    // Somebody looks at the disk that is taken out.
+    run(&mut machine, "setsid sleep 3 </dev/mapper/elasticstack-LAB-DISK-3 >/dev/null 2>&1 &");
     agent(&mut machine, "array remove safe LAB-DISK-3").ok().unwrap();
+    assert_eq!(run(&mut machine, "ls /dev/mapper | grep DISK-3 || true"), "");
     let status = agent(&mut machine, "array status").ok().unwrap();
     assert!(!status.contains("LAB-DISK-3") && status.contains("lacks 1 of 2"), "{status}");
     agent(&mut machine, "array add safe LAB-DISK-1").ok().unwrap();

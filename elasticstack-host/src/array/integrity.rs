@@ -11,6 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
+use std::time::Duration;
 
 use elasticstack_core::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,10 @@ const PREFIX: &str = "elasticstack-";
 
 /// What `wipefs` calls a disk with checksums.
 const SIGNATURE: &str = "DM_integrity";
+
+/// How long after somebody looked at a device it is looked at again, and how often.
+const LOOK: Duration = Duration::from_millis(200);
+const LOOKS: u32 = 25;
 
 /// By what blocks are checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,10 +120,22 @@ pub(super) fn close_idle() -> Result<()> {
         let is_held =
             || !names_in(&Path::new("/sys/block").join(&device).join("holders")).is_empty();
         if let Some(name) = opened(&device).filter(|_| !is_held()) {
-            run(Command::new("integritysetup").arg("close").arg(name))?;
+            close(&name)?;
         }
     }
     Ok(())
+}
+
+/// Closes one, with patience for whoever only looks at it: udev does so whenever an array lets go.
+fn close(name: &str) -> Result<()> {
+    let close = || run(Command::new("integritysetup").arg("close").arg(name)).map(|_| ());
+    for _ in 0..LOOKS {
+        if close().is_ok() {
+            return Ok(());
+        }
+        thread::sleep(LOOK);
+    }
+    close()
 }
 
 /// What one of ours is called, by the name of its device.

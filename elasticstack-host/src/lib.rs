@@ -7,6 +7,7 @@ mod driver;
 pub mod fetch;
 pub mod image;
 pub mod iscsi;
+pub mod kvm;
 pub mod lend;
 pub mod qemu;
 mod reconcile;

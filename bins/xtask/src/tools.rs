@@ -32,7 +32,7 @@ const DEBIAN_12: Packages = &[
 ];
 
 const LAB: Packages = &[
-    ("cpio", "the first program of a guest with fio"),
+    ("cpio", "the first programs of small guests, and of one with fio"),
     ("cryptsetup-bin", "checksums below RAID"),
     ("dmsetup", "disks that hang"),
     ("e2fsprogs", "the file system of that guest"),

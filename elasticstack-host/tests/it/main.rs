@@ -12,6 +12,7 @@ mod guest_code;
 mod guest_kit;
 mod initiator;
 mod iscsi;
+mod kvm;
 mod lab_kits;
 mod lend_kit;
 mod lent_faults;

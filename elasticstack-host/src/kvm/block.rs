@@ -1,0 +1,384 @@
+//! A drive as the guest finds it: virtio-blk (Virtual I/O Device 1.2, section 5.2) over a [`Volume`].
+//!
+//! Nothing of the guest's memory is handed to the kernel: what is read is copied in when it is there,
+//! what is written is copied out before. So a request that is given up touches no memory any more.
+
+use std::sync::Arc;
+
+use elasticstack_core::block::{Volume, Writing};
+use elasticstack_core::error::Result;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::Notify;
+use virtio_queue::{Queue, QueueT as _};
+use vm_memory::GuestMemoryMmap;
+
+use super::block_request::{Ask, Request, SECTOR, Status, identity};
+use super::mmio::{Line, Model};
+use super::worker::Worker;
+
+/// virtio-blk's number.
+const KIND: u32 = 2;
+
+/// Descriptors of the queue, which is how many requests are under way at most.
+const DEPTH: [u16; 1] = [256];
+
+/// Features (section 5.2.3), and of any device those of its queue (section 6).
+const SEG_MAX: u64 = 1 << 2;
+const READ_ONLY: u64 = 1 << 5;
+const BLK_SIZE: u64 = 1 << 6;
+const FLUSH: u64 = 1 << 9;
+const DISCARD: u64 = 1 << 13;
+const INDIRECT: u64 = 1 << 28;
+const EVENT_INDEX: u64 = 1 << 29;
+
+/// How many pieces of memory a request has at most, beside its header and its status.
+const SEGMENTS: u32 = 126;
+
+/// How many sectors one discard frees at most.
+const DISCARD_MAX: u32 = 1 << 21;
+
+/// The device.
+pub(super) struct Block {
+    served: Arc<Served>,
+    memory: Arc<GuestMemoryMmap>,
+    worker: Option<Worker>,
+}
+
+/// What requests are served by.
+struct Served {
+    volume: Arc<dyn Volume>,
+    writing: Writing,
+    identity: String,
+}
+
+impl Block {
+    /// A device that is called `identity` to the guest, of which it sees 20 bytes.
+    pub(super) fn new(
+        volume: Arc<dyn Volume>,
+        writing: Writing,
+        identity: String,
+        memory: Arc<GuestMemoryMmap>,
+    ) -> Self {
+        Self { served: Arc::new(Served { volume, writing, identity }), memory, worker: None }
+    }
+}
+
+impl Model for Block {
+    fn kind(&self) -> u32 {
+        KIND
+    }
+
+    fn features(&self) -> u64 {
+        let access = match self.served.writing {
+            Writing::Allowed => DISCARD | FLUSH,
+            Writing::Refused => READ_ONLY,
+        };
+        access | SEG_MAX | BLK_SIZE | INDIRECT | EVENT_INDEX
+    }
+
+    fn queues(&self) -> &[u16] {
+        &DEPTH
+    }
+
+    fn config(&self) -> Vec<u8> {
+        let mut config = [0; 60];
+        let sectors = self.served.volume.size().get() / SECTOR;
+        let alignment = u32::try_from(self.served.volume.block_size().get() / SECTOR).unwrap_or(1);
+        config[..8].copy_from_slice(&sectors.to_le_bytes());
+        for (at, value) in [(12, SEGMENTS), (20, 512), (36, DISCARD_MAX), (40, 1), (44, alignment)]
+        {
+            config[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        }
+        config.to_vec()
+    }
+
+    fn start(&mut self, features: u64, queues: Vec<Option<Queue>>, line: Line) {
+        let Some(mut queue) = queues.into_iter().next().flatten() else { return };
+        queue.set_event_idx(features & EVENT_INDEX != 0);
+        let (served, memory) = (Arc::clone(&self.served), Arc::clone(&self.memory));
+        self.worker = Worker::start("drive", move |bell| async move {
+            serve(&served, &memory, queue, &bell, &line).await
+        });
+    }
+
+    fn ring(&self, _queue: u16) {
+        if let Some(worker) = &self.worker {
+            worker.ring();
+        }
+    }
+
+    fn stop(&mut self) {
+        self.worker = None;
+    }
+}
+
+/// Serves a queue for as long as it is sound.
+async fn serve(
+    served: &Served,
+    memory: &GuestMemoryMmap,
+    mut queue: Queue,
+    bell: &Notify,
+    line: &Line,
+) -> Result<(), virtio_queue::Error> {
+    let mut under_way = FuturesUnordered::new();
+    loop {
+        loop {
+            queue.disable_notification(memory)?;
+            while let Some(chain) = queue.pop_descriptor_chain(memory) {
+                under_way.push(async move {
+                    let head = chain.head_index();
+                    (head, served.answer(memory, chain).await)
+                });
+            }
+            if !queue.enable_notification(memory)? {
+                break;
+            }
+        }
+        tokio::select! {
+            () = bell.notified() => {}
+            Some((head, written)) = under_way.next() => {
+                queue.add_used(memory, head, written)?;
+                if queue.needs_notification(memory)? {
+                    line.used();
+                }
+            }
+        }
+    }
+}
+
+impl Served {
+    /// Does what a request asks for, and says how it ended; answers with how much was written to the
+    /// guest's memory.
+    async fn answer(
+        &self,
+        memory: &GuestMemoryMmap,
+        chain: virtio_queue::DescriptorChain<&GuestMemoryMmap>,
+    ) -> u32 {
+        // One without a place for its status can't be answered, nor done.
+        let Some(mut request) = Request::read(memory, chain) else { return 0 };
+        let done = match self.serve(&mut request).await {
+            Ok(status) => status,
+            Err(error) => {
+                tracing::warn!(%error, "a request of a guest's drive failed");
+                Status::IoError
+            }
+        };
+        request.end(done)
+    }
+
+    async fn serve(&self, request: &mut Request<'_>) -> Result<Status> {
+        let volume = &self.volume;
+        let is_refused = self.writing == Writing::Refused;
+        match std::mem::replace(&mut request.ask, Ask::Other) {
+            Ask::Read(offset, length) => {
+                let mut data = vec![0; length];
+                volume.read_at(offset, &mut data).await?;
+                return Ok(request.give(&data));
+            }
+            Ask::Identity => return Ok(request.give(&identity(&self.identity))),
+            Ask::Other => return Ok(Status::Unsupported),
+            Ask::Broken => return Ok(Status::IoError),
+            Ask::Write(..) | Ask::Discard(..) if is_refused => return Ok(Status::IoError),
+            Ask::Write(offset, data) => volume.write_at(offset, data).await?,
+            Ask::Discard(offset, length) => volume.discard(offset, length).await?,
+            Ask::Flush => volume.flush().await?,
+        }
+        Ok(Status::Ok)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, channel};
+    use std::time::Duration;
+
+    use elasticstack_core::block::{BlockStore as _, DriveSpec};
+    use elasticstack_core::generation::{Epoch, Era, Generation};
+    use elasticstack_core::sim::SimStore;
+    use elasticstack_core::units::Bytes;
+    use proptest::prelude::*;
+    use vm_memory::{Bytes as _, GuestAddress};
+
+    use super::*;
+
+    /// Where the parts of a driver's queue are, and what it asks with.
+    const DESCRIPTORS: u64 = 0x1000;
+    const AVAILABLE: u64 = 0x2000;
+    const USED: u64 = 0x3000;
+    const HEADER: u64 = 0x4000;
+    const STATUS: u64 = 0x5000;
+    const DATA: u64 = 0x8000;
+    const MEMORY: usize = 1 << 20;
+    const SIZE: u16 = 16;
+
+    const GUARD: Duration = Duration::from_secs(60);
+
+    /// A piece of a request: where, how long, and whether the device writes it.
+    type Piece = (u64, u32, bool);
+
+    struct Driver {
+        block: Block,
+        memory: Arc<GuestMemoryMmap>,
+        volume: Arc<dyn Volume>,
+        raised: Receiver<()>,
+        asked: u16,
+    }
+
+    impl Driver {
+        fn new(writing: Writing) -> Self {
+            let volume = futures_util::FutureExt::now_or_never(async {
+                let store = SimStore::new(1, &[Bytes::from_mib(64)]);
+                let drive = DriveSpec {
+                    drive: store.id(),
+                    generation: Generation::new(Era(1), 1),
+                    account: store.id(),
+                    array: store.capacity().await.unwrap()[0].array,
+                    size: Bytes::from_mib(4),
+                };
+                store.create(&drive).await.unwrap();
+                store.open(drive.drive, Epoch(1)).await.unwrap()
+            });
+            let volume: Arc<dyn Volume> = volume.unwrap();
+            let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY)]);
+            let memory = Arc::new(memory.unwrap());
+            let (raise, raised) = channel();
+            let name = "a drive with a long name".to_owned();
+            let mut block = Block::new(Arc::clone(&volume), writing, name, Arc::clone(&memory));
+            let mut queue = Queue::new(DEPTH[0]).unwrap();
+            queue.try_set_size(SIZE).unwrap();
+            queue.try_set_desc_table_address(GuestAddress(DESCRIPTORS)).unwrap();
+            queue.try_set_avail_ring_address(GuestAddress(AVAILABLE)).unwrap();
+            queue.try_set_used_ring_address(GuestAddress(USED)).unwrap();
+            queue.set_ready(true);
+            let raise = std::sync::Mutex::new(raise);
+            let line = Line::new(move || raise.lock().unwrap().send(()).unwrap());
+            block.start(0, vec![Some(queue)], line);
+            Self { block, memory, volume, raised, asked: 0 }
+        }
+
+        fn put(&self, at: u64, bytes: &[u8]) {
+            self.memory.write_slice(bytes, GuestAddress(at)).unwrap();
+        }
+
+        fn get(&self, at: u64, length: usize) -> Vec<u8> {
+            let mut bytes = vec![0; length];
+            self.memory.read_slice(&mut bytes, GuestAddress(at)).unwrap();
+            bytes
+        }
+
+        /// Makes a chain of pieces and rings.
+        fn offer(&mut self, pieces: &[Piece]) {
+            for (number, (at, length, is_written)) in pieces.iter().enumerate() {
+                let next = u16::try_from(number + 1).unwrap();
+                let has_next = usize::from(next) < pieces.len();
+                let flags = u16::from(has_next) | u16::from(*is_written) << 1;
+                let mut descriptor = at.to_le_bytes().to_vec();
+                descriptor.extend(length.to_le_bytes());
+                descriptor.extend(flags.to_le_bytes());
+                descriptor.extend(next.to_le_bytes());
+                self.put(DESCRIPTORS + 16 * number as u64, &descriptor);
+            }
+            self.put(AVAILABLE + 4 + u64::from(self.asked % SIZE) * 2, &[0, 0]);
+            self.asked = self.asked.wrapping_add(1);
+            self.put(AVAILABLE + 2, &self.asked.to_le_bytes());
+            self.block.ring(0);
+        }
+
+        /// Asks for something, with these pieces between header and status; answers with the status and
+        /// how much was written.
+        fn ask(&mut self, kind: u32, sector: u64, pieces: &[Piece]) -> (u8, u32) {
+            let mut header = kind.to_le_bytes().to_vec();
+            header.extend([0; 4]);
+            header.extend(sector.to_le_bytes());
+            self.put(HEADER, &header);
+            self.put(STATUS, &[0xff]);
+            let pieces = [&[(HEADER, 16, false)], pieces, &[(STATUS, 1, true)]].concat();
+            self.offer(&pieces);
+            // Others before it may be answered yet.
+            while self.get(STATUS, 1) == [0xff] {
+                self.raised.recv_timeout(GUARD).unwrap();
+            }
+            let answered = u16::from_le_bytes(self.get(USED + 2, 2).try_into().unwrap());
+            let used = USED + 4 + u64::from(answered.wrapping_sub(1) % SIZE) * 8;
+            let written = u32::from_le_bytes(self.get(used + 4, 4).try_into().unwrap());
+            (self.get(STATUS, 1)[0], written)
+        }
+
+        fn content(&self, at: u64, length: usize) -> Vec<u8> {
+            let mut bytes = vec![0; length];
+            let read = self.volume.read_at(Bytes::try_from(at).unwrap(), &mut bytes);
+            futures_util::FutureExt::now_or_never(read).unwrap().unwrap();
+            bytes
+        }
+    }
+
+    #[test]
+    fn what_a_guest_writes_is_on_the_drive_and_read_again() {
+        let mut driver = Driver::new(Writing::Allowed);
+        let written: Vec<u8> = (0..=u8::MAX).cycle().take(4096).collect();
+        driver.put(DATA, &written);
+        // In two pieces, of which one is odd.
+        let pieces = [(DATA, 1001, false), (DATA + 1001, 3095, false)];
+        assert_eq!(driver.ask(1, 8, &pieces), (0, 1));
+        assert_eq!(driver.content(4096, 4096), written);
+        assert_eq!(driver.ask(4, 0, &[]), (0, 1));
+        assert_eq!(driver.ask(0, 8, &[(DATA + 0x2000, 4096, true)]), (0, 4097));
+        assert_eq!(driver.get(DATA + 0x2000, 4096), written);
+        assert_eq!(driver.ask(8, 0, &[(DATA, 20, true)]), (0, 21));
+        assert_eq!(driver.get(DATA, 20), b"a drive with a long ");
+        let range = [8_u64.to_le_bytes(), 4_u64.to_le_bytes()].concat();
+        driver.put(DATA, &range);
+        assert_eq!(driver.ask(11, 0, &[(DATA, 16, false)]), (0, 1));
+        assert_eq!(driver.content(4096, 4096), [vec![0; 2048], written[2048..].to_vec()].concat());
+    }
+
+    #[test]
+    fn what_can_not_be_is_refused_and_changes_nothing() {
+        let mut driver = Driver::new(Writing::Allowed);
+        driver.put(DATA, &[1; 512]);
+        for (kind, sector, pieces, status) in [
+            (1, 8192, vec![(DATA, 512, false)], 1),
+            (1, u64::MAX, vec![(DATA, 512, false)], 1),
+            (0, 8192, vec![(DATA, 512, true)], 1),
+            (1, 0, vec![(DATA, 5 << 20, false)], 1),
+            (8, 0, vec![(DATA, 19, true)], 1),
+            (11, 0, vec![(DATA, 15, false)], 1),
+            (13, 0, vec![], 2),
+        ] {
+            assert_eq!(driver.ask(kind, sector, &pieces).0, status, "{kind} {sector} {pieces:?}");
+        }
+        assert_eq!(driver.content(0, 4096), [0; 4096]);
+        let mut reader = Driver::new(Writing::Refused);
+        assert_eq!(reader.ask(1, 0, &[(DATA, 512, false)]).0, 1);
+        assert_eq!(reader.ask(0, 0, &[(DATA, 512, true)]).0, 0);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn no_chain_of_a_guest_reaches_beyond_its_memory_or_ends_the_device(
+            pieces in proptest::collection::vec(
+                (
+                    prop_oneof![0_u64..0x2_0000, MEMORY as u64 - 64..MEMORY as u64 + 64, any::<u64>()],
+                    prop_oneof![0_u32..64, 500_u32..600, any::<u32>()],
+                    any::<bool>(),
+                ),
+                1..8,
+            ),
+            header: [u8; 16],
+        ) {
+            // Its own queue is the driver's to break, but then nothing is served any more.
+            let keeps_off = |(at, length, _): &Piece| {
+                *at >= 0x4000 || at.saturating_add(u64::from(*length)) <= 0x1000
+            };
+            prop_assume!(pieces.iter().all(keeps_off));
+            let mut driver = Driver::new(Writing::Allowed);
+            driver.put(HEADER, &header);
+            driver.offer(&pieces);
+            // After it comes one that is sound, once this one's pieces are read.
+            while driver.raised.recv_timeout(Duration::from_millis(20)).is_ok() {}
+            prop_assert_eq!(driver.ask(4, 0, &[]).0, 0);
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! A source of random numbers as the guest finds it: virtio-rng (Virtual I/O Device 1.2, section 5.4).
+
+use std::io::Write as _;
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+use virtio_queue::{Queue, QueueT as _, Writer};
+use vm_memory::GuestMemoryMmap;
+
+use super::mmio::{Line, Model};
+use super::worker::Worker;
+
+/// virtio-rng's number.
+const KIND: u32 = 4;
+
+/// Descriptors of the queue.
+const DEPTH: [u16; 1] = [64];
+
+/// How much one request is given at most; Linux asks for less.
+const MOST: usize = 4096;
+
+/// The device.
+pub(super) struct Entropy {
+    memory: Arc<GuestMemoryMmap>,
+    worker: Option<Worker>,
+}
+
+impl Entropy {
+    pub(super) fn new(memory: Arc<GuestMemoryMmap>) -> Self {
+        Self { memory, worker: None }
+    }
+}
+
+impl Model for Entropy {
+    fn kind(&self) -> u32 {
+        KIND
+    }
+
+    fn features(&self) -> u64 {
+        0
+    }
+
+    fn queues(&self) -> &[u16] {
+        &DEPTH
+    }
+
+    fn config(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn start(&mut self, _features: u64, queues: Vec<Option<Queue>>, line: Line) {
+        let Some(queue) = queues.into_iter().next().flatten() else { return };
+        let memory = Arc::clone(&self.memory);
+        self.worker = Worker::start("entropy", move |bell| async move {
+            serve(&memory, queue, &bell, &line).await
+        });
+    }
+
+    fn ring(&self, _queue: u16) {
+        if let Some(worker) = &self.worker {
+            worker.ring();
+        }
+    }
+
+    fn stop(&mut self) {
+        self.worker = None;
+    }
+}
+
+async fn serve(
+    memory: &GuestMemoryMmap,
+    mut queue: Queue,
+    bell: &Notify,
+    line: &Line,
+) -> Result<(), virtio_queue::Error> {
+    loop {
+        while let Some(chain) = queue.pop_descriptor_chain(memory) {
+            let head = chain.head_index();
+            let given = Writer::new(memory, chain).map_or(0, |mut to| give(&mut to).unwrap_or(0));
+            queue.add_used(memory, head, given)?;
+            if queue.needs_notification(memory)? {
+                line.used();
+            }
+        }
+        bell.notified().await;
+    }
+}
+
+/// Fills what there is room for, and says how much.
+fn give(to: &mut Writer<'_>) -> Option<u32> {
+    let mut random = vec![0; to.available_bytes().min(MOST)];
+    getrandom::fill(&mut random).ok()?;
+    to.write_all(&random).ok()?;
+    u32::try_from(random.len()).ok()
+}

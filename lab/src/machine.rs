@@ -29,6 +29,9 @@ const DISKS: u8 = 8;
 /// How long a machine may take to be up; it takes some seconds where nothing else runs.
 const BOOT: Duration = Duration::from_secs(180);
 
+/// How long a QEMU may take to end once its machine is gone.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// A machine that is up. Dropped, its power is cut.
 pub struct Machine {
     number: u8,
@@ -67,7 +70,7 @@ impl Machine {
     /// # Errors
     /// The machine is gone. How the script ends is no error here.
     pub fn run(&mut self, script: &str) -> Result<Ended> {
-        self.jobs.run(script, |_| {})
+        self.run_aloud(script, |_| {})
     }
 
     /// As [`Machine::run`], with what the script prints handed to `sink` while it runs.
@@ -75,7 +78,24 @@ impl Machine {
     /// # Errors
     /// As [`Machine::run`].
     pub fn run_aloud(&mut self, script: &str, sink: impl FnMut(&[u8])) -> Result<Ended> {
-        self.jobs.run(script, sink)
+        let ended = self.jobs.run(script, sink);
+        ended.map_err(|error| match self.last_words() {
+            Some(words) => error.context(words),
+            None => error,
+        })
+    }
+
+    /// How its QEMU ended, if it did, and what that said last.
+    fn last_words(&mut self) -> Option<String> {
+        let began = Instant::now();
+        while began.elapsed() < LAST_WORDS {
+            if let Ok(Some(status)) = self.qemu.0.try_wait() {
+                let said = self.qmp.rest();
+                return Some(format!("its QEMU ended with {status} and said {said:?}"));
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        None
     }
 
     /// Takes disk `disk`, 1 to 8, out as a hand would: the machine is not asked before. Inside, its

@@ -1,6 +1,6 @@
 //! What a machine's hardware is told while it runs, over QEMU's monitor protocol (QMP).
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 
 use anyhow::{Context as _, Result, bail};
@@ -52,6 +52,14 @@ impl Qmp {
             self.events.push(line);
         }
         Ok(())
+    }
+
+    /// What is left to hear of a QEMU that has ended.
+    pub(crate) fn rest(&mut self) -> String {
+        let mut rest = Vec::new();
+        // What can't be heard any more is not needed.
+        let _ = self.lines.read_to_end(&mut rest);
+        String::from_utf8_lossy(&rest).into_owned()
     }
 
     fn line(&mut self) -> Result<Value> {

@@ -30,8 +30,9 @@ fn a_lab_machine_keeps_what_it_flushed_when_its_power_is_cut_and_tells_why_its_k
     assert_eq!(run(&mut machine, &[], "cat /data/word"), "kept\n");
     assert_eq!(run(&mut machine, &[3], "head -c 3 $1"), "raw");
     assert_ne!(machine.run("cat /tmp/word").unwrap().status, 0);
-    let gone = machine.run("echo c >/proc/sysrq-trigger; sleep 100").unwrap_err().to_string();
-    assert!(gone.contains("Kernel panic"), "{gone}");
+    let gone = machine.run("echo c >/proc/sysrq-trigger; sleep 100").unwrap_err();
+    let gone = format!("{gone:#}");
+    assert!(gone.contains("Kernel panic") && gone.contains("guest-reset"), "{gone}");
 }
 
 #[test]

@@ -45,6 +45,13 @@ pub(super) struct Block {
     worker: Option<Worker>,
 }
 
+/// When a write is durable (section 5.2.6.2): with a driver that does not flush, once it is answered.
+#[derive(Debug, Clone, Copy)]
+enum Caching {
+    Back,
+    Through,
+}
+
 /// What requests are served by.
 struct Served {
     volume: Arc<dyn Volume>,
@@ -97,8 +104,9 @@ impl Model for Block {
         let Some(mut queue) = queues.into_iter().next().flatten() else { return };
         queue.set_event_idx(features & EVENT_INDEX != 0);
         let (served, memory) = (Arc::clone(&self.served), Arc::clone(&self.memory));
+        let caching = if features & FLUSH == 0 { Caching::Through } else { Caching::Back };
         self.worker = Worker::start("drive", move |bell| async move {
-            serve(&served, &memory, queue, &bell, &line).await
+            serve(&served, caching, &memory, queue, &bell, &line).await
         });
     }
 
@@ -116,6 +124,7 @@ impl Model for Block {
 /// Serves a queue for as long as it is sound.
 async fn serve(
     served: &Served,
+    caching: Caching,
     memory: &GuestMemoryMmap,
     mut queue: Queue,
     bell: &Notify,
@@ -128,7 +137,7 @@ async fn serve(
             while let Some(chain) = queue.pop_descriptor_chain(memory) {
                 under_way.push(async move {
                     let head = chain.head_index();
-                    (head, served.answer(memory, chain).await)
+                    (head, served.answer(caching, memory, chain).await)
                 });
             }
             if !queue.enable_notification(memory)? {
@@ -152,12 +161,13 @@ impl Served {
     /// guest's memory.
     async fn answer(
         &self,
+        caching: Caching,
         memory: &GuestMemoryMmap,
         chain: virtio_queue::DescriptorChain<&GuestMemoryMmap>,
     ) -> u32 {
         // One without a place for its status can't be answered, nor done.
         let Some(mut request) = Request::read(memory, chain) else { return 0 };
-        let done = match self.serve(&mut request).await {
+        let done = match self.serve(caching, &mut request).await {
             Ok(status) => status,
             Err(error) => {
                 tracing::warn!(%error, "a request of a guest's drive failed");
@@ -167,7 +177,7 @@ impl Served {
         request.end(done)
     }
 
-    async fn serve(&self, request: &mut Request<'_>) -> Result<Status> {
+    async fn serve(&self, caching: Caching, request: &mut Request<'_>) -> Result<Status> {
         let volume = &self.volume;
         let is_refused = self.writing == Writing::Refused;
         match std::mem::replace(&mut request.ask, Ask::Other) {
@@ -180,7 +190,10 @@ impl Served {
             Ask::Other => return Ok(Status::Unsupported),
             Ask::Broken => return Ok(Status::IoError),
             Ask::Write(..) | Ask::Discard(..) if is_refused => return Ok(Status::IoError),
-            Ask::Write(offset, data) => volume.write_at(offset, data).await?,
+            Ask::Write(offset, data) => match caching {
+                Caching::Back => volume.write_at(offset, data).await?,
+                Caching::Through => volume.write_through(offset, data).await?,
+            },
             Ask::Discard(offset, length) => volume.discard(offset, length).await?,
             Ask::Flush => volume.flush().await?,
         }

@@ -134,7 +134,7 @@ fn map(bytes: u64) -> Vec<boot_e820_entry> {
 
 /// Puts a file at the end of a range, at a whole page.
 fn put_at_end(guest: &GuestMemoryMmap, path: &Path, room: Range<u64>) -> Result<Range<u64>> {
-    let file = open(path)?;
+    let mut file = open(path)?;
     let length = file.metadata().map_err(failed("reading", path))?.len();
     let start = room.end.saturating_sub(length) & !0xfff;
     let whole = usize::try_from(length).ok().filter(|_| start >= room.start);
@@ -144,7 +144,6 @@ fn put_at_end(guest: &GuestMemoryMmap, path: &Path, room: Range<u64>) -> Result<
             "{path} has {length} bytes, and the guest has room for {room}: give it more memory"
         )));
     };
-    let mut file = file;
     let read = guest.read_exact_volatile_from(GuestAddress(start), &mut file, whole);
     read.map_err(|error| Error::internal(format!("loading {}", path.display())).source(error))?;
     Ok(start..start + length)

@@ -65,9 +65,7 @@ impl App {
     /// Those of a record's check; `MissingKey` without a name.
     pub async fn account_add(&self, caller: &Caller, wish: &Record) -> Result<Record> {
         keys::check(Object::Account, Moment::Create, wish)?;
-        let name = name_in(wish)?.ok_or_else(|| {
-            Error::new(ErrorKind::MissingKey, "an account needs its name: give name").field("name")
-        })?;
+        let name = name_in(wish)?.ok_or_else(|| keys::missing(Object::Account, "name"))?;
         let email = wish.value("email").unwrap_or_default();
         let key = &secret_key()?;
         let account = new_id();

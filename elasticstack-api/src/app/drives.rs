@@ -46,10 +46,7 @@ impl NewDrive {
     /// # Errors
     /// `MissingKey` without a size; `InvalidValue`.
     pub(super) fn asked_for(account: AccountId, record: &Record) -> Result<Self> {
-        let size = wanted_size(record)?.ok_or_else(|| {
-            Error::new(ErrorKind::MissingKey, "size is missing: give the drive's size in bytes")
-                .field("size")
-        })?;
+        let size = wanted_size(record)?.ok_or_else(|| keys::missing(Object::Drive, "size"))?;
         let mut config = Record::new();
         apply(&mut config, record)?;
         let avoid = record.value("avoid").unwrap_or_default().split_whitespace();

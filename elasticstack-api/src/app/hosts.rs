@@ -72,12 +72,8 @@ impl App {
     pub async fn host_add(&self, caller: &Caller, wish: &Record) -> Result<Record> {
         let authority = self.authority()?;
         keys::check(Object::Host, Moment::Create, wish)?;
-        let wanted = |key: &'static str| {
-            wish.value(key).ok_or_else(|| {
-                Error::new(ErrorKind::MissingKey, format!("a host needs its {key}: give {key}"))
-                    .field(key)
-            })
-        };
+        let wanted =
+            |key: &'static str| wish.value(key).ok_or_else(|| keys::missing(Object::Host, key));
         let name: &Name =
             &wanted("name")?.parse().map_err(|error: elasticstack_core::name::InvalidName| {
                 Error::new(ErrorKind::InvalidValue, error.to_string()).field("name")

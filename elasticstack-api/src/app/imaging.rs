@@ -258,9 +258,7 @@ fn given(wish: &Record, key: &str) -> Option<String> {
 
 /// The address in a wish for a download that was checked.
 fn url_in(wish: &Record) -> Result<Secret> {
-    wish.value("url").map(Secret::new).ok_or_else(|| {
-        Error::new(ErrorKind::MissingKey, "url is missing: give the file's address").field("url")
-    })
+    wish.value("url").map(Secret::new).ok_or_else(|| keys::missing(Object::Download, "url"))
 }
 
 /// Refuses a pair of drives that can't be imaged from one to the other.

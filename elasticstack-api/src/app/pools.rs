@@ -86,12 +86,8 @@ async fn pools_page(reader: &mut Reader, page: &Page) -> Result<Vec<PoolRow>> {
 
 /// The pool that a record asks for.
 fn parse(pool: PoolId, wish: &Record) -> Result<PoolRow> {
-    let wanted = |key: &'static str| {
-        wish.value(key).ok_or_else(|| {
-            Error::new(ErrorKind::MissingKey, format!("a pool needs its {key}: give {key}"))
-                .field(key)
-        })
-    };
+    let wanted =
+        |key: &'static str| wish.value(key).ok_or_else(|| keys::missing(Object::Pool, key));
     let address = |key: &'static str| -> Result<Ipv4Addr> {
         wanted(key)?.parse().map_err(|_| refused(key, format!("{key} is not an IPv4 address")))
     };

@@ -10,6 +10,7 @@ use elasticstack_core::hypervisor::{Device, Media, Nic, NicModel, Seed};
 use elasticstack_core::prelude::*;
 use elasticstack_core::resource::{ResourceId, ResourceKind};
 use elasticstack_core::state::ServerState;
+use elasticstack_core::wire::keys::{self, Object};
 use elasticstack_core::wire::record::Record;
 
 use super::nics::NICS;
@@ -191,13 +192,9 @@ fn seed(record: &Record) -> Option<Seed> {
     says_something.then_some(seed)
 }
 
-fn required<T: std::str::FromStr>(record: &Record, key: &str) -> Result<T> {
+fn required<T: std::str::FromStr>(record: &Record, key: &'static str) -> Result<T> {
     if record.value(key).is_none() {
-        return Err(Error::new(
-            ErrorKind::MissingKey,
-            format!("{key} is missing: a server needs cpu (MHz) and mem (MiB)"),
-        )
-        .field(key));
+        return Err(keys::missing(Object::Server, key));
     }
     number(record, key)
 }

@@ -118,9 +118,7 @@ impl App {
             ));
         }
         keys::check(Object::Token, Moment::Create, wish)?;
-        let name = wish.value("name").ok_or_else(|| {
-            Error::new(ErrorKind::MissingKey, "a token needs a name: give name").field("name")
-        })?;
+        let name = wish.value("name").ok_or_else(|| keys::missing(Object::Token, "name"))?;
         let name = name.parse().map_err(|error: elasticstack_core::name::InvalidName| {
             Error::new(ErrorKind::InvalidValue, error.to_string()).field("name")
         })?;

@@ -35,6 +35,7 @@ use axum::response::Response;
 use elasticstack_core::prelude::*;
 use elasticstack_core::wire::calls::{self, Answer, Body, Call, Effect, Route};
 use elasticstack_core::wire::internal::MAX_WRITE;
+use elasticstack_core::wire::keys::{self, Moment};
 use elasticstack_core::wire::queries;
 use elasticstack_core::wire::record::Record;
 use futures_util::FutureExt as _;
@@ -317,7 +318,7 @@ impl Api {
             return stream.await.map(Reply::Stream);
         }
         let subject = request::subject(route, &asked.parameters)?;
-        let caller = Self::conditional(caller, route, subject, headers)?;
+        let caller = Self::conditional(caller, route, subject, headers, &asked.record)?;
         let Some(once) = request::idempotency_key(headers)?.filter(|_| route.is_remembered())
         else {
             if let Some(subject) = subject {
@@ -358,16 +359,22 @@ impl Api {
         if is_quiet { Reply::Nothing } else { reply }
     }
 
-    /// The caller with what it says it has seen of the object.
+    /// The caller with what it says it has seen of the object. What is wrong with the record itself,
+    /// whatever the version, comes first.
     fn conditional(
         caller: Caller,
         route: &Route,
         subject: Option<Subject>,
         headers: &HeaderMap,
+        record: &Record,
     ) -> Result<Caller> {
         match request::seen_versions(headers).filter(|_| route.effect == Effect::Changes) {
             None => Ok(caller),
             Some(versions) if subject.is_some() && route.is_remembered() => {
+                if let Body::Record(object) = route.body {
+                    let moment = if route.is_set() { Moment::SetStopped } else { Moment::Create };
+                    keys::check(object, moment, record)?;
+                }
                 Ok(caller.matching(versions))
             }
             Some(_) => Err(Error::new(

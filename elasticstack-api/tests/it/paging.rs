@@ -207,5 +207,16 @@ async fn a_change_that_was_made_for_another_version_is_not_made() {
         // What is wrong with the request itself comes first.
         cloud.send(request.body(Body::empty()).unwrap()).await.expect(404);
     }
+    for (path, body, code) in [
+        (format!("/drives/{drive}/set"), "size no", "invalid_value field=size"),
+        (format!("/drives/{drive}/set"), "colour red", "unknown_key field=colour"),
+        (format!("/drives/{drive}/sha256"), "sha256 12", "invalid_value field=sha256"),
+        (format!("/drives/{drive}/image/url"), "", "missing_key field=url"),
+        (format!("/servers/{server}/set"), "cpu fast", "invalid_value field=cpu"),
+    ] {
+        let request = cloud.request("POST", &path).header("If-Match", "\"never\"");
+        let refused = cloud.send(request.body(Body::from(body)).unwrap()).await.expect(400);
+        assert_eq!(refused.header("x-elastic-error"), format!("usage code={code}"), "{path}");
+    }
     cloud.server.close().await;
 }

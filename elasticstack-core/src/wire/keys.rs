@@ -58,10 +58,11 @@ pub enum Moment {
 }
 
 /// Refuses a record that names an unknown key, a key that may not be set now, or a value that
-/// its key does not take.
+/// its key does not take; and one that lacks a key which the object can't be made without.
 ///
 /// # Errors
-/// `UnknownKey`, `InvalidValue`, `NotOffered`, or `ServerBusy` for a key that waits for a stop.
+/// `UnknownKey`, `InvalidValue`, `NotOffered`, `MissingKey`, or `ServerBusy` for a key that waits for
+/// a stop.
 pub fn check(object: Object, moment: Moment, record: &Record) -> Result<()> {
     for (name, value) in record.iter() {
         let Some(key) = find(object, name) else {
@@ -93,7 +94,20 @@ pub fn check(object: Object, moment: Moment, record: &Record) -> Result<()> {
         }
         key.check(name, value)?;
     }
+    let needed =
+        KEYS.iter().filter(|key| moment == Moment::Create && key.needed_by.contains(&object));
+    for Key { pattern, .. } in needed {
+        record.value(pattern).ok_or_else(|| missing(object, pattern))?;
+    }
     Ok(())
+}
+
+/// That a record lacks a key which the object can't be made without.
+#[must_use]
+pub fn missing(object: Object, name: &'static str) -> Error {
+    let unit = find(object, name).and_then(|key| key.unit);
+    let unit = unit.map_or_else(String::new, |unit| format!(", in {unit}"));
+    Error::new(ErrorKind::MissingKey, format!("{name} is missing: give it{unit}")).field(name)
 }
 
 #[cfg(test)]
@@ -173,13 +187,23 @@ mod tests {
 
     #[test]
     fn a_secure_erase_is_refused_with_the_reason() {
+        let drive = Record::new().with("size", 4 << 20);
         let ask =
-            |word: &str| check(Object::Drive, Moment::Create, &Record::new().with("erase", word));
+            |word: &str| check(Object::Drive, Moment::Create, &drive.clone().with("erase", word));
         ask("unmap").unwrap();
         let refused = ask("secure").unwrap_err();
         for words in ["\"secure\" is not offered", "thin", "encrypt in the guest", "unmap"] {
             assert!(refused.public_message().contains(words), "{refused}");
         }
+    }
+
+    #[test]
+    fn an_object_is_made_only_of_all_that_it_needs() {
+        let server = Record::new().with("cpu", 500).with("mem", "");
+        let refused = check(Object::Server, Moment::Create, &server).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::MissingKey);
+        assert_eq!(refused.public_message(), "mem is missing: give it, in MiB");
+        check(Object::Server, Moment::SetStopped, &Record::new().with("cpu", 500)).unwrap();
     }
 
     #[test]

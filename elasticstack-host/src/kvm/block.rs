@@ -14,7 +14,7 @@ use virtio_queue::{Queue, QueueT as _};
 use vm_memory::GuestMemoryMmap;
 
 use super::block_request::{Ask, Request, SECTOR, Status, identity};
-use super::mmio::{Line, Model};
+use super::mmio::{Line, Model, Serving};
 use super::worker::Worker;
 
 /// virtio-blk's number.
@@ -42,7 +42,6 @@ const DISCARD_MAX: u32 = 1 << 21;
 pub(super) struct Block {
     served: Arc<Served>,
     memory: Arc<GuestMemoryMmap>,
-    worker: Option<Worker>,
 }
 
 /// When a write is durable (section 5.2.6.2): with a driver that does not flush, once it is answered.
@@ -67,7 +66,7 @@ impl Block {
         identity: String,
         memory: Arc<GuestMemoryMmap>,
     ) -> Self {
-        Self { served: Arc::new(Served { volume, writing, identity }), memory, worker: None }
+        Self { served: Arc::new(Served { volume, writing, identity }), memory }
     }
 }
 
@@ -100,24 +99,19 @@ impl Model for Block {
         config.to_vec()
     }
 
-    fn start(&mut self, features: u64, queues: Vec<Option<Queue>>, line: Line) {
-        let Some(mut queue) = queues.into_iter().next().flatten() else { return };
+    fn start(
+        &self,
+        features: u64,
+        queues: Vec<Option<Queue>>,
+        line: Line,
+    ) -> Option<Box<dyn Serving>> {
+        let mut queue = queues.into_iter().next().flatten()?;
         queue.set_event_idx(features & EVENT_INDEX != 0);
         let (served, memory) = (Arc::clone(&self.served), Arc::clone(&self.memory));
         let caching = if features & FLUSH == 0 { Caching::Through } else { Caching::Back };
-        self.worker = Worker::start("drive", move |bell| async move {
+        Worker::start("drive", move |bell| async move {
             serve(&served, caching, &memory, queue, &bell, &line).await
-        });
-    }
-
-    fn ring(&self, _queue: u16) {
-        if let Some(worker) = &self.worker {
-            worker.ring();
-        }
-    }
-
-    fn stop(&mut self) {
-        self.worker = None;
+        })
     }
 }
 
@@ -208,6 +202,7 @@ mod tests {
 
     use elasticstack_core::block::{BlockStore as _, DriveSpec};
     use elasticstack_core::generation::{Epoch, Era, Generation};
+    use elasticstack_core::id::DriveId;
     use elasticstack_core::sim::SimStore;
     use elasticstack_core::units::Bytes;
     use proptest::prelude::*;
@@ -231,16 +226,19 @@ mod tests {
     type Piece = (u64, u32, bool);
 
     struct Driver {
-        block: Block,
+        serving: Box<dyn Serving>,
         memory: Arc<GuestMemoryMmap>,
+        store: SimStore,
+        drive: DriveId,
         volume: Arc<dyn Volume>,
         raised: Receiver<()>,
         asked: u16,
     }
 
     impl Driver {
-        fn new(writing: Writing) -> Self {
-            let volume = futures_util::FutureExt::now_or_never(async {
+        /// One that takes these of the features.
+        fn new(writing: Writing, features: u64) -> Self {
+            let opened = futures_util::FutureExt::now_or_never(async {
                 let store = SimStore::new(1, &[Bytes::from_mib(64)]);
                 let drive = DriveSpec {
                     drive: store.id(),
@@ -250,14 +248,15 @@ mod tests {
                     size: Bytes::from_mib(4),
                 };
                 store.create(&drive).await.unwrap();
-                store.open(drive.drive, Epoch(1)).await.unwrap()
+                let volume: Arc<dyn Volume> = store.open(drive.drive, Epoch(1)).await.unwrap();
+                (store, drive.drive, volume)
             });
-            let volume: Arc<dyn Volume> = volume.unwrap();
+            let (store, drive, volume) = opened.unwrap();
             let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY)]);
             let memory = Arc::new(memory.unwrap());
             let (raise, raised) = channel();
             let name = "a drive with a long name".to_owned();
-            let mut block = Block::new(Arc::clone(&volume), writing, name, Arc::clone(&memory));
+            let block = Block::new(Arc::clone(&volume), writing, name, Arc::clone(&memory));
             let mut queue = Queue::new(DEPTH[0]).unwrap();
             queue.try_set_size(SIZE).unwrap();
             queue.try_set_desc_table_address(GuestAddress(DESCRIPTORS)).unwrap();
@@ -266,8 +265,8 @@ mod tests {
             queue.set_ready(true);
             let raise = std::sync::Mutex::new(raise);
             let line = Line::new(move || raise.lock().unwrap().send(()).unwrap());
-            block.start(0, vec![Some(queue)], line);
-            Self { block, memory, volume, raised, asked: 0 }
+            let serving = block.start(features, vec![Some(queue)], line).unwrap();
+            Self { serving, memory, store, drive, volume, raised, asked: 0 }
         }
 
         fn put(&self, at: u64, bytes: &[u8]) {
@@ -295,7 +294,7 @@ mod tests {
             self.put(AVAILABLE + 4 + u64::from(self.asked % SIZE) * 2, &[0, 0]);
             self.asked = self.asked.wrapping_add(1);
             self.put(AVAILABLE + 2, &self.asked.to_le_bytes());
-            self.block.ring(0);
+            self.serving.ring(0);
         }
 
         /// Asks for something, with these pieces between header and status; answers with the status and
@@ -328,7 +327,7 @@ mod tests {
 
     #[test]
     fn what_a_guest_writes_is_on_the_drive_and_read_again() {
-        let mut driver = Driver::new(Writing::Allowed);
+        let mut driver = Driver::new(Writing::Allowed, FLUSH);
         let written: Vec<u8> = (0..=u8::MAX).cycle().take(4096).collect();
         driver.put(DATA, &written);
         // In two pieces, of which one is odd.
@@ -346,9 +345,27 @@ mod tests {
         assert_eq!(driver.content(4096, 4096), [vec![0; 2048], written[2048..].to_vec()].concat());
     }
 
+    /// How much of what a guest wrote a power cut leaves, if it took these of the features.
+    fn kept(features: u64) -> usize {
+        let mut driver = Driver::new(Writing::Allowed, features);
+        driver.put(DATA, &[1; 64 * 1024]);
+        assert_eq!(driver.ask(1, 0, &[(DATA, 64 * 1024, false)]), (0, 1));
+        driver.store.crash();
+        let opened =
+            futures_util::FutureExt::now_or_never(driver.store.open(driver.drive, Epoch(1)));
+        driver.volume = opened.unwrap().unwrap();
+        driver.content(0, 64 * 1024).iter().filter(|byte| **byte == 1).count()
+    }
+
+    #[test]
+    fn a_write_of_a_guest_that_does_not_flush_is_durable_once_answered() {
+        assert_eq!(kept(0), 64 * 1024);
+        assert!(kept(FLUSH) < 64 * 1024);
+    }
+
     #[test]
     fn what_can_not_be_is_refused_and_changes_nothing() {
-        let mut driver = Driver::new(Writing::Allowed);
+        let mut driver = Driver::new(Writing::Allowed, FLUSH);
         driver.put(DATA, &[1; 512]);
         for (kind, sector, pieces, status) in [
             (1, 8192, vec![(DATA, 512, false)], 1),
@@ -362,7 +379,7 @@ mod tests {
             assert_eq!(driver.ask(kind, sector, &pieces).0, status, "{kind} {sector} {pieces:?}");
         }
         assert_eq!(driver.content(0, 4096), [0; 4096]);
-        let mut reader = Driver::new(Writing::Refused);
+        let mut reader = Driver::new(Writing::Refused, 0);
         assert_eq!(reader.ask(1, 0, &[(DATA, 512, false)]).0, 1);
         assert_eq!(reader.ask(0, 0, &[(DATA, 512, true)]).0, 0);
     }
@@ -386,7 +403,7 @@ mod tests {
                 *at >= 0x4000 || at.saturating_add(u64::from(*length)) <= 0x1000
             };
             prop_assume!(pieces.iter().all(keeps_off));
-            let mut driver = Driver::new(Writing::Allowed);
+            let mut driver = Driver::new(Writing::Allowed, FLUSH);
             driver.put(HEADER, &header);
             driver.offer(&pieces);
             // After it comes one that is sound, once this one's pieces are read.

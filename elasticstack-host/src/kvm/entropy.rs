@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 use virtio_queue::{Queue, QueueT as _, Writer};
 use vm_memory::GuestMemoryMmap;
 
-use super::mmio::{Line, Model};
+use super::mmio::{Line, Model, Serving};
 use super::worker::Worker;
 
 /// virtio-rng's number.
@@ -22,12 +22,11 @@ const MOST: usize = 4096;
 /// The device.
 pub(super) struct Entropy {
     memory: Arc<GuestMemoryMmap>,
-    worker: Option<Worker>,
 }
 
 impl Entropy {
     pub(super) fn new(memory: Arc<GuestMemoryMmap>) -> Self {
-        Self { memory, worker: None }
+        Self { memory }
     }
 }
 
@@ -48,22 +47,18 @@ impl Model for Entropy {
         Vec::new()
     }
 
-    fn start(&mut self, _features: u64, queues: Vec<Option<Queue>>, line: Line) {
-        let Some(queue) = queues.into_iter().next().flatten() else { return };
+    fn start(
+        &self,
+        _features: u64,
+        queues: Vec<Option<Queue>>,
+        line: Line,
+    ) -> Option<Box<dyn Serving>> {
+        let queue = queues.into_iter().next().flatten()?;
         let memory = Arc::clone(&self.memory);
-        self.worker = Worker::start("entropy", move |bell| async move {
-            serve(&memory, queue, &bell, &line).await
-        });
-    }
-
-    fn ring(&self, _queue: u16) {
-        if let Some(worker) = &self.worker {
-            worker.ring();
-        }
-    }
-
-    fn stop(&mut self) {
-        self.worker = None;
+        Worker::start(
+            "entropy",
+            move |bell| async move { serve(&memory, queue, &bell, &line).await },
+        )
     }
 }
 

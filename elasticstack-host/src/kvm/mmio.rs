@@ -48,15 +48,20 @@ pub(super) trait Model: Send {
     /// Its configuration, as the driver reads it.
     fn config(&self) -> Vec<u8>;
 
-    /// Begins to serve what the driver has set up, with these of the features. The queues are in order;
-    /// one that the driver left out is `None`.
-    fn start(&mut self, features: u64, queues: Vec<Option<Queue>>, line: Line);
+    /// Begins to serve what the driver has set up, with these of the features, unless there is nothing
+    /// to serve. The queues are in order; one that the driver left out is `None`.
+    fn start(
+        &self,
+        features: u64,
+        queues: Vec<Option<Queue>>,
+        line: Line,
+    ) -> Option<Box<dyn Serving>>;
+}
 
+/// A device at work. Dropped, it ends: then nothing of the guest's memory is touched any more.
+pub(super) trait Serving: Send {
     /// The driver has put something into this queue.
     fn ring(&self, queue: u16);
-
-    /// Ends its work. When this returns, nothing of the guest's memory is touched any more.
-    fn stop(&mut self);
 }
 
 /// How a device is heard by the guest. Clones are the same.
@@ -101,6 +106,7 @@ pub(super) struct Mmio {
 
 struct State {
     model: Box<dyn Model>,
+    serving: Option<Box<dyn Serving>>,
     status: u32,
     /// Which 32 of the features are asked for, and which are told.
     asked: u32,
@@ -125,7 +131,16 @@ struct Setup {
 impl Mmio {
     pub(super) fn new(model: Box<dyn Model>, line: Line) -> Self {
         let queues = vec![Setup::default(); model.queues().len()];
-        let state = State { model, status: 0, asked: 0, told: 0, features: 0, queue: 0, queues };
+        let state = State {
+            model,
+            serving: None,
+            status: 0,
+            asked: 0,
+            told: 0,
+            features: 0,
+            queue: 0,
+            queues,
+        };
         Self { line, state: Mutex::new(state) }
     }
 
@@ -245,7 +260,9 @@ impl State {
             return;
         }
         match self.set_up().filter(|_| self.status & FEATURES_OK != 0) {
-            Some(queues) => self.model.start(self.features, queues, line.clone()),
+            Some(queues) => {
+                self.serving = self.model.start(self.features, queues, line.clone());
+            }
             None => {
                 self.status = self.status & !DRIVER_OK | NEEDS_RESET;
                 line.reconfigured();
@@ -273,15 +290,13 @@ impl State {
     fn ring(&self, queue: u32) {
         let known =
             u16::try_from(queue).ok().filter(|queue| usize::from(*queue) < self.queues.len());
-        if let Some(queue) = known.filter(|_| self.status & DRIVER_OK != 0) {
-            self.model.ring(queue);
+        if let (Some(serving), Some(queue)) = (&self.serving, known) {
+            serving.ring(queue);
         }
     }
 
     fn reset(&mut self) {
-        if self.status & DRIVER_OK != 0 {
-            self.model.stop();
-        }
+        self.serving = None;
         self.queues.fill(Setup::default());
         (self.status, self.asked, self.told, self.features, self.queue) = (0, 0, 0, 0, 0);
     }
@@ -347,16 +362,28 @@ mod tests {
             (1..=12).collect()
         }
 
-        fn start(&mut self, features: u64, queues: Vec<Option<Queue>>, _line: Line) {
+        fn start(
+            &self,
+            features: u64,
+            queues: Vec<Option<Queue>>,
+            _line: Line,
+        ) -> Option<Box<dyn Serving>> {
             let queues = queues.iter().map(Option::is_some).collect();
             self.0.lock().unwrap().starts.push((features, queues));
+            Some(Box::new(AtWork(Arc::clone(&self.0))))
         }
+    }
 
+    struct AtWork(Arc<Mutex<Told>>);
+
+    impl Serving for AtWork {
         fn ring(&self, queue: u16) {
             self.0.lock().unwrap().rings.push(queue);
         }
+    }
 
-        fn stop(&mut self) {
+    impl Drop for AtWork {
+        fn drop(&mut self) {
             self.0.lock().unwrap().stops += 1;
         }
     }

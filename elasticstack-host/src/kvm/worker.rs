@@ -6,6 +6,8 @@ use std::thread::{self, JoinHandle};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::mmio::Serving;
+
 /// A thread that serves a device. Dropped, it ends; what was under way is given up.
 #[derive(Debug)]
 pub(super) struct Worker {
@@ -17,7 +19,7 @@ pub(super) struct Worker {
 impl Worker {
     /// Starts what `serve` makes; the bell rings when the driver has given something. That the driver
     /// breaks its queue ends the work, and the device does nothing more until it is reset.
-    pub(super) fn start<S, F>(name: &'static str, serve: S) -> Option<Self>
+    pub(super) fn start<S, F>(name: &'static str, serve: S) -> Option<Box<dyn Serving>>
     where
         S: FnOnce(Arc<Notify>) -> F + Send + 'static,
         F: Future<Output = Result<(), virtio_queue::Error>>,
@@ -37,16 +39,17 @@ impl Worker {
             }
         };
         match thread::Builder::new().name(name.to_owned()).spawn(work) {
-            Ok(thread) => Some(Self { bell, ended, thread: Some(thread) }),
+            Ok(thread) => Some(Box::new(Self { bell, ended, thread: Some(thread) })),
             Err(error) => {
                 tracing::error!(%error, device = name, "a device is not served");
                 None
             }
         }
     }
+}
 
-    /// Says that the driver has given something.
-    pub(super) fn ring(&self) {
+impl Serving for Worker {
+    fn ring(&self, _queue: u16) {
         self.bell.notify_one();
     }
 }

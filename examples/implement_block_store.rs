@@ -24,8 +24,9 @@ use elasticstack_core::hypervisor::{
 use elasticstack_core::prelude::*;
 use elasticstack_core::sim::SimRng;
 use elasticstack_core::units::VcpuCount;
+use elasticstack_host::guests::{Guests, GuestsConfig, Scope};
 use elasticstack_host::lend::InProcessLender;
-use elasticstack_host::qemu::{Accelerator, Qemu, QemuConfig, Scope};
+use elasticstack_host::qemu::{Accelerator, Qemu};
 use tokio::net::TcpListener;
 
 /// All drives of one array. Clones are the same store.
@@ -246,7 +247,8 @@ async fn boot(store: &RamStore, drive: DriveId, runtime_dir: PathBuf) -> anyhow:
     let borrowing = Borrowing { portal: lender.portal(), lend, borrower, secret };
     let program = PathBuf::from("qemu-system-x86_64");
     let (accelerator, scope) = (Accelerator::detect().0, Scope::Session);
-    let qemu = Qemu::open(QemuConfig { runtime_dir, program, accelerator, scope }).await?;
+    let guests =
+        Guests::open(GuestsConfig { runtime_dir, scope }, Qemu { program, accelerator }).await?;
     let spec = ServerSpec {
         server: borrower,
         cpu: MegaHertz(1_000),
@@ -264,16 +266,16 @@ async fn boot(store: &RamStore, drive: DriveId, runtime_dir: PathBuf) -> anyhow:
         screen: None,
         seed: None,
     };
-    qemu.ensure(&spec, Run(1)).await?;
+    guests.ensure(&spec, Run(1)).await?;
     let said = loop {
-        let said = String::from_utf8(qemu.serial(borrower).await?)?;
+        let said = String::from_utf8(guests.serial(borrower).await?)?;
         if said.ends_with('\n') {
             break said;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
-    qemu.remove(borrower).await?;
-    qemu.close().await;
+    guests.remove(borrower).await?;
+    guests.close().await;
     Ok(said)
 }
 

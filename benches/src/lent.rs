@@ -13,8 +13,9 @@ use elasticstack_core::hypervisor::{
     Access, DriveSlot, Hypervisor as _, IoLimits, Media, ServerSpec,
 };
 use elasticstack_core::prelude::*;
+use elasticstack_host::guests::{Guests, GuestsConfig, Scope};
 use elasticstack_host::lend::InProcessLender;
-use elasticstack_host::qemu::{Accelerator, Qemu, QemuConfig, Scope};
+use elasticstack_host::qemu::{Accelerator, Qemu};
 use elasticstack_host::store::{ArrayCapacity, DirectoryArray, DirectoryStore, KnownArrays};
 use tokio::net::TcpListener;
 use uuid::Uuid;
@@ -45,7 +46,7 @@ pub(crate) async fn starts(count: usize) -> Result<Pairs> {
         }
         pairs.push(ours, peers);
     }
-    host.qemu.close().await;
+    host.guests.close().await;
     Ok(pairs)
 }
 
@@ -53,7 +54,7 @@ pub(crate) async fn starts(count: usize) -> Result<Pairs> {
 struct Host {
     store: DirectoryStore,
     lender: InProcessLender,
-    qemu: Qemu,
+    guests: Guests,
 }
 
 impl Host {
@@ -66,13 +67,10 @@ impl Host {
         };
         let store = DirectoryStore::open(KnownArrays::read(directory)?, vec![array])?;
         let lender = InProcessLender::new(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?)?;
-        let config = QemuConfig {
-            runtime_dir: directory.join("servers"),
-            program: "qemu-system-x86_64".into(),
-            accelerator: Accelerator::detect().0,
-            scope: Scope::Session,
-        };
-        Ok(Self { store, lender, qemu: Qemu::open(config).await? })
+        let config = GuestsConfig { runtime_dir: directory.join("servers"), scope: Scope::Session };
+        let accelerator = Accelerator::detect().0;
+        let qemu = Qemu { program: "qemu-system-x86_64".into(), accelerator };
+        Ok(Self { store, lender, guests: Guests::open(config, qemu).await? })
     }
 
     async fn create(&self, number: u128) -> Result<DriveId> {
@@ -129,9 +127,9 @@ impl Host {
             screen: None,
             seed: None,
         };
-        self.qemu.ensure(&spec, run).await?;
+        self.guests.ensure(&spec, run).await?;
         let took = began.elapsed();
-        self.qemu.remove(spec.server).await?;
+        self.guests.remove(spec.server).await?;
         Ok(took)
     }
 }

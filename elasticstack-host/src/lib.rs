@@ -5,6 +5,7 @@ pub mod agent;
 pub mod array;
 mod driver;
 pub mod fetch;
+pub mod guests;
 pub mod image;
 pub mod iscsi;
 pub mod kvm;

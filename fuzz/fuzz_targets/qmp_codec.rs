@@ -1,7 +1,7 @@
 //! The QMP decoder: it takes the same messages however the bytes are cut.
 #![no_main]
 
-use elasticstack_host::qemu::qmp_codec::{Decoder, Message};
+use elasticstack_host::guests::qmp_codec::{Decoder, Message};
 use libfuzzer_sys::fuzz_target;
 
 /// All messages of the bytes in pieces of this length, and whether they ended in an error.

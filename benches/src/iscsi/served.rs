@@ -14,10 +14,10 @@ use elasticstack_core::block::{
     Attachment, BlockStore as _, Borrowing, DriveSpec, Lend, LendId, LendSpec, Volume, Writing,
 };
 use elasticstack_core::prelude::*;
+use elasticstack_host::guests::Scope;
 use elasticstack_host::iscsi::Credentials;
 use elasticstack_host::iscsi::initiator::Address;
 use elasticstack_host::lend::{LioLender, ProcessConfig, ProcessLender};
-use elasticstack_host::qemu::Scope;
 use elasticstack_host::store::{ArrayCapacity, DirectoryArray, DirectoryStore, KnownArrays};
 
 /// How long each file is.

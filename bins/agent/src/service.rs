@@ -8,8 +8,9 @@ use anyhow::{Context as _, anyhow};
 use elasticstack_core::block::Lend;
 use elasticstack_host::agent::{Agent, Certificate, HostDescription};
 use elasticstack_host::array::{Keeper, WARNINGS, watch};
+use elasticstack_host::guests::{Guests, GuestsConfig, Scope};
 use elasticstack_host::lend::{LioLender, ProcessConfig, ProcessLender};
-use elasticstack_host::qemu::{Accelerator, Qemu, QemuConfig, Scope};
+use elasticstack_host::qemu::{Accelerator, Qemu};
 use elasticstack_host::store::DirectoryStore;
 use elasticstack_host::sys;
 use tokio::net::TcpListener;
@@ -48,12 +49,9 @@ pub(crate) async fn run(path: &Path) -> anyhow::Result<()> {
         accelerator: reason,
         cpu_limits: "none".to_owned(),
     };
-    let qemu = QemuConfig {
-        runtime_dir: config.state_dir.join("servers"),
-        program: PathBuf::from("qemu-system-x86_64"),
-        accelerator,
-        scope: scope.clone(),
-    };
+    let guests =
+        GuestsConfig { runtime_dir: config.state_dir.join("servers"), scope: scope.clone() };
+    let qemu = Qemu { program: PathBuf::from("qemu-system-x86_64"), accelerator };
     let keeper = Keeper::new(ConfigFile(path.to_owned()), config.state_dir.clone())
         .serving(Arc::clone(&store), config.array_root);
     let mut agent = Agent::builder();
@@ -63,7 +61,7 @@ pub(crate) async fn run(path: &Path) -> anyhow::Result<()> {
     let agent = agent
         .state_dir(config.state_dir.join("agent"))
         .store(store)
-        .hypervisor(Arc::new(Qemu::open(qemu).await?))
+        .hypervisor(Arc::new(Guests::open(guests, qemu).await?))
         .description(description)
         .fetcher(config.fetcher)
         .keeper(keeper)

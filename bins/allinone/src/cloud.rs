@@ -14,7 +14,8 @@ use elasticstack_core::biller::{Biller, OpenBiller};
 use elasticstack_core::block::{ArrayState, BlockStore as _};
 use elasticstack_core::prelude::*;
 use elasticstack_host::agent::{Agent, HostDescription};
-use elasticstack_host::qemu::{Accelerator, Qemu, QemuConfig, Scope};
+use elasticstack_host::guests::{self, GuestsConfig, Scope};
+use elasticstack_host::qemu::{Accelerator, Qemu};
 use elasticstack_host::store::{ArrayCapacity, DirectoryArray, DirectoryStore, KnownArrays};
 use elasticstack_host::sys;
 use serde::Deserialize;
@@ -102,18 +103,17 @@ impl Cloud {
                 data_dir.join("array").display()
             );
         }
-        let qemu = Qemu::open(QemuConfig {
+        let config = GuestsConfig {
             runtime_dir: data_dir.join("servers"),
-            program: PathBuf::from("qemu-system-x86_64"),
-            accelerator,
             // This is no service: there is no unit of it that a guest could be outside of.
             scope: Scope::Session,
-        })
-        .await?;
+        };
+        let qemu = Qemu { program: PathBuf::from("qemu-system-x86_64"), accelerator };
+        let guests = guests::Guests::open(config, qemu).await?;
         let agent = Agent::builder()
             .state_dir(data_dir.join("agent"))
             .store(Arc::new(store))
-            .hypervisor(Arc::new(qemu))
+            .hypervisor(Arc::new(guests))
             .description(HostDescription {
                 cpu_mhz: capacity.cpu.0,
                 memory_mib: capacity.memory.0,

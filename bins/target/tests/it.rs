@@ -16,9 +16,9 @@ use elasticstack_core::block::{
 };
 use elasticstack_core::conformance::{BlockStoreFixture, LendFixture, Outcome, Violation};
 use elasticstack_core::prelude::*;
+use elasticstack_host::guests::Scope;
 use elasticstack_host::iscsi::initiator::Initiator;
 use elasticstack_host::lend::{ProcessConfig, ProcessLender};
-use elasticstack_host::qemu::Scope;
 use elasticstack_host::store::{ArrayCapacity, DirectoryArray, DirectoryStore, KnownArrays};
 use futures_core::future::BoxFuture;
 use rustix::process::{Pid, Signal};

@@ -15,9 +15,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use elasticstack_core::block::{Borrowing, Volume};
 use elasticstack_core::prelude::*;
+use elasticstack_host::guests::Scope;
 use elasticstack_host::iscsi::initiator::Initiator;
 use elasticstack_host::lend::{ProcessConfig, ProcessLender};
-use elasticstack_host::qemu::Scope;
 use rustix::process::{Pid, Signal, kill_process};
 
 use fencing::{Agent, Desk, Dice, Ground, array, count, drive, open_store, rounds};

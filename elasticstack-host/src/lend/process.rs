@@ -26,7 +26,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::control::{Answer, Ask, Channel, Terms, VERSION, answer, lend_of};
-use crate::qemu::Scope;
+use crate::guests::Scope;
 use crate::sys::process::Process;
 
 /// How long a process that was just started may take to answer.

@@ -7,24 +7,16 @@
 
 use std::net::Ipv4Addr;
 
-use elasticstack_core::block::{Attachment, Borrowing};
 use elasticstack_core::error::{Error, Result};
 use elasticstack_core::generation::Run;
-use elasticstack_core::hypervisor::{Access, Bus, Device, DriveSlot, Media, NicModel, ServerSpec};
-use elasticstack_core::id::ServerId;
-use serde_json::{Value, json};
+use elasticstack_core::hypervisor::{Access, Bus, DriveSlot, Media, NicModel, ServerSpec};
+use serde_json::json;
 
-use super::{Accelerator, OPERATOR_SOCKET, QMP_SOCKET, SEED};
-
-/// The id of the serial port's ring buffer.
-pub(super) const SERIAL: &str = "serial0";
-/// The size of that ring, in bytes: a power of two, which QEMU asks for.
-pub(super) const SERIAL_RING: usize = 65_536;
-
-/// The name by which a run's process is known on its command line.
-pub(super) fn process_name(server: ServerId, run: Run) -> String {
-    format!("{server}.{run}")
-}
+use super::Accelerator;
+use crate::guests::nodes::{
+    SERIAL, SERIAL_RING, blockdev_value, borrowing, node, process_name, secret,
+};
+use crate::guests::{OPERATOR_SOCKET, QMP_SOCKET, SEED};
 
 /// The arguments after the program. Paths of sockets are relative: QEMU is to run in the server's
 /// own directory.
@@ -130,16 +122,6 @@ impl CommandLine {
     }
 }
 
-/// The name of a drive inside QEMU, such as `ide-0-1`.
-pub(super) fn node(device: Device) -> String {
-    device.to_string().replace(':', "-")
-}
-
-/// The drive of this name inside QEMU, if it is one of the server's.
-pub(super) fn device_of(node: &str) -> Option<Device> {
-    node.replace('-', ":").parse().ok()
-}
-
 fn blockdev(slot: &DriveSlot) -> Result<String> {
     let node = blockdev_value(slot).map(|node| node.to_string());
     node.ok_or_else(|| {
@@ -148,85 +130,6 @@ fn blockdev(slot: &DriveSlot) -> Result<String> {
             "QEMU can attach files with UTF-8 names and lent drives, not {attachment:?}"
         ))
     })
-}
-
-/// What QEMU's word for a node's file contains if it is this drive: the name of its file or target.
-pub(super) fn mark_of(slot: &DriveSlot) -> Option<String> {
-    match &slot.attachment {
-        Attachment::File(path) => path.to_str().map(str::to_owned),
-        Attachment::Iscsi(borrowing) => Some(borrowing.lend.target()),
-        _ => None,
-    }
-}
-
-/// How a drive is borrowed, if it is.
-pub(super) fn borrowing(slot: &DriveSlot) -> Option<&Borrowing> {
-    match &slot.attachment {
-        Attachment::Iscsi(borrowing) => Some(borrowing),
-        _ => None,
-    }
-}
-
-/// The id of a lent drive's secret inside QEMU, and the name of its file.
-pub(super) fn secret(device: Device) -> String {
-    format!("secret-{}", node(device))
-}
-
-/// The node of a drive: its file or target, always raw.
-pub(super) fn blockdev_value(slot: &DriveSlot) -> Option<Value> {
-    let read_only = matches!(slot.media, Media::Cdrom);
-    let medium = match &slot.attachment {
-        Attachment::File(path) => json!({
-            "driver": "file",
-            "filename": path.to_str()?,
-            "read-only": read_only,
-            "discard": "unmap",
-        }),
-        Attachment::Iscsi(borrowing) => json!({
-            "driver": "iscsi",
-            "transport": "tcp",
-            "portal": borrowing.portal.to_string(),
-            "target": borrowing.lend.target(),
-            "lun": 0,
-            "initiator-name": borrowing.initiator(),
-            "user": borrowing.initiator(),
-            "password-secret": secret(slot.device),
-            "header-digest": "crc32c",
-            "read-only": read_only,
-            "discard": "unmap",
-        }),
-        _ => return None,
-    };
-    Some(json!({
-        "driver": "raw",
-        "node-name": node(slot.device),
-        "read-only": read_only,
-        "discard": "unmap",
-        "cache": { "direct": false, "no-flush": false },
-        "file": medium,
-    }))
-}
-
-/// What plugs a drive in to a guest that runs, where drives come and go.
-pub(super) fn attach(slot: &DriveSlot) -> Value {
-    let device = slot.device;
-    let mut attach = match (device.bus(), slot.media) {
-        (Bus::Scsi, media) => json!({
-            "driver": if media == Media::Disk { "scsi-hd" } else { "scsi-cd" },
-            "bus": "scsi.0",
-            "channel": 0,
-            "scsi-id": device.unit(),
-            "lun": 0,
-        }),
-        (Bus::Ata | Bus::Block | Bus::Ide, _) => json!({ "driver": "virtio-blk-pci" }),
-    };
-    attach["drive"] = node(device).into();
-    attach["werror"] = "stop".into();
-    attach["rerror"] = "stop".into();
-    if slot.access == Access::Shared {
-        attach["share-rw"] = true.into();
-    }
-    attach
 }
 
 fn seed_disk() -> String {
@@ -266,6 +169,7 @@ mod tests {
     use std::path::{Path, PathBuf};
     use std::{env, fs};
 
+    use elasticstack_core::block::Attachment;
     use elasticstack_core::hypervisor::{IoLimits, Nic, Seed};
     use elasticstack_core::secret::Secret;
     use elasticstack_core::units::{MebiBytes, MegaHertz, VcpuCount};

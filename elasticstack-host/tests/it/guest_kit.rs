@@ -16,7 +16,6 @@ use elasticstack_core::hypervisor::{
     Access, Device, DriveSlot, Hypervisor, IoLimits, Media, ServerSpec,
 };
 use elasticstack_core::id::ServerId;
-use elasticstack_host::qemu::Qemu;
 use futures_core::future::BoxFuture;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::runtime::{Builder, Runtime};
@@ -65,7 +64,7 @@ impl MachineView for QemuFixture {
 #[async_trait]
 impl HypervisorFixture for QemuFixture {
     async fn start(&self) -> Result<Arc<dyn Hypervisor>> {
-        Ok(Arc::new(Qemu::open(self.machine.config.clone()).await?))
+        Ok(Arc::new(self.machine.agent().await))
     }
 
     /// Without a goodbye: the tasks of the old one end when the next one waits for its lock.

@@ -15,7 +15,8 @@ use elasticstack_core::hypervisor::{
 };
 use elasticstack_core::prelude::*;
 use elasticstack_host::array::{ArrayPlan, DiskName, Health, Level, MadeArray, Md};
-use elasticstack_host::qemu::{Accelerator, Qemu, QemuConfig, Scope};
+use elasticstack_host::guests::{Guests, GuestsConfig, Scope};
+use elasticstack_host::qemu::{Accelerator, Qemu};
 use elasticstack_lab::{Lab, Machine, stage};
 
 use crate::lio::{Host, lend_spec, run};
@@ -309,25 +310,22 @@ fn rebuild_at_most(speed: u32) {
     ));
 }
 
-async fn open() -> Qemu {
-    let config = QemuConfig {
-        runtime_dir: "/data/servers".into(),
-        program: "qemu-system-x86_64".into(),
-        accelerator: Accelerator::detect().0,
-        scope: Scope::Session,
-    };
-    Qemu::open(config).await.unwrap()
+async fn open() -> Guests {
+    let config = GuestsConfig { runtime_dir: "/data/servers".into(), scope: Scope::Session };
+    let accelerator = Accelerator::detect().0;
+    let qemu = Qemu { program: "qemu-system-x86_64".into(), accelerator };
+    Guests::open(config, qemu).await.unwrap()
 }
 
 async fn start(devices: &[&str]) {
-    let qemu = open().await;
+    let guests = open().await;
     for device in devices {
         let own = format!("{GUEST}.{}", number(device));
         let guest = if *device == FIO { FIO_GUEST } else { GUEST };
         bash(&format!("cp --reflink=always {guest} {own}"));
-        qemu.ensure(&server(device, own.into()), Run(1)).await.unwrap();
+        guests.ensure(&server(device, own.into()), Run(1)).await.unwrap();
     }
-    qemu.close().await;
+    guests.close().await;
 }
 
 fn server(device: &str, own: PathBuf) -> ServerSpec {
@@ -354,9 +352,9 @@ fn server(device: &str, own: PathBuf) -> ServerSpec {
 
 /// Waits until fio has read back so many rounds, or more.
 async fn until_rounds(wanted: &str) {
-    let (qemu, wanted) = (open().await, wanted.parse().unwrap());
+    let (guests, wanted) = (open().await, wanted.parse().unwrap());
     let rounds = loop {
-        let serial = qemu.serial(spec(FIO).borrower).await.unwrap();
+        let serial = guests.serial(spec(FIO).borrower).await.unwrap();
         let serial = String::from_utf8_lossy(&serial);
         assert!(!serial.contains("fio: failed"), "{serial}");
         match rounds_in(&serial) {
@@ -365,7 +363,7 @@ async fn until_rounds(wanted: &str) {
         }
     };
     println!("fio: round {rounds} is read back");
-    qemu.close().await;
+    guests.close().await;
 }
 
 /// The last round of which fio's guest says that it is read back: some of what it says may be missing.
@@ -374,28 +372,28 @@ fn rounds_in(said: &str) -> u32 {
     rounds.filter_map(|(round, _)| round.parse().ok()).max().unwrap_or(0)
 }
 
-async fn look(qemu: &Qemu, device: &str) -> String {
-    let serial = qemu.serial(spec(device).borrower).await.unwrap();
+async fn look(guests: &Guests, device: &str) -> String {
+    let serial = guests.serial(spec(device).borrower).await.unwrap();
     let serial = String::from_utf8_lossy(&serial).into_owned();
-    let log = format!("/data/servers/{}/qemu.log", spec(device).borrower);
+    let log = format!("/data/servers/{}/vmm.log", spec(device).borrower);
     let log = fs::read_to_string(log).unwrap_or_default();
-    println!("{:?}\n{serial}\n{log}", qemu.observe().await.unwrap());
+    println!("{:?}\n{serial}\n{log}", guests.observe().await.unwrap());
     serial
 }
 
 async fn end(devices: &[&str]) {
-    let qemu = open().await;
+    let guests = open().await;
     for device in devices {
-        let serial = look(&qemu, device).await;
+        let serial = look(&guests, device).await;
         let server = spec(device).borrower;
-        let seen = qemu.observe().await.unwrap();
+        let seen = guests.observe().await.unwrap();
         let is_running = |seen: &Observed| seen.server == server && seen.phase == Phase::Running;
         assert!(seen.iter().any(is_running), "{seen:?}");
         let is_well = !serial.contains("cannot write") && !serial.contains("fio: failed");
         assert!(is_well, "the guest was told of an error");
-        qemu.remove(server).await.unwrap();
+        guests.remove(server).await.unwrap();
     }
-    qemu.close().await;
+    guests.close().await;
 }
 
 async fn judge(devices: &[&str]) {

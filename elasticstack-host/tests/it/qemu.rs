@@ -16,7 +16,7 @@ use elasticstack_core::hypervisor::{
 use elasticstack_core::id::ServerId;
 use elasticstack_core::secret::Secret;
 use elasticstack_core::units::{Bytes, MegaHertz, VcpuCount};
-use elasticstack_host::qemu::{Qemu, Scope};
+use elasticstack_host::guests::{Guests, Scope};
 use rustix::process::{Pid, Resource, Rlimit, kill_process, prlimit};
 use serde_json::Value;
 
@@ -440,7 +440,8 @@ async fn a_program_that_is_not_there_fails_the_start_and_leaves_nothing() {
 #[tokio::test]
 async fn two_agents_cannot_have_one_runtime_directory() {
     let rig = Rig::open().await;
-    let second = Qemu::open(rig.machine.config.clone()).await.unwrap_err();
+    let second =
+        Guests::open(rig.machine.config.clone(), rig.machine.vmm.clone()).await.unwrap_err();
     assert_eq!(second.kind(), ErrorKind::Unavailable);
 }
 

@@ -15,7 +15,8 @@ use elasticstack_core::hypervisor::{
 };
 use elasticstack_core::id::ServerId;
 use elasticstack_core::units::{MebiBytes, MegaHertz, VcpuCount};
-use elasticstack_host::qemu::{Accelerator, Qemu, QemuConfig, Scope};
+use elasticstack_host::guests::{Guests, GuestsConfig, Scope};
+use elasticstack_host::qemu::{Accelerator, Qemu};
 use elasticstack_host::sys::process::Process;
 use futures_util::StreamExt;
 use serde_json::Value;
@@ -33,7 +34,8 @@ const GUARD: Duration = Duration::from_secs(120);
 /// at its end.
 pub(crate) struct Machine {
     folder: TempDir,
-    pub(crate) config: QemuConfig,
+    pub(crate) config: GuestsConfig,
+    pub(crate) vmm: Qemu,
 }
 
 impl Machine {
@@ -48,9 +50,13 @@ impl Machine {
         fs::write(&program, script).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
         let runtime_dir = folder.path().join("a-long-name".repeat(12));
-        let accelerator = Accelerator::detect().0;
-        let scope = Scope::Session;
-        Self { folder, config: QemuConfig { runtime_dir, program, accelerator, scope } }
+        let config = GuestsConfig { runtime_dir, scope: Scope::Session };
+        Self { folder, config, vmm: Qemu { program, accelerator: Accelerator::detect().0 } }
+    }
+
+    /// What runs the guests.
+    pub(crate) async fn agent(&self) -> Guests {
+        Guests::open(self.config.clone(), self.vmm.clone()).await.unwrap()
     }
 
     pub(crate) fn runtime_dir(&self) -> &Path {
@@ -178,7 +184,7 @@ impl Drop for Machine {
 /// A hypervisor on a machine of its own.
 pub(crate) struct Rig {
     pub(crate) machine: Machine,
-    pub(crate) qemu: Qemu,
+    pub(crate) qemu: Guests,
 }
 
 impl Rig {
@@ -199,7 +205,7 @@ impl Rig {
     }
 
     async fn on(machine: Machine) -> Self {
-        let qemu = Qemu::open(machine.config.clone()).await.unwrap();
+        let qemu = machine.agent().await;
         Self { machine, qemu }
     }
 
@@ -210,11 +216,11 @@ impl Rig {
     /// Ends this agent, does something meanwhile, and begins the next one.
     pub(crate) async fn reopen_after(&mut self, meanwhile: impl AsyncFnOnce(&Machine)) {
         let elsewhere = self.machine.folder.path().join("elsewhere");
-        let nothing = QemuConfig { runtime_dir: elsewhere, ..self.machine.config.clone() };
-        let idle = Qemu::open(nothing).await.unwrap();
+        let nothing = GuestsConfig { runtime_dir: elsewhere, ..self.machine.config.clone() };
+        let idle = Guests::open(nothing, self.machine.vmm.clone()).await.unwrap();
         std::mem::replace(&mut self.qemu, idle).close().await;
         meanwhile(&self.machine).await;
-        self.qemu = Qemu::open(self.machine.config.clone()).await.unwrap();
+        self.qemu = self.machine.agent().await;
     }
 
     pub(crate) async fn observe(&self) -> Vec<(ServerId, Run, Phase)> {

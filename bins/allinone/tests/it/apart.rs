@@ -2,7 +2,7 @@
 //! one runs guests under QEMU and has no room for drives.
 
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use elasticstack_api::Server;
@@ -10,8 +10,9 @@ use elasticstack_api::hosts::MemoryDial;
 use elasticstack_core::prelude::*;
 use elasticstack_core::sim::SimHypervisor;
 use elasticstack_host::agent::{Agent, HostDescription};
+use elasticstack_host::guests::{self, GuestsConfig, Scope};
 use elasticstack_host::lend::InProcessLender;
-use elasticstack_host::qemu::{Accelerator, Qemu, QemuConfig, Scope};
+use elasticstack_host::qemu::{Accelerator, Qemu};
 use elasticstack_host::store::{ArrayCapacity, DirectoryArray, DirectoryStore, KnownArrays};
 use elasticstack_host::sys::process::Process;
 use tempfile::TempDir;
@@ -135,14 +136,11 @@ fn lender() -> InProcessLender {
     InProcessLender::new(tokio::net::TcpListener::from_std(listener).unwrap()).unwrap()
 }
 
-async fn qemu(directory: &Path) -> Qemu {
-    let config = QemuConfig {
-        runtime_dir: directory.join("servers"),
-        program: PathBuf::from("qemu-system-x86_64"),
-        accelerator: Accelerator::detect().0,
-        scope: Scope::Session,
-    };
-    Qemu::open(config).await.unwrap()
+async fn qemu(directory: &Path) -> guests::Guests {
+    let config = GuestsConfig { runtime_dir: directory.join("servers"), scope: Scope::Session };
+    let accelerator = Accelerator::detect().0;
+    let qemu = Qemu { program: "qemu-system-x86_64".into(), accelerator };
+    guests::Guests::open(config, qemu).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,14 +1,14 @@
 //! The directory of one server: what is known of its newest run when nothing else is left.
 //!
 //! ```text
-//! SERVERID/lock           locked (flock) by the open file that is the QEMU process's standard
+//! SERVERID/lock           locked (flock) by the open file that is the guest process's standard
 //!                         input: held exactly as long as that process lives, whoever its parent
 //! SERVERID/run.json       the run and how far it came, replaced atomically
-//! SERVERID/qmp            QEMU's socket for the agent
-//! SERVERID/operator.qmp   another for an operator
+//! SERVERID/qmp            its socket for the agent
+//! SERVERID/operator.qmp   another for an operator, QEMU's only
 //! SERVERID/seed.iso       what the guest is told at its first boot, secrets included, if anything
 //! SERVERID/serial.log     what the guest wrote to its first serial port
-//! SERVERID/qemu.log       what QEMU itself has to say
+//! SERVERID/vmm.log        what that process itself has to say
 //! ```
 //! Invariants: `run.json` is durable before a process is spawned, and says so before the guest's
 //! first instruction. A directory without `run.json` means nothing and may go.
@@ -23,15 +23,14 @@ use std::path::{Path, PathBuf};
 use elasticstack_core::generation::Run;
 use elasticstack_core::hypervisor::EndCause;
 use elasticstack_core::id::ServerId;
-use elasticstack_core::secret::Secret;
 use serde::{Deserialize, Serialize};
 
-use super::{QMP_SOCKET, SEED};
+use super::QMP_SOCKET;
 use crate::sys::process::Process;
 
 const LOCK: &str = "lock";
 const RECORD: &str = "run.json";
-const QEMU_LOG: &str = "qemu.log";
+const LOG: &str = "vmm.log";
 
 /// The newest run of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,7 +118,7 @@ impl ServerDir {
         Ok(self.lock()?.is_none())
     }
 
-    /// The process that lives here under `name`; `None` also while it is just becoming QEMU.
+    /// The process that lives here under `name`; `None` also while it is just becoming one.
     pub(super) fn process(&self, name: &str) -> io::Result<Option<Process>> {
         Process::with_stdin(&fs::metadata(self.path.join(LOCK))?, name)
     }
@@ -145,19 +144,14 @@ impl ServerDir {
         self.open.sync_all()
     }
 
-    /// A new, empty log for QEMU's own output.
+    /// A new, empty log for the process's own output.
     pub(super) fn create_log(&self) -> io::Result<File> {
-        self.create_private(QEMU_LOG)
+        self.create_private(LOG)
     }
 
-    /// Writes the CD that tells the guest who it is.
-    pub(super) fn write_seed(&self, image: &[u8]) -> io::Result<()> {
-        self.create_private(SEED)?.write_all(image)
-    }
-
-    /// Writes a secret that QEMU reads by this name.
-    pub(super) fn write_secret(&self, name: &str, secret: &Secret) -> io::Result<()> {
-        self.create_private(name)?.write_all(secret.expose().as_bytes())
+    /// Writes a file that nobody else may read.
+    pub(super) fn write_private(&self, name: &str, content: &[u8]) -> io::Result<()> {
+        self.create_private(name)?.write_all(content)
     }
 
     /// A new, empty file that nobody else may read.
@@ -170,10 +164,10 @@ impl ServerDir {
             .open(self.path.join(name))
     }
 
-    /// The last 2 KiB of QEMU's own output.
+    /// The last 2 KiB of the process's own output.
     pub(super) fn log_tail(&self) -> io::Result<String> {
         const TAIL: u64 = 2048;
-        let mut file = File::open(self.path.join(QEMU_LOG))?;
+        let mut file = File::open(self.path.join(LOG))?;
         let length = file.metadata()?.len();
         file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
         let mut tail = Vec::new();

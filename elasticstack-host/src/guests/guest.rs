@@ -2,11 +2,11 @@
 //!
 //! The task owns the QMP connection: it takes requests, drains the serial ring, and publishes what
 //! the guest does. It connects again whenever the connection breaks, and ends with the run. Nobody
-//! else talks to QEMU once it runs.
+//! else talks to its process once it runs.
 //!
 //! ```text
 //!   follow ── the guest ended itself ─────────────────▶ record it durably, publish, done
-//!     │ ▲ └── Qemu is closed ─────────────────────────▶ done; the guest goes on
+//!     │ ▲ └── Guests is closed ───────────────────────▶ done; the guest goes on
 //!     ▼ │ connect again
 //!   broken ── its lock is free: the process is gone ──▶ record `Lost`, publish, done
 //! ```
@@ -29,8 +29,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::command::{SERIAL, SERIAL_RING};
 use super::dir::{Record, ServerDir, Stage};
+use super::nodes::{SERIAL, SERIAL_RING};
 use super::phase::{Notice, Status};
 use super::plug::{Plugged, plug, unopened};
 use super::qmp::{Qmp, QmpError};
@@ -77,7 +77,7 @@ pub(super) enum Wish {
     Drain,
     /// Make the drives that come and go these, and all limits what they are to be.
     Plug(Arc<[DriveSlot]>),
-    /// Tell which of these drives QEMU has not opened.
+    /// Tell which of these drives its process has not opened.
     FindUnopened(Vec<DriveSlot>, oneshot::Sender<Vec<DriveSlot>>),
     /// Tell what it has read and written.
     Count(oneshot::Sender<BTreeMap<Device, IoCounts>>),
@@ -160,7 +160,7 @@ impl Guest {
         }
     }
 
-    /// Those of these drives that QEMU has not opened.
+    /// Those of these drives that its process has not opened.
     ///
     /// # Errors
     /// As [`Guest::request`].

@@ -5,7 +5,7 @@ use elasticstack_core::hypervisor::{Device, DriveSlot, IoLimits};
 use elasticstack_core::units::Bytes;
 use serde_json::{Value, json};
 
-use super::command::device_of;
+use super::nodes::device_of;
 use super::qmp::{Qmp, QmpError};
 
 /// A drive that is plugged in.

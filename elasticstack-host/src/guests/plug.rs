@@ -13,7 +13,7 @@ use elasticstack_core::hypervisor::{Device, DriveSlot};
 use serde_json::{Value, json};
 use tracing::debug;
 
-use super::command::{attach, blockdev_value, borrowing, device_of, mark_of, node, secret};
+use super::nodes::{attach, blockdev_value, borrowing, device_of, mark_of, node, secret};
 use super::qmp::{Qmp, QmpError};
 
 /// Where an attempt led.

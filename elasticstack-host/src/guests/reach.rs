@@ -6,8 +6,8 @@ use elasticstack_core::error::{Error, ErrorKind, Result};
 use elasticstack_core::hypervisor::DriveSlot;
 use futures_util::future::try_join_all;
 
-use super::command::borrowing;
 use super::guest::Guest;
+use super::nodes::borrowing;
 use crate::iscsi::initiator;
 
 /// Checks that all that is borrowed among these drives is lent to the guest by now.

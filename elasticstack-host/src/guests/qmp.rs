@@ -1,4 +1,4 @@
-//! A connection to one QEMU's QMP socket.
+//! A connection to the QMP socket of one guest's process.
 //!
 //! One task owns it: commands are asked one after the other, and what events say meanwhile is kept
 //! in order until asked for. Every wait but that for an event has a limit. After an error other
@@ -18,26 +18,26 @@ use tokio::time::timeout;
 use super::phase::{Notice, Status};
 use super::qmp_codec::{CodecError, Decoder, Message, encode};
 
-/// How long QEMU may take to greet or to answer before it counts as silent.
+/// How long it may take to greet or to answer before it counts as silent.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// Why QEMU did not do what it was asked.
+/// Why the process did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum QmpError {
     /// The socket can't be reached.
     #[error("the QMP socket does not accept a connection")]
     Connect(#[source] io::Error),
-    /// The connection is over, most often because QEMU is.
+    /// The connection is over, most often because the process is.
     #[error("the QMP connection ended")]
     Closed,
     /// The connection failed.
     #[error("the QMP connection failed")]
     Broken(#[source] io::Error),
     /// No answer within [`ANSWER`].
-    #[error("QEMU did not answer {0} within {ANSWER:?}")]
+    #[error("the process did not answer {0} within {ANSWER:?}")]
     Silent(&'static str),
-    /// QEMU understood and refused.
-    #[error("QEMU refused {command}: {description}")]
+    /// It understood and refused.
+    #[error("the process refused {command}: {description}")]
     Refused {
         /// What was asked.
         command: &'static str,
@@ -45,7 +45,7 @@ pub(super) enum QmpError {
         description: String,
     },
     /// The other side does not speak QMP.
-    #[error("QEMU sent something that is not QMP")]
+    #[error("the process sent something that is not QMP")]
     Garbled(#[from] CodecError),
 }
 
@@ -118,7 +118,7 @@ impl Qmp {
     }
 
     async fn ask(&mut self, command: &'static str, line: &[u8]) -> Result<Value, QmpError> {
-        // Where sending fails QEMU is gone, and reading tells it after QEMU's last words.
+        // Where sending fails it is gone, and reading tells that after its last words.
         let _ = self.stream.write_all(line).await;
         loop {
             match self.message().await? {

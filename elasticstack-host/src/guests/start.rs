@@ -20,31 +20,19 @@ use elasticstack_core::id::ServerId;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::command::{borrowing, command_line, process_name, secret};
 use super::dir::{Record, ServerDir, Stage};
 use super::guest::Guest;
+use super::nodes::{borrowing, process_name, secret};
 use super::qmp::{Qmp, QmpError};
 use super::reach::reach;
 use super::throttle::throttle;
-use super::{Shared, blocking, screen, seed};
+use super::{Launch, SEED, Shared, blocking, screen, seed};
 use crate::sys::process::Process;
 
-/// How long QEMU may take until it answers for the first time.
+/// How long a process may take until it answers for the first time.
 const FIRST_ANSWER: Duration = Duration::from_secs(30);
 /// How long a killed process may take to be gone, which a dying disk can stretch.
 const DEATH: Duration = Duration::from_secs(15);
-/// How QEMU's initiator (libiscsi) finds its way back to what is lent. A network that loses all is
-/// noticed by unanswered pings after 20 s; from then on it logs in anew, again and again, with at most
-/// 30 s in between. As the kernel is by itself, one try alone could take minutes to be given up: a
-/// SYN is sent again 1 s after the first and given up on after 3 s, what is not acknowledged after
-/// 20 s (in ms), and whoever is silent in the middle of a login after as long.
-const RECONNECTING: [(&str, &str); 5] = [
-    ("LIBISCSI_TCP_SYNCNT", "1"),
-    ("LIBISCSI_TCP_USER_TIMEOUT", "20000"),
-    ("LIBISCSI_TCP_KEEPIDLE", "5"),
-    ("LIBISCSI_TCP_KEEPINTVL", "5"),
-    ("LIBISCSI_TCP_KEEPCNT", "3"),
-];
 /// How often is looked again where nothing wakes us.
 const POLL: Duration = Duration::from_millis(5);
 
@@ -139,7 +127,8 @@ async fn launch(
                 .context("something here listens on port 5900 of every address: end it")
         })?);
     }
-    let arguments = command_line(spec, run, shared.accelerator, record.screen)?;
+    let Launch { program, arguments, environment, files } =
+        shared.vmm.launch(spec, run, record.screen)?;
     let seed = spec.seed.as_ref().map(|seed| seed::disk(spec.server, seed)).transpose()?;
 
     let secrets: Vec<_> = spec
@@ -152,21 +141,24 @@ async fn launch(
     let spawn = move || {
         here.write_record(&record)?;
         if let Some(seed) = seed {
-            here.write_seed(&seed)?;
+            here.write_private(SEED, &seed)?;
         }
         for (name, secret) in &secrets {
-            here.write_secret(name, secret)?;
+            here.write_private(name, secret.expose().as_bytes())?;
+        }
+        for (name, content) in &files {
+            here.write_private(name, content)?;
         }
         let log = here.create_log()?;
         let child = ours
             .scope
             .command(&format!("server {}", process_name(server, run)))
-            .arg(&ours.program)
+            .arg(program)
             .args(arguments)
             // The rest of the environment is not its business.
             .env_clear()
             .env("PATH", env::var_os("PATH").unwrap_or_default())
-            .envs(RECONNECTING)
+            .envs(environment)
             .current_dir(here.path())
             .stdin(Stdio::from(lock))
             .stdout(Stdio::from(log.try_clone()?))
@@ -176,9 +168,9 @@ async fn launch(
         ours.scope.enclose(&server.to_string(), &process)?;
         Ok(process)
     };
-    let process = blocking("spawning QEMU", spawn).await?;
+    let process = blocking("starting a guest's process", spawn).await?;
 
-    let mut qmp = connect(dir, &process).await?;
+    let mut qmp = connect(shared, dir, &process).await?;
     let failed = |failure: QmpError| Error::internal("starting a guest").source(failure);
     if let Some(password) = &spec.screen {
         let arguments = json!({ "protocol": "vnc", "password": password.expose() });
@@ -192,8 +184,8 @@ async fn launch(
     Ok(Guest::follow(shared, spec.server, Arc::clone(dir), record, Some((qmp, process))))
 }
 
-/// The first connection to a QEMU that is just starting.
-async fn connect(dir: &Arc<ServerDir>, process: &Process) -> Result<Qmp> {
+/// The first connection to a process that is just starting.
+async fn connect(shared: &Shared, dir: &Arc<ServerDir>, process: &Process) -> Result<Qmp> {
     let deadline = Instant::now() + FIRST_ANSWER;
     loop {
         let failure = match Qmp::connect(&dir.qmp_socket()).await {
@@ -201,48 +193,21 @@ async fn connect(dir: &Arc<ServerDir>, process: &Process) -> Result<Qmp> {
             Err(failure) => failure,
         };
         let gone = process.has_exited();
-        if gone.map_err(|error| Error::internal("watching QEMU start").source(error))? {
+        if gone
+            .map_err(|error| Error::internal("watching a guest's process start").source(error))?
+        {
             let here = Arc::clone(dir);
-            let log = blocking("reading QEMU's log", move || here.log_tail()).await?;
-            return Err(Error::new(ErrorKind::JobFailed, sentence(&log))
-                .context(format!("QEMU ended at once: {log}")));
+            let log =
+                blocking("reading the log of a guest's process", move || here.log_tail()).await?;
+            let unknown = "its host cannot run it: tell support if this persists";
+            let reason = shared.vmm.reason(&log).unwrap_or(unknown);
+            return Err(Error::new(ErrorKind::JobFailed, reason)
+                .context(format!("its process ended at once: {log}")));
         }
         if Instant::now() >= deadline {
             let message = "the server did not start in time: try again later";
             return Err(Error::new(ErrorKind::JobFailed, message).source(failure));
         }
         sleep(POLL).await;
-    }
-}
-
-/// What the owner of a server may read of QEMU's last words.
-fn sentence(log: &str) -> &'static str {
-    let reasons = [
-        ("Cannot allocate memory", "its host has not enough free memory: try again later"),
-        ("cannot set up guest memory", "its host has not enough free memory: try again later"),
-        ("Failed to get ", "one of its drives is in use by another server"),
-        ("Could not open ", "one of its drives cannot be opened"),
-        ("failed to initialize kvm", "its host cannot run guests now"),
-    ];
-    let found = reasons.into_iter().find(|(word, _)| log.contains(word));
-    found.map_or("its host cannot run it: tell support if this persists", |(_, reason)| reason)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_owner_learns_the_reason_and_no_path() {
-        for (log, expected) in [
-            ("qemu: -blockdev {..}: Could not open '/a/b': No such file or directory", "opened"),
-            ("qemu: Failed to get \"write\" lock\nIs another process using the image?", "in use"),
-            ("qemu: cannot set up guest memory 'pc.ram': Cannot allocate memory", "memory"),
-            ("setsid: failed to execute qemu: No such file or directory", "support"),
-            ("", "support"),
-        ] {
-            let sentence = sentence(log);
-            assert!(sentence.contains(expected), "{log}: {sentence}");
-        }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use elasticstack_core::hypervisor::{Device, IoCounts};
 use serde_json::Value;
 
-use super::command::device_of;
+use super::nodes::device_of;
 use super::qmp::{Qmp, QmpError};
 
 /// The counts of every drive that is plugged in.

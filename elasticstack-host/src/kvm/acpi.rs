@@ -16,8 +16,8 @@ use acpi_tables::sdt::Sdt;
 use acpi_tables::xsdt::XSDT;
 
 use super::layout::{
-    BUTTON_LINE, IO_APIC, LOCAL_APIC, POWER, SERIAL, SERIAL_LINE, TABLES, VIRTIO_SIZE, virtio,
-    virtio_line,
+    BUTTON_LINE, IO_APIC, LOCAL_APIC, PANIC, POWER, SERIAL, SERIAL_LINE, TABLES, VIRTIO_SIZE,
+    virtio, virtio_line,
 };
 use super::power::{RESET, SOFT_OFF};
 
@@ -113,6 +113,17 @@ fn differentiated(devices: u32) -> Vec<u8> {
         Path::new("PWRB"),
         vec![&Name::new(Path::new("_HID"), &EISAName::new("PNP0C0C"))],
     ));
+    // By this name Linux finds it.
+    let panic = bytes(&Device::new(
+        Path::new("PEVT"),
+        vec![
+            &Name::new(Path::new("_HID"), &"QEMU0001"),
+            &Name::new(
+                Path::new("_CRS"),
+                &ResourceTemplate::new(vec![&IO::new(port(PANIC.start), port(PANIC.start), 1, 1)]),
+            ),
+        ],
+    ));
     // The only event there is: the button was pressed.
     let pressed = Path::new("\\_SB_.PWRB");
     let events = bytes(&Device::new(
@@ -132,7 +143,7 @@ fn differentiated(devices: u32) -> Vec<u8> {
             &Method::new(Path::new("_EVT"), 1, true, vec![&Notify::new(&pressed, &0x80_u8)]),
         ],
     ));
-    let mut inside = [serial, button, events].concat();
+    let mut inside = [serial, panic, button, events].concat();
     for number in 0..devices {
         inside.extend(virtio_device(number));
     }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use elasticstack_core::block::{Volume, Writing};
-use elasticstack_core::error::Result;
+use elasticstack_core::error::{ErrorKind, Result};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::Notify;
@@ -15,6 +15,7 @@ use vm_memory::GuestMemoryMmap;
 
 use super::block_request::{Ask, Request, SECTOR, Status, identity};
 use super::mmio::{Line, Model, Serving};
+use super::stall::Stall;
 use super::worker::Worker;
 
 /// virtio-blk's number.
@@ -56,6 +57,7 @@ struct Served {
     volume: Arc<dyn Volume>,
     writing: Writing,
     identity: String,
+    stall: Stall,
 }
 
 impl Block {
@@ -65,8 +67,9 @@ impl Block {
         writing: Writing,
         identity: String,
         memory: Arc<GuestMemoryMmap>,
+        stall: Stall,
     ) -> Self {
-        Self { served: Arc::new(Served { volume, writing, identity }), memory }
+        Self { served: Arc::new(Served { volume, writing, identity, stall }), memory }
     }
 }
 
@@ -161,11 +164,15 @@ impl Served {
     ) -> u32 {
         // One without a place for its status can't be answered, nor done.
         let Some(mut request) = Request::read(memory, chain) else { return 0 };
-        let done = match self.serve(caching, &mut request).await {
-            Ok(status) => status,
-            Err(error) => {
-                tracing::warn!(%error, "a request of a guest's drive failed");
-                Status::IoError
+        let done = loop {
+            match self.serve(caching, &mut request).await {
+                Ok(status) => break status,
+                // Past the drive's end: the guest's own mistake.
+                Err(error) if error.kind() == ErrorKind::InvalidValue => break Status::IoError,
+                Err(error) => {
+                    tracing::warn!(%error, "a request of a guest's drive failed, and waits");
+                    self.stall.wait(&error).await;
+                }
             }
         };
         request.end(done)
@@ -174,7 +181,7 @@ impl Served {
     async fn serve(&self, caching: Caching, request: &mut Request<'_>) -> Result<Status> {
         let volume = &self.volume;
         let is_refused = self.writing == Writing::Refused;
-        match std::mem::replace(&mut request.ask, Ask::Other) {
+        match request.ask.clone() {
             Ask::Read(offset, length) => {
                 let mut data = vec![0; length];
                 volume.read_at(offset, &mut data).await?;
@@ -209,6 +216,7 @@ mod tests {
     use vm_memory::{Bytes as _, GuestAddress};
 
     use super::*;
+    use crate::kvm::news::{Listener, News};
 
     /// Where the parts of a driver's queue are, and what it asks with.
     const DESCRIPTORS: u64 = 0x1000;
@@ -231,6 +239,8 @@ mod tests {
         store: SimStore,
         drive: DriveId,
         volume: Arc<dyn Volume>,
+        stall: Stall,
+        told: Receiver<News>,
         raised: Receiver<()>,
         asked: u16,
     }
@@ -256,7 +266,11 @@ mod tests {
             let memory = Arc::new(memory.unwrap());
             let (raise, raised) = channel();
             let name = "a drive with a long name".to_owned();
-            let block = Block::new(Arc::clone(&volume), writing, name, Arc::clone(&memory));
+            let (tell, told) = channel();
+            let listener = Listener::new(move |news| tell.send(news).unwrap());
+            let stall = Stall::new(listener);
+            let (own, guest) = (Arc::clone(&volume), Arc::clone(&memory));
+            let block = Block::new(own, writing, name, guest, stall.clone());
             let mut queue = Queue::new(DEPTH[0]).unwrap();
             queue.try_set_size(SIZE).unwrap();
             queue.try_set_desc_table_address(GuestAddress(DESCRIPTORS)).unwrap();
@@ -266,7 +280,7 @@ mod tests {
             let raise = std::sync::Mutex::new(raise);
             let line = Line::new(move || raise.lock().unwrap().send(()).unwrap());
             let serving = block.start(features, vec![Some(queue)], line).unwrap();
-            Self { serving, memory, store, drive, volume, raised, asked: 0 }
+            Self { serving, memory, store, drive, volume, stall, told, raised, asked: 0 }
         }
 
         fn put(&self, at: u64, bytes: &[u8]) {
@@ -300,13 +314,7 @@ mod tests {
         /// Asks for something, with these pieces between header and status; answers with the status and
         /// how much was written.
         fn ask(&mut self, kind: u32, sector: u64, pieces: &[Piece]) -> (u8, u32) {
-            let mut header = kind.to_le_bytes().to_vec();
-            header.extend([0; 4]);
-            header.extend(sector.to_le_bytes());
-            self.put(HEADER, &header);
-            self.put(STATUS, &[0xff]);
-            let pieces = [&[(HEADER, 16, false)], pieces, &[(STATUS, 1, true)]].concat();
-            self.offer(&pieces);
+            self.offer_request(kind, sector, pieces);
             // Others before it may be answered yet.
             while self.get(STATUS, 1) == [0xff] {
                 self.raised.recv_timeout(GUARD).unwrap();
@@ -315,6 +323,16 @@ mod tests {
             let used = USED + 4 + u64::from(answered.wrapping_sub(1) % SIZE) * 8;
             let written = u32::from_le_bytes(self.get(used + 4, 4).try_into().unwrap());
             (self.get(STATUS, 1)[0], written)
+        }
+
+        fn offer_request(&mut self, kind: u32, sector: u64, pieces: &[Piece]) {
+            let mut header = kind.to_le_bytes().to_vec();
+            header.extend([0; 4]);
+            header.extend(sector.to_le_bytes());
+            self.put(HEADER, &header);
+            self.put(STATUS, &[0xff]);
+            let pieces = [&[(HEADER, 16, false)], pieces, &[(STATUS, 1, true)]].concat();
+            self.offer(&pieces);
         }
 
         fn content(&self, at: u64, length: usize) -> Vec<u8> {
@@ -361,6 +379,18 @@ mod tests {
     fn a_write_of_a_guest_that_does_not_flush_is_durable_once_answered() {
         assert_eq!(kept(0), 64 * 1024);
         assert!(kept(FLUSH) < 64 * 1024);
+    }
+
+    #[test]
+    fn a_request_that_the_drive_fails_waits_for_the_guest_to_be_resumed_and_is_done_again() {
+        let mut driver = Driver::new(Writing::Allowed, FLUSH);
+        driver.store.crash();
+        driver.offer_request(4, 0, &[]);
+        for _again in 0..2 {
+            assert!(matches!(driver.told.recv_timeout(GUARD), Ok(News::Stalled(_))));
+            assert_eq!(driver.get(STATUS, 1), [0xff], "it is answered");
+            driver.stall.end();
+        }
     }
 
     #[test]

@@ -33,6 +33,9 @@ pub(super) const SERIAL_LINE: u32 = 4;
 /// ACPI's sleep control and sleep status, and the reset register.
 pub(super) const POWER: Range<u64> = 0x600..0x603;
 
+/// The panic device, where QEMU has it.
+pub(super) const PANIC: Range<u64> = 0x505..0x506;
+
 /// On which the power button is heard.
 pub(super) const BUTTON_LINE: u32 = 5;
 

@@ -1,12 +1,10 @@
 //! A whole guest: its memory, its processors, its interrupt controllers (KVM's own) and its devices, put
-//! together and started.
+//! together.
 
 use std::fmt;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Duration;
 
 use elasticstack_core::block::{Volume, Writing};
 use elasticstack_core::error::{Error, ErrorKind, Result};
@@ -20,13 +18,15 @@ use super::bus::Bus;
 use super::entropy::Entropy;
 use super::kernel::Kernel;
 use super::layout::{
-    BUTTON_LINE, POWER, SERIAL, SERIAL_LINE, TASK_STATE, VIRTIO_MAX, VIRTIO_SIZE, memory, virtio,
-    virtio_line,
+    BUTTON_LINE, PANIC, POWER, SERIAL, SERIAL_LINE, TASK_STATE, VIRTIO_MAX, VIRTIO_SIZE, memory,
+    virtio, virtio_line,
 };
 use super::mmio::{Line, Mmio, Model};
-use super::power::{Ending, Power};
+use super::news::{Listener, News};
+use super::power::{Panic, Power};
 use super::processor::{Buses, Host, Processors};
 use super::serial::Serial;
+use super::stall::Stall;
 
 /// A guest as it should be.
 #[derive(Debug)]
@@ -65,47 +65,47 @@ impl fmt::Debug for Drive {
     }
 }
 
-/// How a guest has ended itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// It is off.
-    Off,
-    /// It wants to start anew.
-    Reset,
-}
-
-/// A guest that runs. Dropped, it is cut off.
+/// A guest that exists. Dropped, it is cut off.
 pub struct Machine {
     processors: Processors,
     devices: Vec<Arc<Mmio>>,
+    stall: Stall,
     /// Its interrupts are wired for as long as this is open.
     _vm: VmFd,
     button: EventFd,
-    heard: Receiver<Ending>,
 }
 
 impl Machine {
-    /// Makes a guest and starts it. What it writes to its first serial port goes to `console`.
+    /// Makes a guest, which executes nothing before it is resumed. What it writes to its first serial port
+    /// goes to `console`, what happens to it to `hear`, from threads of the guest's own: there nothing may
+    /// wait for the machine. A guest that has turned itself off, or was told to have failed, does nothing
+    /// more that matters; pause it.
     ///
     /// # Errors
     /// `InvalidValue` if it has more drives than lines for their interrupts; `Internal` if KVM refuses, or
     /// the kernel can't be loaded.
-    pub fn start(spec: &Spec, console: impl Write + Send + 'static) -> Result<Self> {
+    pub fn new(
+        spec: &Spec,
+        console: impl Write + Send + 'static,
+        hear: impl Fn(News) + Send + Sync + 'static,
+    ) -> Result<Self> {
         let kvm = Kvm::new().map_err(refused("opening /dev/kvm"))?;
         let vm = kvm.create_vm().map_err(refused("making a guest"))?;
         let memory = Arc::new(zeros(spec.memory)?);
         vm.set_tss_address(TASK_STATE).map_err(refused("placing the task state"))?;
         vm.create_irq_chip().map_err(refused("making interrupt controllers"))?;
 
-        let (said, heard) = channel();
+        let listener = Listener::new(hear);
+        let stall = Stall::new(listener.clone());
         let mut buses = Buses { memory: Bus::default(), ports: Bus::default() };
         let serial = Serial::new(console, raise(interrupt(&vm, SERIAL_LINE)?));
         buses.ports.plug(SERIAL, Arc::new(serial));
-        buses.ports.plug(POWER, Arc::new(Power(said.clone())));
+        buses.ports.plug(POWER, Arc::new(Power(listener.clone())));
+        buses.ports.plug(PANIC, Arc::new(Panic(listener.clone())));
         let mut devices = Vec::new();
         for Drive { volume, writing, name } in &spec.drives {
             let (volume, memory) = (Arc::clone(volume), Arc::clone(&memory));
-            let drive = Block::new(volume, *writing, name.clone(), memory);
+            let drive = Block::new(volume, *writing, name.clone(), memory, stall.clone());
             devices.push(plug(&vm, &mut buses.memory, devices.len(), Box::new(drive))?);
         }
         let entropy = Box::new(Entropy::new(Arc::clone(&memory)));
@@ -118,27 +118,10 @@ impl Machine {
         let count = u32::try_from(devices.len()).unwrap_or(0);
         let entry = kernel.load(&memory, spec.memory, &acpi::tables(spec.processors, count))?;
         let begin = |processor: &VcpuFd| entry.begin(processor);
-        let host = Host { kvm: &kvm, vm: &vm, memory, buses: Arc::new(buses), said };
+        let host = Host { kvm: &kvm, vm: &vm, memory, buses: Arc::new(buses), listener };
         let processors = Processors::new(host, spec.processors, begin)?;
         let button = interrupt(&vm, BUTTON_LINE)?;
-        processors.go_on();
-        Ok(Self { processors, devices, _vm: vm, button, heard })
-    }
-
-    /// Waits until the guest has made an end of itself; `None` if it has not in this time.
-    ///
-    /// # Errors
-    /// `Internal` if KVM can't go on with it.
-    pub fn wait(&self, within: Duration) -> Result<Option<End>> {
-        match self.heard.recv_timeout(within) {
-            Ok(Ending::Off) => Ok(Some(End::Off)),
-            Ok(Ending::Reset) => Ok(Some(End::Reset)),
-            Ok(Ending::Failed(why)) => Err(Error::internal(why)),
-            Err(RecvTimeoutError::Timeout) => Ok(None),
-            Err(RecvTimeoutError::Disconnected) => {
-                Err(Error::internal("a guest's processors are gone"))
-            }
-        }
+        Ok(Self { processors, devices, stall, _vm: vm, button })
     }
 
     /// Presses the power button.
@@ -155,8 +138,9 @@ impl Machine {
         self.processors.hold();
     }
 
-    /// Lets a guest that is held go on.
+    /// Lets a guest that is held go on, and try again what its drives failed.
     pub fn resume(&self) {
+        self.stall.end();
         self.processors.go_on();
     }
 }

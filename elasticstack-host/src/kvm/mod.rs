@@ -12,9 +12,12 @@ mod kernel;
 mod layout;
 mod machine;
 mod mmio;
+mod news;
 mod power;
 mod processor;
 mod serial;
+mod stall;
 mod worker;
 
-pub use machine::{Drive, End, Machine, Spec};
+pub use machine::{Drive, Machine, Spec};
+pub use news::News;

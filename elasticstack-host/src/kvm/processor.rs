@@ -2,7 +2,6 @@
 //! the machine, and how they are all held or ended from outside.
 #![expect(unsafe_code, reason = "a guest is given its memory by an ioctl on an address")]
 
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -16,7 +15,7 @@ use vm_memory::{GuestMemoryBackend as _, GuestMemoryMmap, GuestMemoryRegion as _
 use vmm_sys_util::signal::{Killable as _, SIGRTMIN, register_signal_handler};
 
 use super::bus::Bus;
-use super::power::Ending;
+use super::news::{Listener, News};
 
 /// How long to wait before a processor is woken once more, which was just about to run its guest.
 const KNOCK: Duration = Duration::from_millis(2);
@@ -42,7 +41,7 @@ pub(super) struct Host<'a> {
     pub vm: &'a VmFd,
     pub memory: Arc<GuestMemoryMmap>,
     pub buses: Arc<Buses>,
-    pub said: Sender<Ending>,
+    pub listener: Listener,
 }
 
 /// The processors of a guest that runs. Dropped, they end.
@@ -86,7 +85,7 @@ impl Processors {
         count: u8,
         begin: impl FnOnce(&VcpuFd) -> Result<(), kvm_ioctls::Error>,
     ) -> Result<Self> {
-        let Host { kvm, vm, memory, buses, said } = host;
+        let Host { kvm, vm, memory, buses, listener } = host;
         register_signal_handler(SIGRTMIN(), heard).map_err(refused("hearing signals"))?;
         give(vm, &memory).map_err(refused("giving a guest its memory"))?;
         let supported = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES);
@@ -109,10 +108,10 @@ impl Processors {
             if let Some(begin) = begin.take() {
                 begin(&processor).map_err(refused("setting a processor's registers"))?;
             }
-            let (gate, buses, said) =
-                (Arc::clone(&processors.gate), Arc::clone(&buses), said.clone());
+            let (gate, buses, listener) =
+                (Arc::clone(&processors.gate), Arc::clone(&buses), listener.clone());
             let thread = thread::Builder::new().name(format!("processor {number}"));
-            let thread = thread.spawn(move || run(processor, &gate, &buses, &said));
+            let thread = thread.spawn(move || run(processor, &gate, &buses, &listener));
             let thread = thread
                 .map_err(|error| Error::internal("starting a processor's thread").source(error))?;
             processors.threads.push(thread);
@@ -206,9 +205,9 @@ fn refused(action: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> Error {
     move |error| Error::internal(format!("KVM: {action}")).source(std::io::Error::from(error))
 }
 
-fn run(mut processor: VcpuFd, gate: &Gate, buses: &Buses, said: &Sender<Ending>) {
+fn run(mut processor: VcpuFd, gate: &Gate, buses: &Buses, listener: &Listener) {
     while gate.pass() {
-        let ending = match processor.run() {
+        let news = match processor.run() {
             Ok(VcpuExit::IoIn(port, data)) => {
                 buses.ports.read(port.into(), data);
                 continue;
@@ -230,12 +229,11 @@ fn run(mut processor: VcpuFd, gate: &Gate, buses: &Buses, said: &Sender<Ending>)
                 continue;
             }
             // A triple fault, by which some systems start anew.
-            Ok(VcpuExit::Shutdown) => Ending::Reset,
-            Ok(exit) => Ending::Failed(format!("KVM can't go on: {exit:?}")),
-            Err(error) => Ending::Failed(format!("KVM can't go on: {error}")),
+            Ok(VcpuExit::Shutdown) => News::Reset,
+            Ok(exit) => News::Failed(format!("KVM can't go on: {exit:?}")),
+            Err(error) => News::Failed(format!("KVM can't go on: {error}")),
         };
-        // Nobody listens any more to a machine that is being taken apart.
-        let _ = said.send(ending);
+        listener.tell(news);
         return;
     }
 }
@@ -307,13 +305,14 @@ mod tests {
         let memory = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0), 0x10000)]);
         let memory = Arc::new(memory.unwrap());
         memory.write_slice(&CODE, GuestAddress(0x1000)).unwrap();
-        let (said, heard) = channel();
+        let (tell, heard) = channel();
+        let listener = Listener::new(move |news| tell.send(news).unwrap());
         let mut buses = Buses { memory: Bus::default(), ports: Bus::default() };
         let log = Arc::new(Mutex::new(Vec::new()));
         buses.ports.plug(0x3f8..0x400, Arc::new(Serial::new(Log(Arc::clone(&log)), || {})));
-        buses.ports.plug(0x600..0x603, Arc::new(Power(said.clone())));
+        buses.ports.plug(0x600..0x603, Arc::new(Power(listener.clone())));
         let (kvm, vm, buses) = (&kvm, &vm, Arc::new(buses));
-        let host = Host { kvm, vm, memory: Arc::clone(&memory), buses, said };
+        let host = Host { kvm, vm, memory: Arc::clone(&memory), buses, listener };
         let processors = Processors::new(host, 1, real_mode).unwrap();
         let count = || memory.read_obj::<u16>(GuestAddress(0x2000)).unwrap();
         let goes_on = || {
@@ -334,7 +333,7 @@ mod tests {
             goes_on();
         }
         memory.write_obj(1_u8, GuestAddress(0x2004)).unwrap();
-        assert_eq!(heard.recv().unwrap(), Ending::Off);
+        assert_eq!(heard.recv().unwrap(), News::Off);
         assert_eq!(*log.lock().unwrap(), b"hi");
     }
 

@@ -2,13 +2,14 @@
 
 use std::io::Write;
 use std::process::Command;
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use elasticstack_core::block::{BlockStore, DriveSpec, Volume, Writing};
 use elasticstack_core::prelude::*;
 use elasticstack_core::sim::SimStore;
-use elasticstack_host::kvm::{Drive, End, Machine, Spec};
+use elasticstack_host::kvm::{Drive, Machine, News, Spec};
 use elasticstack_lab::{Lab, stage};
 
 use crate::lio::run;
@@ -82,7 +83,7 @@ async fn is_written(volume: &dyn Volume) -> bool {
 }
 
 async fn boots() {
-    for (word, end) in [("goes", End::Off), ("restarts", End::Reset)] {
+    for (word, end) in [("goes", News::Off), ("restarts", News::Reset)] {
         let store = SimStore::new(1, &[Bytes::from_gib(1)]);
         let (own, lent) = (volume(&store).await, volume(&store).await);
         let drive = |volume: &Arc<dyn Volume>, writing, name: &str| Drive {
@@ -102,10 +103,14 @@ async fn boots() {
             ],
         };
         let console = Console::default();
-        let machine = Machine::start(&spec, console.clone()).unwrap();
-        let ended = tokio::task::spawn_blocking(move || machine.wait(GUARD)).await.unwrap();
+        let (tell, told) = channel();
+        let hear = move |news| tell.send(news).unwrap_or_default();
+        let machine = Machine::new(&spec, console.clone(), hear).unwrap();
+        machine.resume();
+        let news = told.recv_timeout(GUARD);
+        drop(machine);
         let said = console.text();
-        assert!(matches!(ended, Ok(Some(ended)) if ended == end), "{ended:?}: {said}");
+        assert_eq!(news, Ok(end), "{said}");
         for line in [
             "guest: up with 2 processors",
             "guest: vda is own of 131072 sectors",

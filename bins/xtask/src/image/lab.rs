@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::debian::{self, Candidates};
-use super::workshop::{Tools, Workshop, discard};
+use super::workshop::{Tools, Workshop, discard, output};
 use super::{Inputs, builder, gzip, initramfs, workshop};
 use crate::process;
 
@@ -35,6 +35,7 @@ const TOOLS: Tools = &[
     ("depmod", "kmod"),
     ("dpkg", "dpkg"),
     ("gzip", "gzip"),
+    ("xz", "xz-utils"),
 ];
 
 /// All that a machine boots.
@@ -79,12 +80,30 @@ fn build(workshop: &Workshop, debs: &Path, candidates: &Candidates) -> Result<Pa
     let archive = initramfs::make(workshop, &root, release, &MODULES, &busybox, INIT)?;
     let initrd = gzip(workshop, &workshop.write("initrd", &archive)?)?;
     let draft = workshop.path("lab");
+    let unpacked = unpacked(workshop, &root.join(format!("boot/vmlinuz-{release}")))?;
     let placed = fs::create_dir(&draft)
-        .and_then(|()| {
-            fs::rename(root.join(format!("boot/vmlinuz-{release}")), draft.join("kernel"))
-        })
+        .and_then(|()| fs::rename(unpacked, draft.join("kernel")))
         .and_then(|()| fs::rename(root.join("lib/modules"), draft.join("modules")))
         .and_then(|()| fs::rename(initrd, draft.join("initrd.gz")));
     placed.context("put the lab's kernel together")?;
     Ok(draft)
+}
+
+/// The kernel that a bzImage unpacks itself to, which a software CPU takes seconds for
+/// (Documentation/arch/x86/boot.rst: `setup_sects`, `payload_offset`, `payload_length`).
+fn unpacked(workshop: &Workshop, image: &Path) -> Result<PathBuf> {
+    let bytes = fs::read(image).with_context(|| format!("read {}", image.display()))?;
+    let number = |at: usize| {
+        let field = bytes.get(at..at + 4)?.try_into().ok()?;
+        usize::try_from(u32::from_le_bytes(field)).ok()
+    };
+    let payload = || {
+        let start = (usize::from(*bytes.get(0x1f1)?) + 1) * 512 + number(0x248)?;
+        // Behind it is its size when it is unpacked.
+        bytes.get(start..start + number(0x24c)?.checked_sub(4)?)
+    };
+    let payload = payload().with_context(|| format!("{} is no bzImage", image.display()))?;
+    let packed = workshop.write("kernel.xz", payload)?;
+    output(workshop.command("xz")?.arg("--decompress").arg(&packed))?;
+    Ok(packed.with_extension(""))
 }

@@ -5,6 +5,7 @@
 //! status is the run's. The nightly stages come before it.
 
 use std::fs::File;
+use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
@@ -77,7 +78,8 @@ const STAGES: &[Stage] = &[
     nightly("network", "a guest waits 10 minutes for the network to its drive", network),
     nightly("checksums", "of 1,000 corrupted blocks none is read wrong", checksums),
     nightly("fuzz", "no bytes from outside make a parser fail", fuzz::run),
-    always("nextest", "every test, none skipped", nextest),
+    always("lab", "what only a kernel does holds on machines of the lab, in ten minutes", lab),
+    always("nextest", "every other test, none skipped", nextest),
 ];
 
 const fn always(name: &'static str, what: &'static str, run: fn() -> Result<()>) -> Stage {
@@ -234,18 +236,34 @@ fn long_form(which: &[&str]) -> Result<()> {
     process::run(nextest.env("ELASTICSTACK_LONG_TESTS", "1"))
 }
 
-/// All tests; where no `/dev/kvm` opens, all but those that need one, which are then named.
+/// The tests on machines of the lab, apart from the others: beside those they would take longer.
+fn lab() -> Result<()> {
+    image()?;
+    process::run(&mut tests("test(_lab_)")?)
+}
+
+/// All tests that are not on machines of the lab; where no `/dev/kvm` opens, all but those that need
+/// one, which are then named.
 fn nextest() -> Result<()> {
+    let which = match File::options().read(true).write(true).open("/dev/kvm") {
+        Ok(_) => "not test(_lab_)",
+        Err(error) => {
+            println!(
+                "/dev/kvm does not open ({error}): the tests whose names begin with `by_dev_kvm` are left \
+                 out"
+            );
+            "not test(_lab_) and not test(by_dev_kvm)"
+        }
+    };
+    process::become_command(&mut tests(which)?)
+}
+
+/// Runs those of all tests that `which` selects.
+fn tests(which: &str) -> Result<Command> {
     tools::ensure_nextest()?;
     let mut nextest = process::cargo(["nextest", "run", "--workspace", "--locked"])?;
-    nextest.args(["--profile", "ci", "--run-ignored", "all"]);
-    if let Err(error) = File::options().read(true).write(true).open("/dev/kvm") {
-        println!(
-            "/dev/kvm does not open ({error}): the tests whose names begin with `by_dev_kvm` are left out"
-        );
-        nextest.args(["-E", "not test(by_dev_kvm)"]);
-    }
-    process::become_command(&mut nextest)
+    nextest.args(["--profile", "ci", "--run-ignored", "all", "-E", which]);
+    Ok(nextest)
 }
 
 #[cfg(test)]

@@ -262,9 +262,8 @@ fn command(lab: &Lab, number: u8, directory: &Path) -> Result<Command> {
     option("-machine", "q35");
     option("-accel", "tcg,thread=multi");
     option("-cpu", "max");
-    // Tests have no more to gain by a second one: it would be a thread that waits, and QEMU's
-    // translation is slower, and less sure with guests inside, where there are two.
-    option("-smp", "1");
+    // More are of little use, and with guests inside on its own KVM they have locked up.
+    option("-smp", &lab.processors.to_string());
     option("-m", "2G");
     option("-kernel", &lab.kit.join("kernel").display().to_string());
     option("-initrd", &lab.kit.join("initrd.gz").display().to_string());

@@ -77,6 +77,7 @@ const STAGES: &[Stage] = &[
     nightly("power", "what a store confirmed outlives a power cut at every point", power),
     nightly("network", "a guest waits 10 minutes for the network to its drive", network),
     nightly("checksums", "of 1,000 corrupted blocks none is read wrong", checksums),
+    nightly("slow", "what takes minutes on machines of the lab holds too", slow),
     nightly("fuzz", "no bytes from outside make a parser fail", fuzz::run),
     always("lab", "what only a kernel does holds on machines of the lab, in ten minutes", lab),
     always("nextest", "every other test, none skipped", nextest),
@@ -210,7 +211,13 @@ fn crashes() -> Result<()> {
 fn checksums() -> Result<()> {
     tools::ensure_for_lab()?;
     LabKit::ensure()?;
-    long_form(&["-p", "elasticstack-bin-agent", "-E", "test(wrong_bytes)"])
+    long_form(&["-p", "elasticstack-bin-agent", "-E", "test(never_gives_wrong_bytes)"])
+}
+
+fn slow() -> Result<()> {
+    tools::ensure_for_lab()?;
+    LabKit::ensure()?;
+    long_form(&["-p", "elasticstack-bin-agent", "-E", "test(by_night)"])
 }
 
 fn power() -> Result<()> {
@@ -236,10 +243,12 @@ fn long_form(which: &[&str]) -> Result<()> {
     process::run(nextest.env("ELASTICSTACK_LONG_TESTS", "1"))
 }
 
-/// The tests on machines of the lab, apart from the others: beside those they would take longer.
+/// The tests on machines of the lab, apart from the others: beside those they would take longer. What
+/// says `by_night` in its name is run by a nightly stage alone.
 fn lab() -> Result<()> {
     image()?;
-    process::run(&mut tests("test(_lab_)")?)
+    println!("the tests with `by_night` in their names are left to --nightly");
+    process::run(&mut tests("test(_lab_) and not test(by_night)")?)
 }
 
 /// All tests that are not on machines of the lab; where no `/dev/kvm` opens, all but those that need
@@ -249,8 +258,7 @@ fn nextest() -> Result<()> {
         Ok(_) => "not test(_lab_)",
         Err(error) => {
             println!(
-                "/dev/kvm does not open ({error}): the tests whose names begin with `by_dev_kvm` are left \
-                 out"
+                "/dev/kvm does not open ({error}): the tests with `by_dev_kvm` in their names are left out"
             );
             "not test(_lab_) and not test(by_dev_kvm)"
         }

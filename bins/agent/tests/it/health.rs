@@ -43,7 +43,8 @@ fn disk<'a>(array: &'a ArrayStatus, serial: &str) -> &'a DiskReport {
 
 #[test]
 #[ignore = "needs QEMU: cargo xtask test"]
-fn on_a_lab_machine_a_disk_that_is_slow_beside_others_is_told_and_no_more_once_it_is_not() {
+fn by_night_on_a_lab_machine_a_disk_that_is_slow_beside_others_is_told_and_no_more_once_it_is_not()
+{
     let lab = Lab::new().unwrap().with_disks_of(320);
     let mut machine = boot(&lab);
     let create =

@@ -21,6 +21,7 @@ use super::layout::{
     BUTTON_LINE, PANIC, POWER, SERIAL, SERIAL_LINE, TASK_STATE, VIRTIO_MAX, VIRTIO_SIZE, memory,
     virtio, virtio_line,
 };
+use super::meter::Meter;
 use super::mmio::{Line, Mmio, Model};
 use super::news::{Listener, News};
 use super::power::{Panic, Power};
@@ -45,7 +46,8 @@ pub struct Spec {
     pub drives: Vec<Drive>,
 }
 
-/// A drive of a guest.
+/// A drive of a guest. Clones are the same.
+#[derive(Clone)]
 pub struct Drive {
     /// Its bytes.
     pub volume: Arc<dyn Volume>,
@@ -53,6 +55,15 @@ pub struct Drive {
     pub writing: Writing,
     /// What the guest finds as its serial number, of which it sees 20 bytes.
     pub name: String,
+    pub(super) meter: Arc<Meter>,
+}
+
+impl Drive {
+    /// A drive without limits.
+    #[must_use]
+    pub fn new(volume: Arc<dyn Volume>, writing: Writing, name: String) -> Self {
+        Self { volume, writing, name, meter: Arc::default() }
+    }
 }
 
 impl fmt::Debug for Drive {
@@ -103,9 +114,8 @@ impl Machine {
         buses.ports.plug(POWER, Arc::new(Power(listener.clone())));
         buses.ports.plug(PANIC, Arc::new(Panic(listener.clone())));
         let mut devices = Vec::new();
-        for Drive { volume, writing, name } in &spec.drives {
-            let (volume, memory) = (Arc::clone(volume), Arc::clone(&memory));
-            let drive = Block::new(volume, *writing, name.clone(), memory, stall.clone());
+        for drive in &spec.drives {
+            let drive = Block::new(drive.clone(), Arc::clone(&memory), stall.clone());
             devices.push(plug(&vm, &mut buses.memory, devices.len(), Box::new(drive))?);
         }
         let entropy = Box::new(Entropy::new(Arc::clone(&memory)));

@@ -4,20 +4,31 @@
 //! memory and jumped into, and finds virtio devices over MMIO by ACPI tables.
 
 mod acpi;
+mod ask;
 mod block;
 mod block_request;
+mod borrowed;
 mod bus;
+mod drives;
 mod entropy;
 mod kernel;
 mod layout;
 mod machine;
+mod meter;
 mod mmio;
+mod monitor;
 mod news;
+mod order;
 mod power;
+mod process;
 mod processor;
+mod ring;
 mod serial;
 mod stall;
+mod vmm;
 mod worker;
 
 pub use machine::{Drive, Machine, Spec};
 pub use news::News;
+pub use process::serve;
+pub use vmm::Kvm;

@@ -23,6 +23,8 @@ pub(crate) fn run() -> Result<()> {
         "elasticstack-host",
         "-p",
         "elasticstack-bin-target",
+        "-p",
+        "elasticstack-bin-vmm",
     ]);
     kits.args(["--lib", "--test", "it"]);
     // One at a time, as guests on a software CPU need all of it; every test of a kit has `kit` in

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use elasticstack_core::block::{Volume, Writing};
+use elasticstack_core::block::Writing;
 use elasticstack_core::error::{ErrorKind, Result};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
@@ -14,6 +14,8 @@ use virtio_queue::{Queue, QueueT as _};
 use vm_memory::GuestMemoryMmap;
 
 use super::block_request::{Ask, Request, SECTOR, Status, identity};
+use super::machine::Drive;
+use super::meter::Way;
 use super::mmio::{Line, Model, Serving};
 use super::stall::Stall;
 use super::worker::Worker;
@@ -54,22 +56,13 @@ enum Caching {
 
 /// What requests are served by.
 struct Served {
-    volume: Arc<dyn Volume>,
-    writing: Writing,
-    identity: String,
+    drive: Drive,
     stall: Stall,
 }
 
 impl Block {
-    /// A device that is called `identity` to the guest, of which it sees 20 bytes.
-    pub(super) fn new(
-        volume: Arc<dyn Volume>,
-        writing: Writing,
-        identity: String,
-        memory: Arc<GuestMemoryMmap>,
-        stall: Stall,
-    ) -> Self {
-        Self { served: Arc::new(Served { volume, writing, identity, stall }), memory }
+    pub(super) fn new(drive: Drive, memory: Arc<GuestMemoryMmap>, stall: Stall) -> Self {
+        Self { served: Arc::new(Served { drive, stall }), memory }
     }
 }
 
@@ -79,7 +72,7 @@ impl Model for Block {
     }
 
     fn features(&self) -> u64 {
-        let access = match self.served.writing {
+        let access = match self.served.drive.writing {
             Writing::Allowed => DISCARD | FLUSH,
             Writing::Refused => READ_ONLY,
         };
@@ -92,8 +85,9 @@ impl Model for Block {
 
     fn config(&self) -> Vec<u8> {
         let mut config = [0; 60];
-        let sectors = self.served.volume.size().get() / SECTOR;
-        let alignment = u32::try_from(self.served.volume.block_size().get() / SECTOR).unwrap_or(1);
+        let volume = &self.served.drive.volume;
+        let sectors = volume.size().get() / SECTOR;
+        let alignment = u32::try_from(volume.block_size().get() / SECTOR).unwrap_or(1);
         config[..8].copy_from_slice(&sectors.to_le_bytes());
         for (at, value) in [(12, SEGMENTS), (20, 512), (36, DISCARD_MAX), (40, 1), (44, alignment)]
         {
@@ -164,6 +158,11 @@ impl Served {
     ) -> u32 {
         // One without a place for its status can't be answered, nor done.
         let Some(mut request) = Request::read(memory, chain) else { return 0 };
+        match &request.ask {
+            Ask::Read(_, length) => self.drive.meter.pass(as_u64(*length)).await,
+            Ask::Write(_, data) => self.drive.meter.pass(as_u64(data.len())).await,
+            _ => {}
+        }
         let done = loop {
             match self.serve(caching, &mut request).await {
                 Ok(status) => break status,
@@ -179,22 +178,27 @@ impl Served {
     }
 
     async fn serve(&self, caching: Caching, request: &mut Request<'_>) -> Result<Status> {
-        let volume = &self.volume;
-        let is_refused = self.writing == Writing::Refused;
+        let Drive { volume, writing, name, meter } = &self.drive;
+        let is_refused = *writing == Writing::Refused;
         match request.ask.clone() {
             Ask::Read(offset, length) => {
                 let mut data = vec![0; length];
                 volume.read_at(offset, &mut data).await?;
+                meter.count(Way::Read, as_u64(length));
                 return Ok(request.give(&data));
             }
-            Ask::Identity => return Ok(request.give(&identity(&self.identity))),
+            Ask::Identity => return Ok(request.give(&identity(name))),
             Ask::Other => return Ok(Status::Unsupported),
             Ask::Broken => return Ok(Status::IoError),
             Ask::Write(..) | Ask::Discard(..) if is_refused => return Ok(Status::IoError),
-            Ask::Write(offset, data) => match caching {
-                Caching::Back => volume.write_at(offset, data).await?,
-                Caching::Through => volume.write_through(offset, data).await?,
-            },
+            Ask::Write(offset, data) => {
+                let length = as_u64(data.len());
+                match caching {
+                    Caching::Back => volume.write_at(offset, data).await?,
+                    Caching::Through => volume.write_through(offset, data).await?,
+                }
+                meter.count(Way::Write, length);
+            }
             Ask::Discard(offset, length) => volume.discard(offset, length).await?,
             Ask::Flush => volume.flush().await?,
         }
@@ -202,12 +206,16 @@ impl Served {
     }
 }
 
+fn as_u64(length: usize) -> u64 {
+    u64::try_from(length).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc::{Receiver, channel};
     use std::time::Duration;
 
-    use elasticstack_core::block::{BlockStore as _, DriveSpec};
+    use elasticstack_core::block::{BlockStore as _, DriveSpec, Volume};
     use elasticstack_core::generation::{Epoch, Era, Generation};
     use elasticstack_core::id::DriveId;
     use elasticstack_core::sim::SimStore;
@@ -270,7 +278,7 @@ mod tests {
             let listener = Listener::new(move |news| tell.send(news).unwrap());
             let stall = Stall::new(listener);
             let (own, guest) = (Arc::clone(&volume), Arc::clone(&memory));
-            let block = Block::new(own, writing, name, guest, stall.clone());
+            let block = Block::new(Drive::new(own, writing, name), guest, stall.clone());
             let mut queue = Queue::new(DEPTH[0]).unwrap();
             queue.try_set_size(SIZE).unwrap();
             queue.try_set_desc_table_address(GuestAddress(DESCRIPTORS)).unwrap();

@@ -7,26 +7,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use elasticstack_core::block::{Volume, Writing};
-use elasticstack_core::error::{Error, ErrorKind, Result};
+use elasticstack_core::error::{Error, Result};
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
-use vm_memory::{GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::acpi;
-use super::block::Block;
-use super::bus::Bus;
-use super::entropy::Entropy;
+use super::board::{Board, Raise};
 use super::kernel::Kernel;
-use super::layout::{
-    BUTTON_LINE, PANIC, POWER, SERIAL, SERIAL_LINE, TASK_STATE, VIRTIO_MAX, VIRTIO_SIZE, memory,
-    virtio, virtio_line,
-};
-use super::mmio::{Line, Mmio, Model};
+use super::layout::{BUTTON_LINE, TASK_STATE};
+use super::meter::Meter;
 use super::news::{Listener, News};
-use super::power::{Panic, Power};
-use super::processor::{Buses, Host, Processors};
-use super::serial::Serial;
-use super::stall::Stall;
+use super::processor::{Host, Processors};
 
 /// A guest as it should be.
 #[derive(Debug)]
@@ -45,7 +36,8 @@ pub struct Spec {
     pub drives: Vec<Drive>,
 }
 
-/// A drive of a guest.
+/// A drive of a guest. Clones are the same.
+#[derive(Clone)]
 pub struct Drive {
     /// Its bytes.
     pub volume: Arc<dyn Volume>,
@@ -53,6 +45,15 @@ pub struct Drive {
     pub writing: Writing,
     /// What the guest finds as its serial number, of which it sees 20 bytes.
     pub name: String,
+    pub(super) meter: Arc<Meter>,
+}
+
+impl Drive {
+    /// A drive without limits.
+    #[must_use]
+    pub fn new(volume: Arc<dyn Volume>, writing: Writing, name: String) -> Self {
+        Self { volume, writing, name, meter: Arc::default() }
+    }
 }
 
 impl fmt::Debug for Drive {
@@ -67,9 +68,9 @@ impl fmt::Debug for Drive {
 
 /// A guest that exists. Dropped, it is cut off.
 pub struct Machine {
+    /// They go first: while they run, devices are written to.
     processors: Processors,
-    devices: Vec<Arc<Mmio>>,
-    stall: Stall,
+    board: Arc<Board>,
     /// Its interrupts are wired for as long as this is open.
     _vm: VmFd,
     button: EventFd,
@@ -91,37 +92,26 @@ impl Machine {
     ) -> Result<Self> {
         let kvm = Kvm::new().map_err(refused("opening /dev/kvm"))?;
         let vm = kvm.create_vm().map_err(refused("making a guest"))?;
-        let memory = Arc::new(zeros(spec.memory)?);
         vm.set_tss_address(TASK_STATE).map_err(refused("placing the task state"))?;
         vm.create_irq_chip().map_err(refused("making interrupt controllers"))?;
-
         let listener = Listener::new(hear);
-        let stall = Stall::new(listener.clone());
-        let mut buses = Buses { memory: Bus::default(), ports: Bus::default() };
-        let serial = Serial::new(console, raise(interrupt(&vm, SERIAL_LINE)?));
-        buses.ports.plug(SERIAL, Arc::new(serial));
-        buses.ports.plug(POWER, Arc::new(Power(listener.clone())));
-        buses.ports.plug(PANIC, Arc::new(Panic(listener.clone())));
-        let mut devices = Vec::new();
-        for Drive { volume, writing, name } in &spec.drives {
-            let (volume, memory) = (Arc::clone(volume), Arc::clone(&memory));
-            let drive = Block::new(volume, *writing, name.clone(), memory, stall.clone());
-            devices.push(plug(&vm, &mut buses.memory, devices.len(), Box::new(drive))?);
-        }
-        let entropy = Box::new(Entropy::new(Arc::clone(&memory)));
-        devices.push(plug(&vm, &mut buses.memory, devices.len(), entropy)?);
+        let told = listener.clone();
+        let wire = |line| Ok(Box::new(raise(interrupt(&vm, line)?)) as Raise);
+        let board =
+            Board::new(spec.memory, &spec.drives, console, move |news| told.tell(news), wire)?;
         let kernel = Kernel {
             image: &spec.kernel,
             initial_disk: spec.initial_disk.as_deref(),
             command_line: &spec.command_line,
         };
-        let count = u32::try_from(devices.len()).unwrap_or(0);
-        let entry = kernel.load(&memory, spec.memory, &acpi::tables(spec.processors, count))?;
+        let tables = acpi::tables(spec.processors, board.devices());
+        let entry = kernel.load(board.memory(), spec.memory, &tables)?;
         let begin = |processor: &VcpuFd| entry.begin(processor);
-        let host = Host { kvm: &kvm, vm: &vm, memory, buses: Arc::new(buses), listener };
+        let board = Arc::new(board);
+        let host = Host { kvm: &kvm, vm: &vm, board: Arc::clone(&board), listener };
         let processors = Processors::new(host, spec.processors, begin)?;
         let button = interrupt(&vm, BUTTON_LINE)?;
-        Ok(Self { processors, devices, stall, _vm: vm, button })
+        Ok(Self { processors, board, _vm: vm, button })
     }
 
     /// Presses the power button.
@@ -140,17 +130,8 @@ impl Machine {
 
     /// Lets a guest that is held go on, and try again what its drives failed.
     pub fn resume(&self) {
-        self.stall.end();
+        self.board.go_on();
         self.processors.go_on();
-    }
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        self.processors.hold();
-        for device in &self.devices {
-            device.reset();
-        }
     }
 }
 
@@ -158,29 +139,6 @@ impl fmt::Debug for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Machine").field("processors", &self.processors).finish_non_exhaustive()
     }
-}
-
-/// So many bytes of memory, of which the host gives what is touched.
-fn zeros(bytes: u64) -> Result<GuestMemoryMmap> {
-    let part = |(start, length)| Some((GuestAddress(start), usize::try_from(length).ok()?));
-    let parts: Option<Vec<_>> = memory(bytes).into_iter().map(part).collect();
-    let no_memory = || Error::internal(format!("giving a guest {bytes} bytes of memory"));
-    let memory = GuestMemoryMmap::from_ranges(&parts.ok_or_else(no_memory)?);
-    memory.map_err(|error| no_memory().source(error))
-}
-
-/// Puts in a virtio device, as the next.
-fn plug(vm: &VmFd, bus: &mut Bus, number: usize, model: Box<dyn Model>) -> Result<Arc<Mmio>> {
-    let number = u32::try_from(number).unwrap_or(u32::MAX);
-    if number >= VIRTIO_MAX {
-        let sentence = format!("a guest has at most {VIRTIO_MAX} drives and cards");
-        return Err(Error::new(ErrorKind::InvalidValue, sentence));
-    }
-    let line = Line::new(raise(interrupt(vm, virtio_line(number))?));
-    let device = Arc::new(Mmio::new(model, line));
-    let at = virtio(number);
-    bus.plug(at..at + VIRTIO_SIZE, device.clone());
-    Ok(device)
 }
 
 /// What raises an interrupt of the guest when it is written to.

@@ -4,20 +4,35 @@
 //! memory and jumped into, and finds virtio devices over MMIO by ACPI tables.
 
 mod acpi;
+mod ask;
 mod block;
 mod block_request;
+mod board;
+mod borrowed;
 mod bus;
+mod bzimage;
+mod drives;
 mod entropy;
 mod kernel;
 mod layout;
 mod machine;
+mod meter;
 mod mmio;
+mod monitor;
 mod news;
+mod order;
 mod power;
+mod process;
 mod processor;
+mod pvh;
+mod ring;
 mod serial;
 mod stall;
+mod vmm;
 mod worker;
 
+pub use board::{Board, Raise, Space};
 pub use machine::{Drive, Machine, Spec};
 pub use news::News;
+pub use process::serve;
+pub use vmm::Kvm;

@@ -14,7 +14,7 @@ use kvm_ioctls::{Cap, Kvm, VcpuExit, VcpuFd, VmFd};
 use vm_memory::{GuestMemoryBackend as _, GuestMemoryMmap, GuestMemoryRegion as _};
 use vmm_sys_util::signal::{Killable as _, SIGRTMIN, register_signal_handler};
 
-use super::bus::Bus;
+use super::board::{Board, Space};
 use super::news::{Listener, News};
 
 /// How long to wait before a processor is woken once more, which was just about to run its guest.
@@ -28,19 +28,11 @@ const MTRR_ON_WRITE_BACK: u64 = 1 << 11 | 6;
 const HYPERVISOR: u32 = 1 << 31;
 const TSC_DEADLINE: u32 = 1 << 24;
 
-/// Where the processors' accesses go, beside memory.
-#[derive(Debug)]
-pub(super) struct Buses {
-    pub memory: Bus,
-    pub ports: Bus,
-}
-
 /// What processors are made of, and where they say how their guest ended.
 pub(super) struct Host<'a> {
     pub kvm: &'a Kvm,
     pub vm: &'a VmFd,
-    pub memory: Arc<GuestMemoryMmap>,
-    pub buses: Arc<Buses>,
+    pub board: Arc<Board>,
     pub listener: Listener,
 }
 
@@ -49,8 +41,8 @@ pub(super) struct Host<'a> {
 pub(super) struct Processors {
     gate: Arc<Gate>,
     threads: Vec<JoinHandle<()>>,
-    /// The guest writes to it for as long as it runs.
-    _memory: Arc<GuestMemoryMmap>,
+    /// The guest writes to its memory for as long as it runs.
+    _board: Arc<Board>,
 }
 
 /// What the threads are to do, and how many of them have heard that they are to wait.
@@ -85,14 +77,15 @@ impl Processors {
         count: u8,
         begin: impl FnOnce(&VcpuFd) -> Result<(), kvm_ioctls::Error>,
     ) -> Result<Self> {
-        let Host { kvm, vm, memory, buses, listener } = host;
+        let Host { kvm, vm, board, listener } = host;
         register_signal_handler(SIGRTMIN(), heard).map_err(refused("hearing signals"))?;
-        give(vm, &memory).map_err(refused("giving a guest its memory"))?;
+        give(vm, board.memory()).map_err(refused("giving a guest its memory"))?;
         let supported = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES);
         let supported = supported.map_err(refused("asking for the processor's features"))?;
         let has_deadline = kvm.check_extension(Cap::TscDeadlineTimer);
         let mut begin = Some(begin);
-        let mut processors = Self { gate: Arc::default(), threads: Vec::new(), _memory: memory };
+        let (gate, threads) = (Arc::<Gate>::default(), Vec::new());
+        let mut processors = Self { gate, threads, _board: Arc::clone(&board) };
         for number in 0..count {
             let processor = vm.create_vcpu(number.into()).map_err(refused("making a processor"))?;
             let mut features = supported.clone();
@@ -108,10 +101,10 @@ impl Processors {
             if let Some(begin) = begin.take() {
                 begin(&processor).map_err(refused("setting a processor's registers"))?;
             }
-            let (gate, buses, listener) =
-                (Arc::clone(&processors.gate), Arc::clone(&buses), listener.clone());
+            let (gate, board, listener) =
+                (Arc::clone(&processors.gate), Arc::clone(&board), listener.clone());
             let thread = thread::Builder::new().name(format!("processor {number}"));
-            let thread = thread.spawn(move || run(processor, &gate, &buses, &listener));
+            let thread = thread.spawn(move || run(processor, &gate, &board, &listener));
             let thread = thread
                 .map_err(|error| Error::internal("starting a processor's thread").source(error))?;
             processors.threads.push(thread);
@@ -205,23 +198,23 @@ fn refused(action: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> Error {
     move |error| Error::internal(format!("KVM: {action}")).source(std::io::Error::from(error))
 }
 
-fn run(mut processor: VcpuFd, gate: &Gate, buses: &Buses, listener: &Listener) {
+fn run(mut processor: VcpuFd, gate: &Gate, board: &Board, listener: &Listener) {
     while gate.pass() {
         let news = match processor.run() {
             Ok(VcpuExit::IoIn(port, data)) => {
-                buses.ports.read(port.into(), data);
+                board.read(Space::Ports, port.into(), data);
                 continue;
             }
             Ok(VcpuExit::IoOut(port, data)) => {
-                buses.ports.write(port.into(), data);
+                board.write(Space::Ports, port.into(), data);
                 continue;
             }
             Ok(VcpuExit::MmioRead(address, data)) => {
-                buses.memory.read(address, data);
+                board.read(Space::Memory, address, data);
                 continue;
             }
             Ok(VcpuExit::MmioWrite(address, data)) => {
-                buses.memory.write(address, data);
+                board.write(Space::Memory, address, data);
                 continue;
             }
             Ok(VcpuExit::Intr) => continue,
@@ -274,8 +267,6 @@ mod tests {
     use vm_memory::{Bytes as _, GuestAddress};
 
     use super::*;
-    use crate::kvm::power::Power;
-    use crate::kvm::serial::Serial;
 
     /// Real mode, at 0x1000: counts at 0x2000 until there is a 1 at 0x2004, then says `hi` at the serial
     /// port and turns itself off.
@@ -302,17 +293,14 @@ mod tests {
     fn by_dev_kvm_a_guest_of_thirty_bytes_runs_is_held_goes_on_speaks_and_turns_itself_off() {
         let kvm = Kvm::new().unwrap();
         let vm = kvm.create_vm().unwrap();
-        let memory = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0), 0x10000)]);
-        let memory = Arc::new(memory.unwrap());
-        memory.write_slice(&CODE, GuestAddress(0x1000)).unwrap();
         let (tell, heard) = channel();
-        let listener = Listener::new(move |news| tell.send(news).unwrap());
-        let mut buses = Buses { memory: Bus::default(), ports: Bus::default() };
-        let log = Arc::new(Mutex::new(Vec::new()));
-        buses.ports.plug(0x3f8..0x400, Arc::new(Serial::new(Log(Arc::clone(&log)), || {})));
-        buses.ports.plug(0x600..0x603, Arc::new(Power(listener.clone())));
-        let (kvm, vm, buses) = (&kvm, &vm, Arc::new(buses));
-        let host = Host { kvm, vm, memory: Arc::clone(&memory), buses, listener };
+        let hear = move |news| tell.send(news).unwrap();
+        let (listener, log) = (Listener::new(hear.clone()), Arc::new(Mutex::new(Vec::new())));
+        let console = Log(Arc::clone(&log));
+        let board = Board::new(0x10000, &[], console, hear, |_| Ok(Box::new(|| {}))).unwrap();
+        board.fill(0x1000, &CODE);
+        let memory = Arc::clone(board.memory());
+        let host = Host { kvm: &kvm, vm: &vm, board: Arc::new(board), listener };
         let processors = Processors::new(host, 1, real_mode).unwrap();
         let count = || memory.read_obj::<u16>(GuestAddress(0x2000)).unwrap();
         let goes_on = || {

@@ -24,7 +24,7 @@ pub(super) const BLOCK: Bytes = Bytes::from_kib(4);
 
 /// An open file as a volume.
 #[derive(Debug)]
-pub(super) struct FileVolume {
+pub(crate) struct FileVolume {
     file: Arc<File>,
     size: AtomicU64,
     writer: Writer,
@@ -47,7 +47,7 @@ impl FileVolume {
     ///
     /// # Errors
     /// `NotOffered` for what is no regular file; `InvalidValue` if `past` is another one.
-    pub(super) fn new(file: File, past: Option<File>, held: BorrowedFd<'_>) -> Result<Self> {
+    pub(crate) fn new(file: File, past: Option<File>, held: BorrowedFd<'_>) -> Result<Self> {
         let file = Arc::new(file);
         if past.as_ref().is_some_and(|past| !is_same(&file, past)) {
             return Err(Error::new(ErrorKind::InvalidValue, "the two files of a lend are not one"));

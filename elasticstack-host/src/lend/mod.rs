@@ -27,6 +27,7 @@ mod service;
 mod writer;
 
 pub use borrow::{Borrow, IscsiBorrower};
+pub(crate) use file::FileVolume;
 pub use in_process::InProcessLender;
 pub use lio::LioLender;
 pub use process::{ProcessConfig, ProcessLender};

@@ -86,10 +86,8 @@ async fn boots() {
     for (word, end) in [("goes", News::Off), ("restarts", News::Reset)] {
         let store = SimStore::new(1, &[Bytes::from_gib(1)]);
         let (own, lent) = (volume(&store).await, volume(&store).await);
-        let drive = |volume: &Arc<dyn Volume>, writing, name: &str| Drive {
-            volume: Arc::clone(volume),
-            writing,
-            name: name.to_owned(),
+        let drive = |volume: &Arc<dyn Volume>, writing, name: &str| {
+            Drive::new(Arc::clone(volume), writing, name.to_owned())
         };
         let spec = Spec {
             memory: 256 << 20,

@@ -45,6 +45,7 @@ const DISCARD_MAX: u32 = 1 << 21;
 pub(super) struct Block {
     served: Arc<Served>,
     memory: Arc<GuestMemoryMmap>,
+    worker: Worker,
 }
 
 /// When a write is durable (section 5.2.6.2): with a driver that does not flush, once it is answered.
@@ -61,8 +62,11 @@ struct Served {
 }
 
 impl Block {
-    pub(super) fn new(drive: Drive, memory: Arc<GuestMemoryMmap>, stall: Stall) -> Self {
-        Self { served: Arc::new(Served { drive, stall }), memory }
+    /// # Errors
+    /// `Internal` if there is no thread for it.
+    pub(super) fn new(drive: Drive, memory: Arc<GuestMemoryMmap>, stall: Stall) -> Result<Self> {
+        let served = Arc::new(Served { drive, stall });
+        Ok(Self { served, memory, worker: Worker::new("drive")? })
     }
 }
 
@@ -106,7 +110,7 @@ impl Model for Block {
         queue.set_event_idx(features & EVENT_INDEX != 0);
         let (served, memory) = (Arc::clone(&self.served), Arc::clone(&self.memory));
         let caching = if features & FLUSH == 0 { Caching::Through } else { Caching::Back };
-        Worker::start("drive", move |bell| async move {
+        self.worker.serve(move |bell| async move {
             serve(&served, caching, &memory, queue, &bell, &line).await
         })
     }
@@ -243,6 +247,8 @@ mod tests {
 
     struct Driver {
         serving: Box<dyn Serving>,
+        /// Its thread is there for as long as it is.
+        _block: Block,
         memory: Arc<GuestMemoryMmap>,
         store: SimStore,
         drive: DriveId,
@@ -278,7 +284,7 @@ mod tests {
             let listener = Listener::new(move |news| tell.send(news).unwrap());
             let stall = Stall::new(listener);
             let (own, guest) = (Arc::clone(&volume), Arc::clone(&memory));
-            let block = Block::new(Drive::new(own, writing, name), guest, stall.clone());
+            let block = Block::new(Drive::new(own, writing, name), guest, stall.clone()).unwrap();
             let mut queue = Queue::new(DEPTH[0]).unwrap();
             queue.try_set_size(SIZE).unwrap();
             queue.try_set_desc_table_address(GuestAddress(DESCRIPTORS)).unwrap();
@@ -288,7 +294,18 @@ mod tests {
             let raise = std::sync::Mutex::new(raise);
             let line = Line::new(move || raise.lock().unwrap().send(()).unwrap());
             let serving = block.start(features, vec![Some(queue)], line).unwrap();
-            Self { serving, memory, store, drive, volume, stall, told, raised, asked: 0 }
+            Self {
+                serving,
+                _block: block,
+                memory,
+                store,
+                drive,
+                volume,
+                stall,
+                told,
+                raised,
+                asked: 0,
+            }
         }
 
         fn put(&self, at: u64, bytes: &[u8]) {

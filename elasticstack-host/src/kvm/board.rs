@@ -72,10 +72,10 @@ impl Board {
         let mut board = Self { memory, buses, virtio: Vec::new(), stall };
         for drive in drives {
             let memory = Arc::clone(&board.memory);
-            let drive = Block::new(drive.clone(), memory, board.stall.clone());
+            let drive = Block::new(drive.clone(), memory, board.stall.clone())?;
             board.plug(Box::new(drive), &mut wire)?;
         }
-        let entropy = Entropy::new(Arc::clone(&board.memory));
+        let entropy = Entropy::new(Arc::clone(&board.memory))?;
         board.plug(Box::new(entropy), &mut wire)?;
         Ok(board)
     }

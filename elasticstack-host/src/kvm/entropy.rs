@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::sync::Arc;
 
+use elasticstack_core::error::Result;
 use tokio::sync::Notify;
 use virtio_queue::{Queue, QueueT as _, Writer};
 use vm_memory::GuestMemoryMmap;
@@ -22,11 +23,14 @@ const MOST: usize = 4096;
 /// The device.
 pub(super) struct Entropy {
     memory: Arc<GuestMemoryMmap>,
+    worker: Worker,
 }
 
 impl Entropy {
-    pub(super) fn new(memory: Arc<GuestMemoryMmap>) -> Self {
-        Self { memory }
+    /// # Errors
+    /// `Internal` if there is no thread for it.
+    pub(super) fn new(memory: Arc<GuestMemoryMmap>) -> Result<Self> {
+        Ok(Self { memory, worker: Worker::new("entropy")? })
     }
 }
 
@@ -55,10 +59,7 @@ impl Model for Entropy {
     ) -> Option<Box<dyn Serving>> {
         let queue = queues.into_iter().next().flatten()?;
         let memory = Arc::clone(&self.memory);
-        Worker::start(
-            "entropy",
-            move |bell| async move { serve(&memory, queue, &bell, &line).await },
-        )
+        self.worker.serve(move |bell| async move { serve(&memory, queue, &bell, &line).await })
     }
 }
 

@@ -1,62 +1,111 @@
-//! The thread that serves a device while its driver has it set up.
+//! The thread that serves a device whenever its driver has it set up. It is there for as long as the device
+//! is, so that a guest which sets a device up starts none.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 
+use elasticstack_core::error::{Error, Result};
+use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::mmio::Serving;
 
-/// A thread that serves a device. Dropped, it ends; what was under way is given up.
+/// What serves a device, until its driver breaks its queue.
+type Work = Pin<Box<dyn Future<Output = Result<(), virtio_queue::Error>>>>;
+
+/// Makes it, on the thread; the bell rings when the driver has given something.
+type MakeWork = Box<dyn FnOnce(Arc<Notify>) -> Work + Send>;
+
+/// A device's thread. Dropped, it ends.
 #[derive(Debug)]
 pub(super) struct Worker {
-    bell: Arc<Notify>,
-    ended: CancellationToken,
+    orders: Option<Sender<Order>>,
     thread: Option<JoinHandle<()>>,
 }
 
+struct Order {
+    make: MakeWork,
+    bell: Arc<Notify>,
+    end: CancellationToken,
+    /// Closed when the work has ended.
+    ended: Sender<()>,
+}
+
+/// A device at work. Dropped, it ends; what was under way is given up.
+#[derive(Debug)]
+struct AtWork {
+    bell: Arc<Notify>,
+    end: CancellationToken,
+    ended: Receiver<()>,
+}
+
 impl Worker {
-    /// Starts what `serve` makes; the bell rings when the driver has given something. That the driver
-    /// breaks its queue ends the work, and the device does nothing more until it is reset.
-    pub(super) fn start<S, F>(name: &'static str, serve: S) -> Option<Box<dyn Serving>>
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// `Internal` if there can't be one.
+    pub(super) fn new(name: &'static str) -> Result<Self> {
+        let failed = |error| Error::internal("starting a device's thread").source(error);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(failed)?;
+        let (orders, ordered) = channel();
+        let work = move || work(name, &runtime, &ordered);
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(work).map_err(failed)?;
+        Ok(Self { orders: Some(orders), thread: Some(thread) })
+    }
+
+    /// Has it do what `make` makes. That the driver breaks its queue ends the work, and the device does
+    /// nothing more until it is reset.
+    pub(super) fn serve<F>(
+        &self,
+        make: impl FnOnce(Arc<Notify>) -> F + Send + 'static,
+    ) -> Option<Box<dyn Serving>>
     where
-        S: FnOnce(Arc<Notify>) -> F + Send + 'static,
-        F: Future<Output = Result<(), virtio_queue::Error>>,
+        F: Future<Output = Result<(), virtio_queue::Error>> + 'static,
     {
-        let (bell, ended) = (Arc::new(Notify::new()), CancellationToken::new());
-        let (rings, end) = (Arc::clone(&bell), ended.clone());
-        let work = move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            match runtime {
-                Ok(runtime) => {
-                    let served = end.run_until_cancelled(serve(rings));
-                    if let Some(Err(error)) = runtime.block_on(served) {
-                        tracing::warn!(%error, device = name, "a guest's driver broke its queue");
-                    }
-                }
-                Err(error) => tracing::error!(%error, device = name, "a device is not served"),
-            }
+        let (bell, end) = (Arc::new(Notify::new()), CancellationToken::new());
+        let (ending, ended) = channel();
+        let order = Order {
+            make: Box::new(|bell| Box::pin(make(bell))),
+            bell: Arc::clone(&bell),
+            end: end.clone(),
+            ended: ending,
         };
-        match thread::Builder::new().name(name.to_owned()).spawn(work) {
-            Ok(thread) => Some(Box::new(Self { bell, ended, thread: Some(thread) })),
-            Err(error) => {
-                tracing::error!(%error, device = name, "a device is not served");
-                None
-            }
-        }
+        self.orders.as_ref()?.send(order).ok()?;
+        Some(Box::new(AtWork { bell, end, ended }))
     }
 }
 
-impl Serving for Worker {
+fn work(name: &str, runtime: &Runtime, ordered: &Receiver<Order>) {
+    for Order { make, bell, end, ended } in ordered {
+        let served = runtime.block_on(end.run_until_cancelled(make(bell)));
+        if let Some(Err(error)) = served {
+            tracing::warn!(%error, device = name, "a guest's driver broke its queue");
+        }
+        drop(ended);
+    }
+}
+
+impl Serving for AtWork {
     fn ring(&self, _queue: u16) {
         self.bell.notify_one();
     }
 }
 
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        self.end.cancel();
+        // Nothing is ever sent: this is its end, or the thread's.
+        let _ = self.ended.recv();
+    }
+}
+
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.ended.cancel();
+        self.orders = None;
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the thread of a guest's device panicked");
         }

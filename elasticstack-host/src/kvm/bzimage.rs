@@ -2,6 +2,7 @@
 //! protocol).
 
 use std::fs::File;
+use std::io::Seek as _;
 
 use elasticstack_core::error::{Error, Result};
 use linux_loader::loader::bootparam::{boot_e820_entry, boot_params};
@@ -21,6 +22,7 @@ pub(super) fn load(
     guest: &GuestMemoryMmap,
     bytes: u64,
 ) -> Result<Entry> {
+    image.rewind().map_err(kernel.base.kernel.failed("reading"))?;
     let loaded = BzImage::load(guest, None, image, Some(GuestAddress(HIGH)));
     let loaded = loaded.map_err(|error| kernel.failed(&error.to_string()))?;
     let header = loaded.setup_header.ok_or_else(|| kernel.failed("it has no setup header"))?;
@@ -28,10 +30,10 @@ pub(super) fn load(
     parameters.hdr.type_of_loader = LOADER;
     parameters.hdr.cmd_line_ptr = address(COMMAND_LINE);
     parameters.acpi_rsdp_addr = TABLES.start;
-    if let Some(path) = kernel.initial_disk {
+    if let Some(opened) = &kernel.base.initial_disk {
         let most = u64::from(parameters.hdr.initrd_addr_max).saturating_add(1).min(HOLE.start);
         let after = loaded.kernel_end.max(HIGH).saturating_add(init_size(&parameters));
-        let range = put_at_end(guest, path, after..bytes.min(most))?;
+        let range = put_at_end(guest, opened, after..bytes.min(most))?;
         parameters.hdr.ramdisk_image = address(range.start);
         parameters.hdr.ramdisk_size = address(range.end - range.start);
     }

@@ -1,25 +1,23 @@
 //! A Linux kernel in a guest's memory, ready to be jumped into, with its initial RAM disk, its command line and
 //! the tables that it finds the machine by. It begins by one of two protocols, as its file says.
 
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::Seek as _;
 use std::ops::Range;
-use std::path::Path;
+use std::os::unix::fs::FileExt as _;
 
 use elasticstack_core::error::{Error, Result};
 use kvm_bindings::{kvm_regs, kvm_segment};
 use kvm_ioctls::VcpuFd;
 use vm_memory::{Bytes as _, GuestAddress, GuestMemoryMmap};
 
+use super::base::{Base, Opened};
 use super::layout::{COMMAND_LINE, COMMAND_LINE_MAX, DESCRIPTORS, HIGH, LEGACY, TABLES, memory};
 use super::{bzimage, pvh};
 
 /// What a guest boots: its provider's kernel.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Kernel<'a> {
-    /// A bzImage, as distributions ship it.
-    pub image: &'a Path,
-    pub initial_disk: Option<&'a Path>,
+    pub base: &'a Base,
     pub command_line: &'a str,
 }
 
@@ -48,9 +46,9 @@ impl Kernel<'_> {
         write(guest, COMMAND_LINE, &[&line[..], &[0]].concat())?;
         write(guest, TABLES.start, tables)?;
         write(guest, DESCRIPTORS, &SEGMENTS.map(u64::to_le_bytes).concat())?;
-        let mut image = open(self.image)?;
-        let mut magic = [0; 4];
-        image.read_exact(&mut magic).map_err(failed("reading", self.image))?;
+        let (file, mut magic) = (&self.base.kernel, [0; 4]);
+        file.file.read_exact_at(&mut magic, 0).map_err(file.failed("reading"))?;
+        let mut image = file.again()?;
         match &magic {
             b"\x7fELF" => pvh::load(self, &mut image, guest, bytes),
             _ => bzimage::load(self, &mut image, guest, bytes),
@@ -58,7 +56,8 @@ impl Kernel<'_> {
     }
 
     pub(super) fn failed(&self, what: &str) -> Error {
-        Error::internal(format!("loading the kernel {}: {what}", self.image.display()))
+        let path = self.base.kernel.path.display();
+        Error::internal(format!("loading the kernel {path}: {what}"))
     }
 }
 
@@ -113,31 +112,24 @@ pub(super) fn map(bytes: u64) -> Vec<Part> {
 /// Puts a file at the end of a range, at a whole page.
 pub(super) fn put_at_end(
     guest: &GuestMemoryMmap,
-    path: &Path,
+    opened: &Opened,
     room: Range<u64>,
 ) -> Result<Range<u64>> {
-    let mut file = open(path)?;
-    let length = file.metadata().map_err(failed("reading", path))?.len();
+    let path = opened.path.display();
+    let mut file = opened.again()?;
+    file.rewind().map_err(opened.failed("reading"))?;
+    let length = file.metadata().map_err(opened.failed("reading"))?.len();
     let start = room.end.saturating_sub(length) & !0xfff;
     let whole = usize::try_from(length).ok().filter(|_| start >= room.start);
     let Some(whole) = whole else {
-        let (path, room) = (path.display(), room.end.saturating_sub(room.start));
+        let room = room.end.saturating_sub(room.start);
         return Err(Error::internal(format!(
             "{path} has {length} bytes, and the guest has room for {room}: give it more memory"
         )));
     };
     let read = guest.read_exact_volatile_from(GuestAddress(start), &mut file, whole);
-    read.map_err(|error| Error::internal(format!("loading {}", path.display())).source(error))?;
+    read.map_err(|error| Error::internal(format!("loading {path}")).source(error))?;
     Ok(start..start + length)
-}
-
-fn open(path: &Path) -> Result<File> {
-    File::open(path).map_err(failed("opening", path))
-}
-
-fn failed(action: &str, path: &Path) -> impl FnOnce(io::Error) -> Error {
-    let sentence = format!("{action} {}", path.display());
-    move |error| Error::internal(sentence).source(error)
 }
 
 pub(super) fn write(guest: &GuestMemoryMmap, at: u64, bytes: &[u8]) -> Result<()> {

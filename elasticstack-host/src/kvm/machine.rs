@@ -3,16 +3,17 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use elasticstack_core::block::{Volume, Writing};
 use elasticstack_core::error::{Error, Result};
-use kvm_ioctls::{Kvm, VcpuFd, VmFd};
+use kvm_ioctls::{VcpuFd, VmFd};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::acpi;
+use super::base::Base;
 use super::board::{Board, Raise};
+use super::jail::Confinement;
 use super::kernel::Kernel;
 use super::layout::{BUTTON_LINE, TASK_STATE};
 use super::meter::Meter;
@@ -26,14 +27,12 @@ pub struct Spec {
     pub memory: u64,
     /// Virtual processors.
     pub processors: u8,
-    /// The kernel, a bzImage.
-    pub kernel: PathBuf,
-    /// Its initial RAM disk.
-    pub initial_disk: Option<PathBuf>,
     /// What the kernel is told, beside what every guest's is.
     pub command_line: String,
     /// The drives, in the order in which the guest numbers them.
     pub drives: Vec<Drive>,
+    /// What its threads may do.
+    pub confinement: Confinement,
 }
 
 /// A drive of a guest. Clones are the same.
@@ -86,12 +85,12 @@ impl Machine {
     /// `InvalidValue` if it has more drives than lines for their interrupts; `Internal` if KVM refuses, or
     /// the kernel can't be loaded.
     pub fn new(
+        base: &Base,
         spec: &Spec,
         console: impl Write + Send + 'static,
         hear: impl Fn(News) + Send + Sync + 'static,
     ) -> Result<Self> {
-        let kvm = Kvm::new().map_err(refused("opening /dev/kvm"))?;
-        let vm = kvm.create_vm().map_err(refused("making a guest"))?;
+        let vm = base.kvm.create_vm().map_err(refused("making a guest"))?;
         vm.set_tss_address(TASK_STATE).map_err(refused("placing the task state"))?;
         vm.create_irq_chip().map_err(refused("making interrupt controllers"))?;
         let listener = Listener::new(hear);
@@ -99,16 +98,13 @@ impl Machine {
         let wire = |line| Ok(Box::new(raise(interrupt(&vm, line)?)) as Raise);
         let board =
             Board::new(spec.memory, &spec.drives, console, move |news| told.tell(news), wire)?;
-        let kernel = Kernel {
-            image: &spec.kernel,
-            initial_disk: spec.initial_disk.as_deref(),
-            command_line: &spec.command_line,
-        };
+        let kernel = Kernel { base, command_line: &spec.command_line };
         let tables = acpi::tables(spec.processors, board.devices());
         let entry = kernel.load(board.memory(), spec.memory, &tables)?;
         let begin = |processor: &VcpuFd| entry.begin(processor);
         let board = Arc::new(board);
-        let host = Host { kvm: &kvm, vm: &vm, board: Arc::clone(&board), listener };
+        let (kvm, confinement) = (&base.kvm, spec.confinement);
+        let host = Host { kvm, vm: &vm, board: Arc::clone(&board), listener, confinement };
         let processors = Processors::new(host, spec.processors, begin)?;
         let button = interrupt(&vm, BUTTON_LINE)?;
         Ok(Self { processors, board, _vm: vm, button })

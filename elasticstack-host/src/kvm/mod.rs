@@ -5,6 +5,7 @@
 
 mod acpi;
 mod ask;
+mod base;
 mod block;
 mod block_request;
 mod board;
@@ -13,6 +14,7 @@ mod bus;
 mod bzimage;
 mod drives;
 mod entropy;
+mod jail;
 mod kernel;
 mod layout;
 mod machine;
@@ -31,7 +33,9 @@ mod stall;
 mod vmm;
 mod worker;
 
+pub use base::Base;
 pub use board::{Board, Raise, Space};
+pub use jail::Confinement;
 pub use machine::{Drive, Machine, Spec};
 pub use news::News;
 pub use process::serve;

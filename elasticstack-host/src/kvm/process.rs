@@ -12,7 +12,9 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc::{self, UnboundedSender};
 
 use super::ask::{self, Ask, MAX_LINE, Refusal};
+use super::base::Base;
 use super::drives::Drives;
+use super::jail::{Confinement, Kind};
 use super::machine::{Machine, Spec};
 use super::monitor::{Monitor, Runs};
 use super::news::News;
@@ -37,18 +39,14 @@ pub fn serve() -> Result<()> {
 async fn run(order: Order) -> Result<()> {
     let Order { memory, processors, kernel, initial_disk, command_line, drives } = order;
     let drives = Drives::open(drives, std::io::stdin().as_fd()).await?;
-    let (tell, mut news) = mpsc::unbounded_channel();
-    let spec = Spec {
-        memory,
-        processors,
-        kernel,
-        initial_disk,
-        command_line,
-        drives: drives.of_machine(),
-    };
-    let serial = Ring::default();
-    let mut monitor = Monitor::new(Guest::make(spec, serial.clone(), tell)?, serial);
+    let base = Base::open(&kernel, initial_disk.as_deref())?;
     let listener = UnixListener::bind(QMP_SOCKET).map_err(|error| failed("listening", error))?;
+    let confinement = Confinement::Strict;
+    confinement.enter(Kind::Process)?;
+    let (tell, mut news) = mpsc::unbounded_channel();
+    let spec = Spec { memory, processors, command_line, drives: drives.of_machine(), confinement };
+    let serial = Ring::default();
+    let mut monitor = Monitor::new(Guest::make(base, spec, serial.clone(), tell)?, serial);
     let (hand, mut asked) = mpsc::unbounded_channel();
     let mut listeners: Vec<UnboundedSender<Vec<u8>>> = Vec::new();
     loop {
@@ -130,6 +128,7 @@ async fn read_lines(
 #[derive(Debug)]
 struct Guest {
     machine: Option<Machine>,
+    base: Base,
     spec: Spec,
     serial: Ring,
     tell: UnboundedSender<(u64, News)>,
@@ -137,8 +136,13 @@ struct Guest {
 }
 
 impl Guest {
-    fn make(spec: Spec, serial: Ring, tell: UnboundedSender<(u64, News)>) -> Result<Self> {
-        let mut guest = Self { machine: None, spec, serial, tell, life: 0 };
+    fn make(
+        base: Base,
+        spec: Spec,
+        serial: Ring,
+        tell: UnboundedSender<(u64, News)>,
+    ) -> Result<Self> {
+        let mut guest = Self { machine: None, base, spec, serial, tell, life: 0 };
         guest.renew()?;
         Ok(guest)
     }
@@ -170,7 +174,7 @@ impl Runs for Guest {
             // Nobody hears it any more when the process ends.
             let _ = tell.send((life, news));
         };
-        self.machine = Some(Machine::new(&self.spec, self.serial.clone(), hear)?);
+        self.machine = Some(Machine::new(&self.base, &self.spec, self.serial.clone(), hear)?);
         Ok(())
     }
 }

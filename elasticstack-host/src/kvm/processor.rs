@@ -15,6 +15,7 @@ use vm_memory::{GuestMemoryBackend as _, GuestMemoryMmap, GuestMemoryRegion as _
 use vmm_sys_util::signal::{Killable as _, SIGRTMIN, register_signal_handler};
 
 use super::board::{Board, Space};
+use super::jail::{Confinement, Kind};
 use super::news::{Listener, News};
 
 /// How long to wait before a processor is woken once more, which was just about to run its guest.
@@ -34,6 +35,7 @@ pub(super) struct Host<'a> {
     pub vm: &'a VmFd,
     pub board: Arc<Board>,
     pub listener: Listener,
+    pub confinement: Confinement,
 }
 
 /// The processors of a guest that runs. Dropped, they end.
@@ -77,7 +79,7 @@ impl Processors {
         count: u8,
         begin: impl FnOnce(&VcpuFd) -> Result<(), kvm_ioctls::Error>,
     ) -> Result<Self> {
-        let Host { kvm, vm, board, listener } = host;
+        let Host { kvm, vm, board, listener, confinement } = host;
         register_signal_handler(SIGRTMIN(), heard).map_err(refused("hearing signals"))?;
         give(vm, board.memory()).map_err(refused("giving a guest its memory"))?;
         let supported = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES);
@@ -104,7 +106,10 @@ impl Processors {
             let (gate, board, listener) =
                 (Arc::clone(&processors.gate), Arc::clone(&board), listener.clone());
             let thread = thread::Builder::new().name(format!("processor {number}"));
-            let thread = thread.spawn(move || run(processor, &gate, &board, &listener));
+            let thread = thread.spawn(move || match confinement.enter(Kind::Processor) {
+                Ok(()) => run(processor, &gate, &board, &listener),
+                Err(error) => listener.tell(News::Failed(format!("{error:?}"))),
+            });
             let thread = thread
                 .map_err(|error| Error::internal("starting a processor's thread").source(error))?;
             processors.threads.push(thread);
@@ -300,7 +305,8 @@ mod tests {
         let board = Board::new(0x10000, &[], console, hear, |_| Ok(Box::new(|| {}))).unwrap();
         board.fill(0x1000, &CODE);
         let memory = Arc::clone(board.memory());
-        let host = Host { kvm: &kvm, vm: &vm, board: Arc::new(board), listener };
+        let confinement = Confinement::Strict;
+        let host = Host { kvm: &kvm, vm: &vm, board: Arc::new(board), listener, confinement };
         let processors = Processors::new(host, 1, real_mode).unwrap();
         let count = || memory.read_obj::<u16>(GuestAddress(0x2000)).unwrap();
         let goes_on = || {

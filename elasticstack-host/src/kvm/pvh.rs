@@ -35,8 +35,8 @@ pub(super) fn load(
         );
     };
     let mut modules = 0_u32;
-    if let Some(path) = kernel.initial_disk {
-        let range = put_at_end(guest, path, loaded.kernel_end..bytes.min(HOLE.start))?;
+    if let Some(opened) = &kernel.base.initial_disk {
+        let range = put_at_end(guest, opened, loaded.kernel_end..bytes.min(HOLE.start))?;
         let length = range.end - range.start;
         write(guest, MODULES, &[range.start, length, 0, 0].map(u64::to_le_bytes).concat())?;
         modules = 1;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use elasticstack_core::block::{BlockStore, DriveSpec, Volume, Writing};
 use elasticstack_core::prelude::*;
 use elasticstack_core::sim::SimStore;
-use elasticstack_host::kvm::{Drive, Machine, News, Spec};
+use elasticstack_host::kvm::{Base, Confinement, Drive, Machine, News, Spec};
 use elasticstack_lab::{Lab, stage};
 
 use crate::lio::run;
@@ -92,18 +92,19 @@ async fn boots() {
         let spec = Spec {
             memory: 256 << 20,
             processors: 2,
-            kernel: "/lab/guest/kernel".into(),
-            initial_disk: Some("/lab/guest/initrd".into()),
             command_line: format!("console=ttyS0 quiet panic=-1 {word}"),
             drives: vec![
                 drive(&own, Writing::Allowed, "own"),
                 drive(&lent, Writing::Refused, "for-reading"),
             ],
+            confinement: Confinement::None,
         };
+        let (kernel, initial_disk) = ("/lab/guest/kernel", "/lab/guest/initrd");
+        let base = Base::open(kernel.as_ref(), Some(initial_disk.as_ref())).unwrap();
         let console = Console::default();
         let (tell, told) = channel();
         let hear = move |news| tell.send(news).unwrap_or_default();
-        let machine = Machine::new(&spec, console.clone(), hear).unwrap();
+        let machine = Machine::new(&base, &spec, console.clone(), hear).unwrap();
         machine.resume();
         let news = told.recv_timeout(GUARD);
         drop(machine);

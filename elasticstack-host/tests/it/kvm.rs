@@ -2,9 +2,9 @@
 
 use std::io::Write;
 use std::process::Command;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use elasticstack_core::block::{BlockStore, DriveSpec, Volume, Writing};
 use elasticstack_core::prelude::*;
@@ -19,6 +19,9 @@ const BOOTS: &str = "kvm::on_a_lab_machine_linux_boots_without_qemu_and_ends_its
 
 /// What a guest may take that has a software processor to itself, and then not that.
 const GUARD: Duration = Duration::from_mins(4);
+
+/// How often is looked what a guest has said.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// What a guest wrote to its console; clones are the same.
 #[derive(Clone, Default)]
@@ -83,7 +86,9 @@ async fn is_written(volume: &dyn Volume) -> bool {
 }
 
 async fn boots() {
-    for (word, end) in [("goes", News::Off), ("restarts", News::Reset)] {
+    for (word, kernel, end) in
+        [("goes", "kernel", News::Off), ("restarts", "unpacked", News::Reset)]
+    {
         let store = SimStore::new(1, &[Bytes::from_gib(1)]);
         let (own, lent) = (volume(&store).await, volume(&store).await);
         let drive = |volume: &Arc<dyn Volume>, writing, name: &str| {
@@ -99,13 +104,25 @@ async fn boots() {
             ],
             confinement: Confinement::None,
         };
-        let (kernel, initial_disk) = ("/lab/guest/kernel", "/lab/guest/initrd");
+        let (kernel, initial_disk) = (format!("/lab/guest/{kernel}"), "/lab/guest/initrd");
         let base = Base::open(kernel.as_ref(), Some(initial_disk.as_ref())).unwrap();
         let console = Console::default();
         let (tell, told) = channel();
         let hear = move |news| tell.send(news).unwrap_or_default();
         let machine = Machine::new(&base, &spec, console.clone(), hear).unwrap();
         machine.resume();
+        if end == News::Off {
+            let began = Instant::now();
+            while !console.text().contains("guest: waits for its power button") {
+                assert!(began.elapsed() < GUARD, "{}", console.text());
+                assert_eq!(told.recv_timeout(LOOK), Err(RecvTimeoutError::Timeout));
+            }
+            for _ in 0..3 {
+                machine.pause();
+                machine.resume();
+            }
+            machine.press_button().unwrap();
+        }
         let news = told.recv_timeout(GUARD);
         drop(machine);
         let said = console.text();

@@ -4,8 +4,8 @@
 
 use std::sync::{Arc, OnceLock};
 
-use elasticstack_core::block::{BlockStore as _, DriveSpec, Volume, Writing};
-use elasticstack_core::generation::{Epoch, Era, Generation};
+use elasticstack_core::block::{BlockStore as _, Volume, Writing};
+use elasticstack_core::generation::Epoch;
 use elasticstack_core::sim::{SimStore, block_on};
 use elasticstack_core::units::Bytes;
 use elasticstack_host::kvm::{Board, Drive, Space};
@@ -21,13 +21,7 @@ fn drive() -> Drive {
     let volume = VOLUME.get_or_init(|| {
         let store = SimStore::new(1, &[Bytes::from_mib(64)]);
         block_on(async {
-            let drive = DriveSpec {
-                drive: store.id(),
-                generation: Generation::new(Era(1), 1),
-                account: store.id(),
-                array: store.capacity().await.unwrap()[0].array,
-                size: Bytes::from_mib(1),
-            };
+            let drive = store.drive(Bytes::from_mib(1));
             store.create(&drive).await.unwrap();
             let volume: Arc<dyn Volume> = store.open(drive.drive, Epoch(1)).await.unwrap();
             volume

@@ -79,7 +79,7 @@ const STAGES: &[Stage] = &[
     nightly("checksums", "of 1,000 corrupted blocks none is read wrong", checksums),
     nightly("slow", "what takes minutes on machines of the lab holds too", slow),
     nightly("fuzz", "no bytes from outside make a parser fail", fuzz::run),
-    always("lab", "what only a kernel does holds on machines of the lab, in ten minutes", lab),
+    always("lab", "what only a kernel does holds on machines of the lab", lab),
     always("nextest", "every other test, none skipped", nextest),
 ];
 

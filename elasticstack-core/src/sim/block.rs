@@ -17,7 +17,7 @@ use crate::block::{
     Resize, Snapshots, Volume, Writers,
 };
 use crate::error::{Error, ErrorKind, Result};
-use crate::generation::{Epoch, Generation};
+use crate::generation::{Epoch, Era, Generation};
 use crate::id::{ArrayId, DriveId, SnapshotId, TypedId};
 use crate::units::Bytes;
 
@@ -71,6 +71,17 @@ impl SimStore {
     #[must_use]
     pub fn id<K>(&self) -> TypedId<K> {
         lock(&self.0).rng.id()
+    }
+
+    /// A new drive of this size for the first array, to be created.
+    ///
+    /// # Panics
+    /// If the store has no array.
+    #[must_use]
+    pub fn drive(&self, size: Bytes) -> DriveSpec {
+        let array = lock(&self.0).arrays[0].array;
+        let generation = Generation::new(Era(1), 1);
+        DriveSpec { drive: self.id(), generation, account: self.id(), array, size }
     }
 
     /// Cuts the host's power and turns it on again. Each unflushed block survives or is lost;

@@ -219,8 +219,8 @@ mod tests {
     use std::sync::mpsc::{Receiver, channel};
     use std::time::Duration;
 
-    use elasticstack_core::block::{BlockStore as _, DriveSpec, Volume};
-    use elasticstack_core::generation::{Epoch, Era, Generation};
+    use elasticstack_core::block::{BlockStore as _, Volume};
+    use elasticstack_core::generation::Epoch;
     use elasticstack_core::id::DriveId;
     use elasticstack_core::sim::SimStore;
     use elasticstack_core::units::Bytes;
@@ -264,13 +264,7 @@ mod tests {
         fn new(writing: Writing, features: u64) -> Self {
             let opened = futures_util::FutureExt::now_or_never(async {
                 let store = SimStore::new(1, &[Bytes::from_mib(64)]);
-                let drive = DriveSpec {
-                    drive: store.id(),
-                    generation: Generation::new(Era(1), 1),
-                    account: store.id(),
-                    array: store.capacity().await.unwrap()[0].array,
-                    size: Bytes::from_mib(4),
-                };
+                let drive = store.drive(Bytes::from_mib(4));
                 store.create(&drive).await.unwrap();
                 let volume: Arc<dyn Volume> = store.open(drive.drive, Epoch(1)).await.unwrap();
                 (store, drive.drive, volume)

@@ -63,7 +63,7 @@ const ALWAYS: [libc::c_long; 24] = [
 ];
 
 /// What the process does beside it: its drives, its sockets, its threads, a new machine.
-const PROCESS: [libc::c_long; 42] = [
+const PROCESS: [libc::c_long; 37] = [
     libc::SYS_read,
     libc::SYS_pread64,
     libc::SYS_preadv,
@@ -101,11 +101,6 @@ const PROCESS: [libc::c_long; 42] = [
     libc::SYS_rt_sigaction,
     libc::SYS_set_robust_list,
     libc::SYS_sched_getaffinity,
-    libc::SYS_dup,
-    libc::SYS_utimensat,
-    libc::SYS_membarrier,
-    libc::SYS_newfstatat,
-    libc::SYS_fadvise64,
 ];
 
 impl Confinement {

@@ -64,6 +64,7 @@ async fn run(order: Order) -> Result<()> {
                 let _ = answer.send(ask::answer(id, done));
             }
             Ok((stream, _)) = listener.accept() => {
+                listeners.retain(|listener| !listener.is_closed());
                 listeners.push(attend(stream, hand.clone()));
             }
         }

@@ -6,7 +6,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use elasticstack_core::block::{BlockStore, DriveSpec, Volume, Writing};
+use elasticstack_core::block::{BlockStore, Volume, Writing};
 use elasticstack_core::prelude::*;
 use elasticstack_core::sim::SimStore;
 use elasticstack_host::kvm::{Base, Confinement, Drive, Machine, News, Spec};
@@ -63,13 +63,7 @@ fn on_a_lab_machine_linux_boots_without_qemu_and_ends_itself() {
 
 /// A drive of 64 MiB that begins with `hello`.
 async fn volume(store: &SimStore) -> Arc<dyn Volume> {
-    let drive = DriveSpec {
-        drive: store.id(),
-        generation: Generation::new(Era(1), 1),
-        account: store.id(),
-        array: store.capacity().await.unwrap()[0].array,
-        size: Bytes::from_mib(64),
-    };
+    let drive = store.drive(Bytes::from_mib(64));
     store.create(&drive).await.unwrap();
     let volume = store.open(drive.drive, Epoch(1)).await.unwrap();
     volume.write_at(Bytes::ZERO, bytes::Bytes::from_static(b"hello")).await.unwrap();

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use elasticstack_core::block::{
-    Attachment, BlockStore as _, Borrowing, DriveSpec, Lend as _, LendId, LendSpec, Volume, Writing,
+    Attachment, BlockStore as _, Borrowing, Lend as _, LendId, LendSpec, Volume, Writing,
 };
-use elasticstack_core::generation::{Epoch, Era, Generation, Run};
+use elasticstack_core::generation::{Epoch, Run};
 use elasticstack_core::hypervisor::{
     Console as _, Counters as _, EndCause, Hypervisor as _, IoLimits, Observed, Phase, ServerSpec,
     Signal,
@@ -144,13 +144,7 @@ async fn by_dev_kvm_a_guest_lives_on_a_drive_that_is_lent_and_rides_out_its_lend
     let guests = rig.agent().await;
     let mut spec = rig.server(1);
     let store = SimStore::new(1, &[Bytes::from_gib(1)]);
-    let drive = DriveSpec {
-        drive: store.id(),
-        generation: Generation::new(Era(1), 1),
-        account: store.id(),
-        array: store.capacity().await.unwrap()[0].array,
-        size: Bytes::from_mib(4),
-    };
+    let drive = store.drive(Bytes::from_mib(4));
     store.create(&drive).await.unwrap();
     let volume: Arc<dyn Volume> = store.open(drive.drive, Epoch(1)).await.unwrap();
     let lend = LendSpec {

@@ -10,6 +10,7 @@ use elasticstack_core::error::{ErrorKind, Result};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::Notify;
+use tokio::task::coop::consume_budget;
 use virtio_queue::{Queue, QueueT as _};
 use vm_memory::GuestMemoryMmap;
 
@@ -127,18 +128,28 @@ async fn serve(
 ) -> Result<(), virtio_queue::Error> {
     let mut under_way = FuturesUnordered::new();
     loop {
-        loop {
-            queue.disable_notification(memory)?;
-            while let Some(chain) = queue.pop_descriptor_chain(memory) {
+        queue.disable_notification(memory)?;
+        let mut is_more_said = false;
+        // A sound driver has no more under way than its queue is long; another one is not to fill memory.
+        while under_way.len() < usize::from(DEPTH[0]) {
+            if let Some(chain) = queue.pop_descriptor_chain(memory) {
+                is_more_said = false;
                 under_way.push(async move {
                     let head = chain.head_index();
                     (head, served.answer(caching, memory, chain).await)
                 });
+                continue;
             }
-            if !queue.enable_notification(memory)? {
+            if is_more_said {
+                return Err(virtio_queue::Error::InvalidAvailRingIndex);
+            }
+            is_more_said = queue.enable_notification(memory)?;
+            if !is_more_said {
                 break;
             }
         }
+        // However fast its driver is, the work can be ended.
+        consume_budget().await;
         tokio::select! {
             () = bell.notified() => {}
             Some((head, written)) = under_way.next() => {
@@ -410,6 +421,46 @@ mod tests {
             assert_eq!(driver.get(STATUS, 1), [0xff], "it is answered");
             driver.stall.end();
         }
+    }
+
+    #[test]
+    fn a_driver_that_breaks_its_queue_can_still_have_the_device_reset() {
+        // More than the queue is long.
+        for index in [SIZE + 1, 1_000, u16::MAX] {
+            let driver = Driver::new(Writing::Allowed, FLUSH);
+            driver.put(AVAILABLE + 2, &index.to_le_bytes());
+            driver.serving.ring(0);
+            let (tell, told) = channel();
+            std::thread::spawn(move || {
+                drop(driver);
+                tell.send(()).unwrap();
+            });
+            told.recv_timeout(GUARD).expect("it ends");
+        }
+    }
+
+    #[test]
+    fn a_driver_that_asks_without_waiting_can_still_have_the_device_reset() {
+        let driver = Driver::new(Writing::Allowed, FLUSH);
+        let memory = Arc::clone(&driver.memory);
+        let end = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let is_ended = Arc::clone(&end);
+        let floods = std::thread::spawn(move || {
+            let mut index = 0_u16;
+            while !is_ended.load(std::sync::atomic::Ordering::SeqCst) {
+                index = index.wrapping_add(1);
+                memory.write_obj(index, GuestAddress(AVAILABLE + 2)).unwrap();
+            }
+        });
+        driver.serving.ring(0);
+        let (tell, told) = channel();
+        std::thread::spawn(move || {
+            drop(driver);
+            tell.send(()).unwrap();
+        });
+        told.recv_timeout(GUARD).expect("it ends");
+        end.store(true, std::sync::atomic::Ordering::SeqCst);
+        floods.join().unwrap();
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use elasticstack_core::error::Result;
 use tokio::sync::Notify;
+use tokio::task::coop::consume_budget;
 use virtio_queue::{Queue, QueueT as _, Writer};
 use vm_memory::GuestMemoryMmap;
 
@@ -77,6 +78,8 @@ async fn serve(
             if queue.needs_notification(memory)? {
                 line.used();
             }
+            // However fast its driver is, the work can be ended.
+            consume_budget().await;
         }
         bell.notified().await;
     }

@@ -21,14 +21,18 @@
 mod job;
 mod machine;
 mod postgres;
+mod pulse;
 mod qmp;
 mod stage;
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
+
+use self::pulse::Pulse;
 
 pub use job::Ended;
 pub use machine::Machine;
@@ -42,6 +46,7 @@ pub struct Lab {
     directory: TempDir,
     /// Of the network, on loopback.
     port: u16,
+    _pulse: Pulse,
     console: Console,
     first: First,
     /// Bytes of each disk that arrays are made of.
@@ -65,6 +70,9 @@ enum First {
     /// systemd, and that beside it.
     Systemd,
 }
+
+/// The group of all labs' networks.
+const NETWORK: Ipv4Addr = Ipv4Addr::new(239, 77, 0, 1);
 
 /// How many labs this process has made.
 static LABS: AtomicU16 = AtomicU16::new(0);
@@ -91,6 +99,7 @@ impl Lab {
             kit,
             directory,
             port,
+            _pulse: Pulse::start(port).context("send to the lab's network")?,
             console: Console::Nobody,
             first: First::Jobs,
             disk_size: 1 << 30,

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::job::{Ended, Jobs};
 use super::qmp::Qmp;
-use super::{Console, First, Lab};
+use super::{Console, First, Lab, NETWORK};
 
 /// Bytes of the disk with the data directory.
 const DATA_SIZE: u64 = 8 << 30;
@@ -277,7 +277,7 @@ fn command(lab: &Lab, number: u8, directory: &Path) -> Result<Command> {
     option("-virtfs", &share(&lab.kit.join("modules"), "modules", ",readonly=on"));
     option("-virtfs", &share(directory, "lab", ""));
     option("-device", &format!("virtio-net,netdev=lan,mac=52:54:00:77:00:{number:02x}"));
-    option("-netdev", &format!("socket,id=lan,mcast=239.77.0.1:{port},localaddr=127.0.0.1"));
+    option("-netdev", &format!("socket,id=lan,mcast={NETWORK}:{port},localaddr=127.0.0.1"));
     option("-blockdev", &file("data")?);
     option("-device", "virtio-blk,drive=data-file,serial=data");
     option("-device", "virtio-scsi,id=disks");

@@ -10,7 +10,7 @@ mod array;
 use anyhow::Result;
 use elasticstack_lab::Lab;
 
-use crate::image::LabKit;
+use crate::image::Kit;
 use crate::product::Product;
 use crate::up::Profile;
 use crate::{image, process, tools};
@@ -71,7 +71,7 @@ fn iscsi(options: &[String]) -> Result<()> {
     let target = ["--release", "--locked", "-p", "elasticstack-bin-target"];
     process::run(process::cargo(["build", "--quiet"])?.args(target))?;
     process::run(&mut benches("build")?)?;
-    LabKit::ensure()?;
+    Kit::LAB.ensure()?;
     let release = process::target_dir().join("release");
     let (bench, program) =
         (release.join("elasticstack-benches"), release.join("elasticstack-target"));

@@ -15,7 +15,7 @@ mod debian_12;
 mod disk;
 mod initramfs;
 mod ipxe;
-mod lab;
+mod kit;
 mod tiny;
 mod workshop;
 
@@ -29,7 +29,7 @@ use sha2::{Digest, Sha256};
 
 use crate::process;
 
-pub(crate) use lab::LabKit;
+pub(crate) use kit::Kit;
 use workshop::{Workshop, discard, output};
 
 /// What every image's builder has in common. The builder itself is an input: a change to it makes a

@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use elasticstack_lab::{Ended, Lab, Machine};
 
-use crate::image::LabKit;
+use crate::image::Kit;
 use crate::{process, tools};
 
 /// The command line of `cargo xtask lab`.
@@ -34,7 +34,7 @@ const SHELL: &str = "setsid --ctty --wait bash --login </dev/ttyS1 >/dev/ttyS1 2
 /// A machine does not come up, or the job does not end well.
 pub(crate) fn run(args: &Args) -> Result<()> {
     tools::ensure_for_lab()?;
-    LabKit::ensure()?;
+    Kit::LAB.ensure()?;
     let lab = if args.shell { Lab::new()?.with_terminal() } else { Lab::new()? };
     let mut machines =
         (1..=args.hosts).map(|number| lab.boot(number)).collect::<Result<Vec<_>>>()?;

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::image::{self, Image, LabKit};
+use crate::image::{self, Image, Kit};
 use crate::layers::{self, graph};
 use crate::{browser, fuzz, judge, process, storm, tools, up};
 
@@ -171,7 +171,9 @@ fn image() -> Result<()> {
     for image in [Image::Tiny, Image::Ipxe, Image::IpxeDisk] {
         image::run(image::Args { image, cache: None })?;
     }
-    LabKit::ensure()
+    Kit::CONTAINER.ensure()?;
+    Kit::LAB.ensure()?;
+    Ok(())
 }
 
 fn features() -> Result<()> {
@@ -210,19 +212,19 @@ fn crashes() -> Result<()> {
 
 fn checksums() -> Result<()> {
     tools::ensure_for_lab()?;
-    LabKit::ensure()?;
+    Kit::LAB.ensure()?;
     long_form(&["-p", "elasticstack-bin-agent", "-E", "test(never_gives_wrong_bytes)"])
 }
 
 fn slow() -> Result<()> {
     tools::ensure_for_lab()?;
-    LabKit::ensure()?;
+    Kit::LAB.ensure()?;
     long_form(&["-p", "elasticstack-bin-agent", "-E", "test(by_night)"])
 }
 
 fn power() -> Result<()> {
     tools::ensure_for_lab()?;
-    LabKit::ensure()?;
+    Kit::LAB.ensure()?;
     long_form(&["-p", "elasticstack-host", "-E", "test(power_loss)"])
 }
 

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use elasticstack_lab::{Lab, Machine};
 use serde_json::Value;
 
-use crate::image::LabKit;
+use crate::image::Kit;
 use crate::{process, tools};
 
 /// How often each mirror does each work.
@@ -34,7 +34,7 @@ const CHECKED: (&str, [u8; 2], &str) = ("checked", [3, 4], "--integrity");
 /// Makes the mirrors, measures and prints.
 pub(super) fn run() -> Result<()> {
     tools::ensure_for_lab()?;
-    LabKit::ensure()?;
+    Kit::LAB.ensure()?;
     process::run(&mut process::cargo([
         "build",
         "--quiet",

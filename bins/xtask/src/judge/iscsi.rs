@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use elasticstack_lab::Lab;
 
-use crate::image::LabKit;
+use crate::image::Kit;
 use crate::product::Program;
 use crate::{process, tools};
 
@@ -40,7 +40,7 @@ const TGT: &str = "iqn.2026-01.org.example:tgt";
 pub(crate) fn judge_and_lio() -> Result<()> {
     judge()?;
     tools::ensure_for_lab()?;
-    LabKit::ensure()?;
+    Kit::LAB.ensure()?;
     let suites = suites(&process::capture(process::command(TEST)?.arg("--list"))?);
     println!("{}", judge_lio(&suites)?.report("lio"));
     Ok(())

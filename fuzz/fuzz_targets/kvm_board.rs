@@ -2,13 +2,14 @@
 //! queues and requests lie. Nothing panics, and a device that was set up soundly is still served.
 #![no_main]
 
+use std::os::unix::net::UnixDatagram;
 use std::sync::{Arc, OnceLock};
 
 use elasticstack_core::block::{BlockStore as _, Volume, Writing};
 use elasticstack_core::generation::Epoch;
 use elasticstack_core::sim::{SimStore, block_on};
 use elasticstack_core::units::Bytes;
-use elasticstack_host::kvm::{Board, Drive, Space};
+use elasticstack_host::kvm::{Board, Card, Devices, Drive, Space};
 use libfuzzer_sys::fuzz_target;
 
 const MEMORY: u64 = 1 << 20;
@@ -34,7 +35,8 @@ fn register(board: &Board, device: u64, at: u64, value: u32) {
     board.write(Space::Memory, DEVICES + device * 0x1000 + at, &value.to_le_bytes());
 }
 
-/// As a driver does it, with these features, the queue at the start of the second 4 KiB.
+/// As a driver does it, with these features, its first queue from the second 4 KiB on, and one more if there is
+/// one.
 fn set_up(board: &Board, device: u64, features: u32) {
     for (at, value) in [
         (0x70, 0),
@@ -49,6 +51,13 @@ fn set_up(board: &Board, device: u64, features: u32) {
         (0x90, 0x2000),
         (0xa0, 0x3000),
         (0x44, 1),
+        (0x30, 1),
+        (0x38, 16),
+        (0x80, 0x5000),
+        (0x90, 0x6000),
+        (0xa0, 0x7000),
+        (0x44, 1),
+        (0x30, 0),
         (0x70, 15),
     ] {
         register(board, device, at, value);
@@ -57,7 +66,11 @@ fn set_up(board: &Board, device: u64, features: u32) {
 
 fuzz_target!(|input: &[u8]| {
     let wire = |_| Ok(Box::new(|| {}) as Box<dyn Fn() + Send + Sync>);
-    let board = Board::new(MEMORY, &[drive()], std::io::sink(), |_| {}, wire).unwrap();
+    let (_wire, own) = UnixDatagram::pair().unwrap();
+    own.set_nonblocking(true).unwrap();
+    let cards = [Card::new(own.into(), [2, 0, 0, 0, 0, 1])];
+    let devices = Devices { drives: &[drive()], cards: &cards };
+    let board = Board::new(MEMORY, devices, std::io::sink(), |_| {}, wire).unwrap();
     for step in input.chunks(12).take(STEPS) {
         let &[what, device, low, high, ref data @ ..] = step else { break };
         let (device, at) = (u64::from(device % 3), u64::from(u16::from_le_bytes([low, high])));

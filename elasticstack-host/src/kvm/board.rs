@@ -16,6 +16,7 @@ use super::layout::{
 };
 use super::machine::Drive;
 use super::mmio::{Line, Mmio, Model};
+use super::net::{Card, Net};
 use super::news::{Listener, News};
 use super::power::{Panic, Power};
 use super::serial::Serial;
@@ -28,6 +29,15 @@ pub enum Space {
     Memory,
     /// Of ports.
     Ports,
+}
+
+/// What is plugged in beside what every board has.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Devices<'a> {
+    /// The drives, in the order in which the guest numbers them.
+    pub drives: &'a [Drive],
+    /// The network cards, in the order in which the guest numbers them.
+    pub cards: &'a [Card],
 }
 
 /// What raises an interrupt.
@@ -49,15 +59,15 @@ struct Buses {
 
 impl Board {
     /// Puts together so many bytes of memory, a serial port that writes to `console`, registers of power and
-    /// panic, and by virtio the drives and random numbers. What happens to the guest is told to `hear`;
+    /// panic, and by virtio the drives, the cards and random numbers. What happens to the guest is told to `hear`;
     /// `wire` makes what raises the interrupt of a line.
     ///
     /// # Errors
-    /// `InvalidValue` if there are more drives than lines for their interrupts; `Internal` if there is not that
+    /// `InvalidValue` if there are more drives and cards than lines for their interrupts; `Internal` if there is not that
     /// much memory; those of `wire`.
     pub fn new(
         bytes: u64,
-        drives: &[Drive],
+        devices: Devices<'_>,
         console: impl Write + Send + 'static,
         hear: impl Fn(News) + Send + Sync + 'static,
         mut wire: impl FnMut(u32) -> Result<Raise>,
@@ -70,10 +80,15 @@ impl Board {
         buses.ports.plug(PANIC, Arc::new(Panic(listener.clone())));
         let stall = Stall::new(listener);
         let mut board = Self { memory, buses, virtio: Vec::new(), stall };
+        let Devices { drives, cards } = devices;
         for drive in drives {
             let memory = Arc::clone(&board.memory);
             let drive = Block::new(drive.clone(), memory, board.stall.clone())?;
             board.plug(Box::new(drive), &mut wire)?;
+        }
+        for card in cards {
+            let card = Net::new(card.clone(), Arc::clone(&board.memory))?;
+            board.plug(Box::new(card), &mut wire)?;
         }
         let entropy = Entropy::new(Arc::clone(&board.memory))?;
         board.plug(Box::new(entropy), &mut wire)?;

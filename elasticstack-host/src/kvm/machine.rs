@@ -12,11 +12,12 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::acpi;
 use super::base::Base;
-use super::board::{Board, Raise};
+use super::board::{Board, Devices, Raise};
 use super::jail::Confinement;
 use super::kernel::Kernel;
 use super::layout::{BUTTON_LINE, TASK_STATE};
 use super::meter::Meter;
+use super::net::Card;
 use super::news::{Listener, News};
 use super::processor::{Host, Processors};
 
@@ -31,6 +32,8 @@ pub struct Spec {
     pub command_line: String,
     /// The drives, in the order in which the guest numbers them.
     pub drives: Vec<Drive>,
+    /// The network cards, in the order in which the guest numbers them.
+    pub cards: Vec<Card>,
     /// What its threads may do.
     pub confinement: Confinement,
 }
@@ -82,7 +85,7 @@ impl Machine {
     /// more that matters; pause it.
     ///
     /// # Errors
-    /// `InvalidValue` if it has more drives than lines for their interrupts; `Internal` if KVM refuses, or
+    /// `InvalidValue` if it has more drives and cards than lines for their interrupts; `Internal` if KVM refuses, or
     /// the kernel can't be loaded.
     pub fn new(
         base: &Base,
@@ -96,8 +99,8 @@ impl Machine {
         let listener = Listener::new(hear);
         let told = listener.clone();
         let wire = |line| Ok(Box::new(raise(interrupt(&vm, line)?)) as Raise);
-        let board =
-            Board::new(spec.memory, &spec.drives, console, move |news| told.tell(news), wire)?;
+        let devices = Devices { drives: &spec.drives, cards: &spec.cards };
+        let board = Board::new(spec.memory, devices, console, move |news| told.tell(news), wire)?;
         let kernel = Kernel { base, command_line: &spec.command_line };
         let tables = acpi::tables(spec.processors, board.devices());
         let entry = kernel.load(board.memory(), spec.memory, &tables)?;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use elasticstack_core::block::{Attachment, Writing};
 use elasticstack_core::error::{Error, ErrorKind, Result};
 use elasticstack_core::hypervisor::{DriveSlot, IoLimits, Media, ServerSpec};
+use elasticstack_core::id::ServerId;
 use serde::{Deserialize, Serialize};
 
 use super::vmm::Kvm;
@@ -31,6 +32,17 @@ pub(super) struct Order {
     pub command_line: String,
     /// In the order in which the guest numbers them.
     pub drives: Vec<OrderedDrive>,
+    /// In the order in which the guest numbers them.
+    pub cards: Vec<OrderedCard>,
+}
+
+/// A network card of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OrderedCard {
+    /// The bridge that it is plugged into.
+    pub bridge: String,
+    pub mac: [u8; 6],
 }
 
 /// A drive of it.
@@ -110,6 +122,15 @@ impl Order {
                 limits: IoLimits::default(),
             });
         }
+        let bridge = match &vmm.bridge {
+            Some(bridge) => bridge.clone(),
+            None if spec.nics.is_empty() => String::new(),
+            None => {
+                let sentence = "its host has no network for containers: leave nic out";
+                return Err(Error::new(ErrorKind::JobFailed, sentence));
+            }
+        };
+        let card = |index| OrderedCard { bridge: bridge.clone(), mac: mac(spec.server, index) };
         Ok(Self {
             memory: u64::from(spec.memory.0) << 20,
             processors: spec.vcpus.0.get(),
@@ -117,6 +138,14 @@ impl Order {
             initial_disk: vmm.initial_disk.clone(),
             command_line: format!("{COMMAND_LINE} root=/dev/vd{}", char::from(letter)),
             drives,
+            cards: (0..=u8::MAX).take(spec.nics.len()).map(card).collect(),
         })
     }
+}
+
+/// The address of a server's card, the same in each run of it: administered locally (IEEE 802, 8.2.2), and of
+/// the server's own random bits.
+fn mac(server: ServerId, index: u8) -> [u8; 6] {
+    let [.., a, b, c, d] = *server.as_uuid().as_bytes();
+    [0x02, index, a, b, c, d]
 }

@@ -17,10 +17,12 @@ use super::drives::Drives;
 use super::jail::{Confinement, Kind};
 use super::machine::{Machine, Spec};
 use super::monitor::{Monitor, Runs};
+use super::net::Card;
 use super::news::News;
-use super::order::{ORDER, Order};
+use super::order::{ORDER, Order, OrderedCard};
 use super::ring::Ring;
 use crate::guests::QMP_SOCKET;
+use crate::sys::tap;
 
 /// Runs the guest that the current directory's order is about, which executes nothing until it is told to
 /// over QMP at the socket `qmp`. Standard input is the guest's lock: it is held for as long as anything of
@@ -37,14 +39,16 @@ pub fn serve() -> Result<()> {
 }
 
 async fn run(order: Order) -> Result<()> {
-    let Order { memory, processors, kernel, initial_disk, command_line, drives } = order;
+    let Order { memory, processors, kernel, initial_disk, command_line, drives, cards } = order;
     let drives = Drives::open(drives, std::io::stdin().as_fd()).await?;
+    let cards = cards.iter().map(plug).collect::<Result<_>>()?;
     let base = Base::open(&kernel, initial_disk.as_deref())?;
     let listener = UnixListener::bind(QMP_SOCKET).map_err(|error| failed("listening", error))?;
     let confinement = Confinement::Strict;
     confinement.enter(Kind::Process)?;
     let (tell, mut news) = mpsc::unbounded_channel();
-    let spec = Spec { memory, processors, command_line, drives: drives.of_machine(), confinement };
+    let spec =
+        Spec { memory, processors, command_line, drives: drives.of_machine(), cards, confinement };
     let serial = Ring::default();
     let mut monitor = Monitor::new(Guest::make(base, spec, serial.clone(), tell)?, serial);
     let (hand, mut asked) = mpsc::unbounded_channel();
@@ -72,6 +76,13 @@ async fn run(order: Order) -> Result<()> {
             listeners.retain(|listener| listener.send(event.clone()).is_ok());
         }
     }
+}
+
+fn plug(card: &OrderedCard) -> Result<Card> {
+    let OrderedCard { bridge, mac } = card;
+    let tap = tap::open(bridge);
+    let failed = |error| failed(&format!("plugging a card into {bridge}"), error);
+    Ok(Card::new(tap.map_err(failed)?, *mac))
 }
 
 /// A command, and where its answer goes.

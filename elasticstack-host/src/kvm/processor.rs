@@ -272,6 +272,7 @@ mod tests {
     use vm_memory::{Bytes as _, GuestAddress};
 
     use super::*;
+    use crate::kvm::board::Devices;
 
     /// Real mode, at 0x1000: counts at 0x2000 until there is a 1 at 0x2004, then says `hi` at the serial
     /// port and turns itself off.
@@ -302,7 +303,8 @@ mod tests {
         let hear = move |news| tell.send(news).unwrap();
         let (listener, log) = (Listener::new(hear.clone()), Arc::new(Mutex::new(Vec::new())));
         let console = Log(Arc::clone(&log));
-        let board = Board::new(0x10000, &[], console, hear, |_| Ok(Box::new(|| {}))).unwrap();
+        let board = Board::new(0x10000, Devices::default(), console, hear, |_| Ok(Box::new(|| {})))
+            .unwrap();
         board.fill(0x1000, &CODE);
         let memory = Arc::clone(board.memory());
         let confinement = Confinement::Strict;

@@ -19,6 +19,8 @@ pub struct Kvm {
     pub kernel: PathBuf,
     /// Its initial RAM disk.
     pub initial_disk: Option<PathBuf>,
+    /// The bridge that their network cards are plugged into, if they may have any.
+    pub bridge: Option<String>,
 }
 
 impl Vmm for Kvm {
@@ -37,6 +39,7 @@ impl Vmm for Kvm {
         let reasons = [
             ("bytes of memory", "its host has not enough free memory: try again later"),
             ("opening a drive", "one of its drives cannot be opened"),
+            ("plugging a card", "its host cannot reach the network of containers"),
             ("/dev/kvm", "its host cannot run containers now"),
         ];
         reasons.into_iter().find(|(word, _)| last_words.contains(word)).map(|(_, reason)| reason)

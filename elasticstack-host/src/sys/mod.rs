@@ -1,5 +1,5 @@
 //! What the kernel tells and does, one file a facility: clocks, extents, the machine, KVM, processes,
-//! io_uring.
+//! io_uring, taps.
 //!
 //! The only `unsafe` of this crate is below this folder.
 
@@ -9,3 +9,4 @@ pub mod host;
 pub mod kvm;
 pub mod process;
 pub mod ring;
+pub mod tap;

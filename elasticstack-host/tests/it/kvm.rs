@@ -96,6 +96,7 @@ async fn boots() {
                 drive(&own, Writing::Allowed, "own"),
                 drive(&lent, Writing::Refused, "for-reading"),
             ],
+            cards: Vec::new(),
             confinement: Confinement::None,
         };
         let (kernel, initial_disk) = (format!("/lab/guest/{kernel}"), "/lab/guest/initrd");

@@ -4,5 +4,6 @@
 
 mod guest_code;
 mod kit;
+mod linux;
 mod rig;
 mod whole;

@@ -39,6 +39,7 @@ impl Rig {
             program: env!("CARGO_BIN_EXE_elasticstack-vmm").into(),
             kernel: self.folder.path().join("kernel"),
             initial_disk: None,
+            bridge: None,
         };
         Guests::open(config, vmm).await.unwrap()
     }

@@ -1,0 +1,210 @@
+//! Linux as an agent has it run by KVM: on a root drive of its own and one that is lent, with a card on a bridge,
+//! whatever becomes of the agent meanwhile. On a machine of the lab, since the `/dev/kvm` of others may run no
+//! such kernel.
+
+use std::fs;
+use std::num::NonZeroU8;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use elasticstack_core::block::{
+    Attachment, BlockStore as _, Borrowing, DriveSpec, Lend as _, LendId, LendSpec, Writing,
+};
+use elasticstack_core::generation::{Epoch, Era, Generation, Run};
+use elasticstack_core::hypervisor::{
+    Console as _, Counters as _, EndCause, Hypervisor as _, Nic, NicModel, Observed, Phase,
+    ServerSpec, Signal,
+};
+use elasticstack_core::id::ServerId;
+use elasticstack_core::secret::Secret;
+use elasticstack_core::units::{Bytes, MebiBytes, MegaHertz, VcpuCount};
+use elasticstack_host::guests::{Guests, GuestsConfig, Scope};
+use elasticstack_host::kvm::Kvm;
+use elasticstack_host::lend::LioLender;
+use elasticstack_host::store::{ArrayCapacity, DirectoryArray, DirectoryStore, KnownArrays};
+use elasticstack_lab::{Lab, stage};
+use rustix::process::{Signal as Deadly, getpid, kill_process};
+use tokio::time::{Instant, sleep};
+
+use crate::rig::{Rig, slot};
+
+const TEST: &str =
+    "linux::on_a_lab_machine_linux_lives_on_its_drives_and_network_whatever_becomes_of_the_agent";
+
+/// Far more than any step takes on a software processor.
+const GUARD: Duration = Duration::from_mins(4);
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_elasticstack-vmm");
+const RUNTIME: &str = "/data/servers";
+
+/// Gives the machine KVM and a bridge, and what it will run.
+const PREPARE: &str = "set -e
+modprobe kvm_amd || modprobe kvm_intel
+modprobe bridge
+modprobe tun
+ip link add lan type bridge
+ip address add 10.88.0.1/24 dev lan
+ip link set lan up
+mkdir /data/fast
+cp --sparse=always /lab/guest.raw /data/root.raw
+cat $PROGRAM >/dev/null";
+
+#[test]
+#[ignore = "needs QEMU: cargo xtask test"]
+fn on_a_lab_machine_linux_lives_on_its_drives_and_network_whatever_becomes_of_the_agent() {
+    if let Some(stage) = stage() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        return runtime.block_on(async {
+            match &*stage {
+                "start" => start().await,
+                _ => adopt().await,
+            }
+        });
+    }
+    let lab = Lab::new().unwrap();
+    let home = std::env::var("HOME").unwrap();
+    let kit = Path::new(&home).join(".cache/elasticstack/container");
+    let own = lab.directory(1);
+    fs::create_dir_all(&own).unwrap();
+    for file in ["kernel", "initrd.gz"] {
+        fs::copy(kit.join(file), own.join(file)).unwrap();
+    }
+    let mut make = Command::new("bash");
+    make.args(["-c", include_str!("linux-guest.sh"), "linux-guest"]);
+    let made = make.arg(own.join("guest.raw")).arg(kit.join("initrd.gz")).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let mut machine = lab.boot(1).unwrap();
+    machine.run(&format!("PROGRAM={PROGRAM}\n{PREPARE}")).unwrap().ok().unwrap();
+    let killed = machine.run_stage(TEST, "start").unwrap_err().to_string();
+    assert!(killed.starts_with("the job ended with 137"), "{killed}");
+    println!("{}", machine.run_stage(TEST, "adopt").unwrap());
+}
+
+async fn agent() -> Guests {
+    let config = GuestsConfig { runtime_dir: RUNTIME.into(), scope: Scope::Session };
+    let vmm = Kvm {
+        program: PROGRAM.into(),
+        kernel: "/lab/kernel".into(),
+        initial_disk: Some("/lab/initrd.gz".into()),
+        bridge: Some("lan".to_owned()),
+    };
+    Guests::open(config, vmm).await.unwrap()
+}
+
+fn server() -> ServerId {
+    "5e17e700-0000-4000-8000-000000000001".parse().unwrap()
+}
+
+/// Lends a drive by the kernel's target, which goes on without us.
+async fn lend() -> Attachment {
+    let config = DirectoryArray {
+        array: "a77a0000-0000-4000-8000-000000000001".parse().unwrap(),
+        name: "fast".to_owned(),
+        path: "/data/fast".into(),
+        capacity: ArrayCapacity::Fixed(Bytes::from_mib(64)),
+    };
+    let drive = DriveSpec {
+        drive: "5b0e3c52-0000-4000-8000-000000000001".parse().unwrap(),
+        array: config.array,
+        account: "acc00000-0000-4000-8000-000000000001".parse().unwrap(),
+        size: Bytes::from_mib(4),
+        generation: Generation::new(Era(1), 1),
+    };
+    let known = KnownArrays::read(Path::new("/data")).unwrap();
+    let store = DirectoryStore::open(known, vec![config]).unwrap();
+    store.create(&drive).await.unwrap();
+    let spec = LendSpec {
+        lend: LendId { drive: drive.drive, epoch: Epoch(1) },
+        borrower: server(),
+        writing: Writing::Allowed,
+        secret: Secret::new("known-to-both-ends"),
+    };
+    let lender = LioLender::open("10.77.0.1:3260".parse().unwrap()).await.unwrap();
+    let volume = store.open(drive.drive, Epoch(1)).await.unwrap();
+    lender.lend(&spec, volume).await.unwrap();
+    let LendSpec { lend, borrower, secret, .. } = spec;
+    Attachment::Iscsi(Borrowing { portal: lender.portal(), lend, borrower, secret })
+}
+
+async fn start() {
+    let mut lent = slot("block:1", "");
+    lent.attachment = lend().await;
+    let spec = ServerSpec {
+        server: server(),
+        cpu: MegaHertz(1000),
+        vcpus: VcpuCount(NonZeroU8::new(2).unwrap()),
+        memory: MebiBytes(256),
+        drives: vec![slot("block:0", "/data/root.raw"), lent],
+        boot: vec![],
+        nics: vec![Nic { model: NicModel::Virtio }],
+        screen: None,
+        seed: None,
+    };
+    let guests = agent().await;
+    guests.ensure(&spec, Run(1)).await.unwrap();
+    let said = until_said(&guests, "guest: counts 3\r", 1).await;
+    for line in [
+        "guest: up with 2 processors on /dev/vda / ext4 rw",
+        "guest: 3 packets transmitted, 3 packets received, 0% packet loss",
+        "guest: /own is read back",
+        "guest: /dev/vdb is read back",
+    ] {
+        assert!(said.contains(line), "no {line:?}: {said}");
+    }
+    assert!(!said.contains("failed"), "{said}");
+    guests.signal(server(), Signal::Reset).await.unwrap();
+    until_said(&guests, "guest: counts 3\r", 2).await;
+    fs::write("/data/before", format!("{:?}", Rig::processes(server()))).unwrap();
+    rustix::fs::sync();
+    kill_process(getpid(), Deadly::KILL).unwrap();
+}
+
+async fn adopt() {
+    let guests = agent().await;
+    let observed = |phase| [Observed { server: server(), run: Run(1), phase }];
+    assert_eq!(guests.observe().await.unwrap(), observed(Phase::Running));
+    let processes = format!("{:?}", Rig::processes(server()));
+    assert_eq!(fs::read_to_string("/data/before").unwrap(), processes);
+    // What it said while nobody listened is there too.
+    let said = serial(&guests).await;
+    let counted = said.matches("guest: counts").count();
+    assert!(counted >= 6, "{said}");
+    let last = said.rsplit("guest: counts ").next().unwrap();
+    let last: u32 = last.split_whitespace().next().unwrap().parse().unwrap();
+    until_said(&guests, &format!("guest: counts {}\r", last + 2), 1).await;
+    for (device, counts) in guests.counts(server()).await.unwrap() {
+        assert!(
+            counts.read_bytes > 1 << 20 && counts.write_bytes > 1 << 20,
+            "{device}: {counts:?}"
+        );
+    }
+    guests.signal(server(), Signal::PowerButton).await.unwrap();
+    let began = Instant::now();
+    while guests.observe().await.unwrap() != observed(Phase::Ended(EndCause::Guest)) {
+        assert!(began.elapsed() < GUARD, "{}", serial(&guests).await);
+        sleep(Duration::from_millis(100)).await;
+    }
+    guests.remove(server()).await.unwrap();
+    assert_eq!(Rig::processes(server()), Vec::<i32>::new());
+    let names = fs::read_dir("/sys/class/net").unwrap();
+    let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert_eq!(names.filter(|name| name.starts_with("guest")).count(), 0, "interfaces are left");
+}
+
+async fn serial(guests: &Guests) -> String {
+    String::from_utf8_lossy(&guests.serial(server()).await.unwrap()).into_owned()
+}
+
+/// Waits until the guest has said this so many times; answers with all that it said.
+async fn until_said(guests: &Guests, line: &str, times: usize) -> String {
+    let began = Instant::now();
+    loop {
+        let said = serial(guests).await;
+        if said.matches(line).count() >= times {
+            return said;
+        }
+        assert!(began.elapsed() < GUARD, "{line:?}, never: {said}");
+        sleep(Duration::from_millis(100)).await;
+    }
+}

@@ -109,6 +109,7 @@ async fn custom_agent() -> anyhow::Result<Vec<String>> {
             memory_mib: 4_096,
             accelerator: "simulated".to_owned(),
             cpu_limits: "none".to_owned(),
+            containers: false,
         })
         .build()
         .await?;

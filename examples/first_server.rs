@@ -10,7 +10,7 @@ use std::future::poll_fn;
 use elasticstack_core::block::{BlockStore, DriveSpec};
 use elasticstack_core::hypervisor::{
     Access, Device, DriveSlot, EndCause, Hypervisor, InvalidDevice, IoLimits, Media, Phase,
-    ServerSpec, Signal,
+    ServerKind, ServerSpec, Signal,
 };
 use elasticstack_core::prelude::*;
 use elasticstack_core::sim::{SimHypervisor, SimRng, SimStore, block_on};
@@ -56,6 +56,7 @@ async fn first_server(
     let cpu = MegaHertz(2000);
     let server = ServerSpec {
         server: rng.id(),
+        kind: ServerKind::Vm,
         cpu,
         vcpus: VcpuCount::for_cpu(cpu),
         memory: MebiBytes(1024),

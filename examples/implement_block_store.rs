@@ -19,7 +19,7 @@ use elasticstack_core::block::{
     LendId, LendSpec, Volume, Writing,
 };
 use elasticstack_core::hypervisor::{
-    Access, Console as _, DriveSlot, Hypervisor as _, IoLimits, Media, ServerSpec,
+    Access, Console as _, DriveSlot, Hypervisor as _, IoLimits, Media, ServerKind, ServerSpec,
 };
 use elasticstack_core::prelude::*;
 use elasticstack_core::sim::SimRng;
@@ -251,6 +251,7 @@ async fn boot(store: &RamStore, drive: DriveId, runtime_dir: PathBuf) -> anyhow:
         Guests::open(GuestsConfig { runtime_dir, scope }, Qemu { program, accelerator }).await?;
     let spec = ServerSpec {
         server: borrower,
+        kind: ServerKind::Vm,
         cpu: MegaHertz(1_000),
         vcpus: VcpuCount::for_cpu(MegaHertz(1_000)),
         memory: MebiBytes(32),

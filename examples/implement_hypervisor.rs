@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use async_trait::async_trait;
-use elasticstack_core::hypervisor::{EndCause, Hypervisor, Observed, Phase, ServerSpec, Signal};
+use elasticstack_core::hypervisor::{
+    EndCause, Hypervisor, Observed, Phase, ServerKind, ServerSpec, Signal,
+};
 use elasticstack_core::prelude::*;
 use elasticstack_core::sim::{SimRng, block_on};
 use futures_core::Stream;
@@ -138,6 +140,7 @@ impl Stream for Changes {
 fn server(number: u8, memory: MebiBytes) -> ServerSpec {
     ServerSpec {
         server: SimRng::new(number.into()).id(),
+        kind: ServerKind::Vm,
         cpu: MegaHertz(500),
         vcpus: VcpuCount::for_cpu(MegaHertz(500)),
         memory,

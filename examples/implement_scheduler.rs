@@ -8,6 +8,7 @@
 use std::cmp::Reverse;
 
 use anyhow::{Context as _, Result, bail};
+use elasticstack_core::hypervisor::ServerKind;
 use elasticstack_core::prelude::*;
 use elasticstack_core::scheduler::{
     ArrayRoom, Constraint, DriveDemand, HostRoom, Inventory, Placement, Refusal, Request,
@@ -82,6 +83,7 @@ fn inventory() -> Inventory {
         host: rng.id(),
         accepts: true,
         lends: true,
+        containers: false,
         cpu: MegaHertz(20_000),
         memory: MebiBytes(16_384),
         arrays: vec![ArrayRoom {
@@ -108,7 +110,8 @@ fn fill(scheduler: &dyn Scheduler, mut inventory: Inventory) -> Result<(Vec<Host
         take(&mut inventory, &request, drive)?;
         let (cpu, memory) = (MegaHertz(2_000), MebiBytes(4_096));
         let (drives_on, avoid) = (vec![drive.host], Vec::new());
-        let request = Request::Server(ServerDemand { cpu, memory, drives_on, avoid });
+        let request =
+            Request::Server(ServerDemand { kind: ServerKind::Vm, cpu, memory, drives_on, avoid });
         match scheduler.place(&inventory, &request) {
             Ok(server) => {
                 take(&mut inventory, &request, server)?;

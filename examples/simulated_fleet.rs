@@ -44,6 +44,7 @@ impl Machine {
                 memory_mib: MEMORY.0,
                 accelerator: "simulated".to_owned(),
                 cpu_limits: "none".to_owned(),
+                containers: false,
             })
             .build()
             .await

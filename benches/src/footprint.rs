@@ -5,6 +5,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use elasticstack_core::units::MebiBytes;
 
 /// What a process took while it was watched.
 pub(crate) struct Footprint {
@@ -28,6 +29,30 @@ pub(crate) fn pss_kib(pid: u32) -> Result<u32> {
     let path = format!("/proc/{pid}/smaps_rollup");
     let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
     parse_pss(&text).with_context(|| format!("{path} tells no PSS"))
+}
+
+/// The proportional set size of a guest's process, without that of the guest's memory, in KiB.
+pub(crate) fn pss_beside(pid: u32, memory: MebiBytes) -> Result<u32> {
+    let path = format!("/proc/{pid}/smaps");
+    let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    let beside = parse_pss_beside(&text, u64::from(memory.0) << 20);
+    beside.with_context(|| format!("{path} tells of no memory of {memory}"))
+}
+
+/// Mappings that are as large as the guest's memory are that.
+fn parse_pss_beside(smaps: &str, memory: u64) -> Option<u32> {
+    let (mut beside, mut is_beside, mut found) = (0, true, false);
+    for line in smaps.lines() {
+        let range = line.split_whitespace().next().and_then(|range| range.split_once('-'));
+        if let Some((from, to)) = range {
+            let [from, to] = [from, to].map(|end| u64::from_str_radix(end, 16).ok());
+            is_beside = to?.checked_sub(from?)? < memory;
+            found |= !is_beside;
+        } else if let Some(pss) = line.strip_prefix("Pss:").filter(|_| is_beside) {
+            beside += pss.trim().strip_suffix(" kB")?.parse::<u32>().ok()?;
+        }
+    }
+    found.then_some(beside)
 }
 
 fn parse_pss(text: &str) -> Option<u32> {
@@ -84,6 +109,15 @@ mod tests {
         let text = "00-ff ---p 00:00 0 [rollup]\nRss:  900 kB\nPss:   640 kB\nPss_Dirty:  5 kB\n";
         assert_eq!(parse_pss(text), Some(640));
         assert_eq!(parse_pss("Pss_Dirty:  5 kB\n"), None);
+    }
+
+    #[test]
+    fn the_guests_memory_is_not_what_its_process_takes_beside_it() {
+        let text = "1000-3000 rw-p 00000000 00:00 0\nPss:   3 kB\nPss_Dirty:   1 kB\n\
+                    10000-20000 rw-p 00000000 00:00 0  [a guest's]\nPss:   60 kB\nVmFlags: rd\n\
+                    7ff0-7ff8 r-xp 00000000 00:00 0\nPss:   4 kB\n";
+        assert_eq!(parse_pss_beside(text, 0x10000), Some(7));
+        assert_eq!(parse_pss_beside(text, 0x20000), None);
     }
 
     #[tokio::test]

@@ -10,7 +10,7 @@ use elasticstack_core::block::{
     Attachment, BlockStore as _, Borrowing, DriveSpec, Lend as _, LendId, LendSpec, Writing,
 };
 use elasticstack_core::hypervisor::{
-    Access, DriveSlot, Hypervisor as _, IoLimits, Media, ServerSpec,
+    Access, DriveSlot, Hypervisor as _, IoLimits, Media, ServerKind, ServerSpec,
 };
 use elasticstack_core::prelude::*;
 use elasticstack_host::guests::{Guests, GuestsConfig, Scope};
@@ -112,6 +112,7 @@ impl Host {
         let limits = IoLimits::default();
         let spec = ServerSpec {
             server: server(),
+            kind: ServerKind::Vm,
             cpu: MegaHertz(2_000),
             vcpus: VcpuCount::for_cpu(MegaHertz(2_000)),
             memory: MebiBytes(1_024),

@@ -1,6 +1,7 @@
 //! Measures the product, or a part of it, and judges it by its goals. Started by
 //! `cargo xtask bench NAME`, which brings up what is to be up; this file owns the command line alone.
 
+mod boot;
 mod by_hand;
 mod clone;
 mod customer;
@@ -36,6 +37,8 @@ enum Bench {
     Scale(scale::Args),
     /// Cloning drives on XFS
     Clone(clone::Args),
+    /// A container's way to its init, beside QEMU's
+    Boot(boot::Args),
     /// Our target of iSCSI beside tgt
     Iscsi(iscsi::Args),
     /// A part of a rig: the fleet
@@ -65,6 +68,7 @@ async fn run(bench: Bench) -> anyhow::Result<()> {
         Bench::Place(args) => place::run(&args).await,
         Bench::Scale(args) => scale::run(&args).await,
         Bench::Clone(args) => clone::run(&args).await,
+        Bench::Boot(args) => boot::run(&args).await,
         Bench::Iscsi(args) => iscsi::run(&args).await,
         Bench::Fleet(args) => scale::fleet::run(&args).await,
         Bench::Control(args) => scale::control::run(&args).await,

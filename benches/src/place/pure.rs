@@ -8,6 +8,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use elasticstack_core::hypervisor::ServerKind;
 use elasticstack_core::id::HostId;
 use elasticstack_core::scheduler::{
     ArrayRoom, DriveDemand, HostRoom, Inventory, Placement, ReferenceScheduler, Request, Scheduler,
@@ -160,7 +161,13 @@ impl Fleet {
         let beside = self.guests.back().filter(|_| self.rng.one_in(8));
         let avoid = beside.map(|guest| guest.server.host).into_iter().collect();
         let drives_on = vec![drive.host];
-        let server = self.decide(&Request::Server(ServerDemand { cpu, memory, drives_on, avoid }));
+        let server = self.decide(&Request::Server(ServerDemand {
+            kind: ServerKind::Vm,
+            cpu,
+            memory,
+            drives_on,
+            avoid,
+        }));
         let Some(server) = server else { return Ok(()) };
         let guest = Guest { wants, drive, server };
         self.account(&guest, u64::checked_sub).context("more was placed than there was")?;
@@ -215,6 +222,7 @@ fn host(rng: &mut SimRng) -> HostRoom {
         host: rng.id(),
         accepts: true,
         lends: true,
+        containers: false,
         cpu: HOST_CPU,
         memory: HOST_MEMORY,
         arrays,

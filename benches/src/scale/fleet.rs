@@ -109,6 +109,7 @@ async fn boot(args: &Args, host: u16) -> Result<Agent> {
             memory_mib: MEMORY.0,
             accelerator: "simulated".to_owned(),
             cpu_limits: "none".to_owned(),
+            containers: false,
         });
     Ok(agent.build().await?)
 }

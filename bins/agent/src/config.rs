@@ -9,6 +9,11 @@
 //! portal = "10.1.0.7:3260"      # an address on the storage network
 //! by = "kernel"                 # or "process"
 //!
+//! [containers]                  # without it, this host runs no containers
+//! kernel = "/usr/local/lib/elasticstack/container/kernel"
+//! initial_disk = "/usr/local/lib/elasticstack/container/initrd.gz"
+//! bridge = "br0"                # what their network cards are plugged into
+//!
 //! [fetch]                       # where files for drives may be fetched from
 //! allow = ["10.20.0.0/16"]      # networks beside the public ones
 //! refuse = ["198.45.0.0/16"]    # public ones that are yours
@@ -52,6 +57,7 @@ pub(crate) struct RawConfig {
     #[serde(default = "default_array_root")]
     array_root: PathBuf,
     lend: Option<Lending>,
+    containers: Option<Containers>,
     #[serde(default)]
     fetch: RawFetch,
     #[serde(default)]
@@ -79,6 +85,18 @@ pub(crate) enum LentBy {
     Kernel,
     /// `elasticstack-target`, a process of its own.
     Process,
+}
+
+/// How containers are run.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Containers {
+    /// The kernel of all of them.
+    pub(crate) kernel: PathBuf,
+    /// Its initial RAM disk.
+    pub(crate) initial_disk: PathBuf,
+    /// The bridge that their network cards are plugged into.
+    pub(crate) bridge: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -236,6 +254,8 @@ pub(crate) struct Config {
     pub(crate) array_root: PathBuf,
     /// How its drives are lent, if they are.
     pub(crate) lend: Option<Lending>,
+    /// How containers are run, if they are.
+    pub(crate) containers: Option<Containers>,
     /// What fetches files for drives.
     pub(crate) fetcher: Fetcher,
     /// The arrays of this host.
@@ -260,7 +280,7 @@ impl Config {
     }
 
     fn check(config: RawConfig) -> anyhow::Result<Self> {
-        let RawConfig { state_dir, listen, array_root, lend, fetch, array } = config;
+        let RawConfig { state_dir, listen, array_root, lend, containers, fetch, array } = config;
         if let Some(Lending { portal, .. }) = &lend
             && (portal.ip().is_unspecified() || portal.port() == 0)
         {
@@ -287,7 +307,7 @@ impl Config {
             tracing::warn!("there is no [[array]]: until one is made, this host can keep no drive");
         }
         let fetcher = fetch.check().context("[fetch]")?;
-        Ok(Self { state_dir, listen, array_root, lend, fetcher, arrays, known })
+        Ok(Self { state_dir, listen, array_root, lend, containers, fetcher, arrays, known })
     }
 }
 

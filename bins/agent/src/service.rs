@@ -1,14 +1,16 @@
 //! What the agent's commands do, those about arrays aside.
 
+use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 use elasticstack_core::block::Lend;
 use elasticstack_host::agent::{Agent, Certificate, HostDescription};
 use elasticstack_host::array::{Keeper, WARNINGS, watch};
-use elasticstack_host::guests::{Guests, GuestsConfig, Scope};
+use elasticstack_host::guests::{ByKind, Guests, GuestsConfig, Scope};
+use elasticstack_host::kvm::Kvm;
 use elasticstack_host::lend::{LioLender, ProcessConfig, ProcessLender};
 use elasticstack_host::qemu::{Accelerator, Qemu};
 use elasticstack_host::store::DirectoryStore;
@@ -16,7 +18,7 @@ use elasticstack_host::sys;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::{Config, ConfigFile, Lending, LentBy};
+use crate::config::{Config, ConfigFile, Containers, Lending, LentBy};
 
 /// Takes this host's certificate from standard input and keeps it.
 pub(crate) fn join(state_dir: &Path) -> anyhow::Result<()> {
@@ -43,15 +45,19 @@ pub(crate) async fn run(path: &Path) -> anyhow::Result<()> {
     for (array, made) in watched {
         watch(&store, array, made, config.state_dir.join(WARNINGS))?;
     }
+    let qemu = Qemu { program: PathBuf::from("qemu-system-x86_64"), accelerator };
+    let container =
+        config.containers.map(|containers| kvm(containers, accelerator, &reason)).transpose()?;
     let description = HostDescription {
         cpu_mhz: capacity.cpu.0,
         memory_mib: capacity.memory.0,
         accelerator: reason,
         cpu_limits: "none".to_owned(),
+        containers: container.is_some(),
     };
     let guests =
         GuestsConfig { runtime_dir: config.state_dir.join("servers"), scope: scope.clone() };
-    let qemu = Qemu { program: PathBuf::from("qemu-system-x86_64"), accelerator };
+    let vmm = ByKind { vm: Box::new(qemu), container: container.map(|kvm| Box::new(kvm) as _) };
     let keeper = Keeper::new(ConfigFile(path.to_owned()), config.state_dir.clone())
         .serving(Arc::clone(&store), config.array_root);
     let mut agent = Agent::builder();
@@ -61,7 +67,7 @@ pub(crate) async fn run(path: &Path) -> anyhow::Result<()> {
     let agent = agent
         .state_dir(config.state_dir.join("agent"))
         .store(store)
-        .hypervisor(Arc::new(Guests::open(guests, qemu).await?))
+        .hypervisor(Arc::new(Guests::open(guests, vmm).await?))
         .description(description)
         .fetcher(config.fetcher)
         .keeper(keeper)
@@ -76,6 +82,20 @@ pub(crate) async fn run(path: &Path) -> anyhow::Result<()> {
     }
     agent.close().await;
     Ok(())
+}
+
+/// What runs containers, as it is configured.
+fn kvm(containers: Containers, accelerator: Accelerator, reason: &str) -> anyhow::Result<Kvm> {
+    let Containers { kernel, initial_disk, bridge } = containers;
+    if accelerator != Accelerator::Kvm {
+        bail!("[containers] needs KVM, and this machine has {reason}");
+    }
+    for file in [&kernel, &initial_disk] {
+        File::open(file).with_context(|| format!("[containers]: opening {}", file.display()))?;
+    }
+    tracing::info!(kernel = %kernel.display(), bridge, "containers are run");
+    let program = std::env::current_exe()?.with_file_name("elasticstack-vmm");
+    Ok(Kvm { program, kernel, initial_disk: Some(initial_disk), bridge })
 }
 
 /// What lends the drives of this host, as it is configured.

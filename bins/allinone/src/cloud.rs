@@ -119,6 +119,7 @@ impl Cloud {
                 memory_mib: capacity.memory.0,
                 accelerator: accelerator_text.clone(),
                 cpu_limits: "none".to_owned(),
+                containers: false,
             })
             .build()
             .await?;

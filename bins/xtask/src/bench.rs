@@ -6,6 +6,7 @@
 //! the goals were met.
 
 mod array;
+mod boot;
 
 use anyhow::Result;
 use elasticstack_lab::Lab;
@@ -27,6 +28,8 @@ pub(crate) struct Args {
 enum Bench {
     /// A mirror with checksums beside one without, on a machine of the lab
     Array,
+    /// A container's way to its init beside QEMU's, on a machine of the lab
+    Boot,
     /// Cloning drives on XFS: by size, by extents, and how long a guest's write waits meanwhile
     Clone,
     /// Starting a server beside QEMU by hand, creating drives, and doing nothing
@@ -45,6 +48,7 @@ enum Bench {
 pub(crate) fn run(args: &Args) -> Result<()> {
     match args.name {
         Bench::Array => array::run(),
+        Bench::Boot => boot::run(&args.options),
         Bench::Clone => cloned(&args.options),
         Bench::Start => start(),
         Bench::Place => measured("place", &args.options),

@@ -17,6 +17,7 @@ mod initramfs;
 mod ipxe;
 mod kit;
 mod tiny;
+mod tiny_root;
 mod workshop;
 
 use std::collections::BTreeMap;
@@ -46,6 +47,9 @@ pub(crate) enum Image {
     /// Debian 12 with cloud-init and sshd
     #[value(name = "debian-12")]
     Debian12,
+    /// What `tiny` is, for a container
+    #[value(name = "tiny-root")]
+    TinyRoot,
     /// A CD that boots from the network
     Ipxe,
     /// The same on a disk, with a script
@@ -93,11 +97,13 @@ struct Draft {
 }
 
 impl Image {
-    const ALL: [Self; 4] = [Self::Tiny, Self::Debian12, Self::Ipxe, Self::IpxeDisk];
+    /// Those that virtual machines boot.
+    const BOOTABLE: [Self; 4] = [Self::Tiny, Self::Debian12, Self::Ipxe, Self::IpxeDisk];
 
     const fn word(self) -> &'static str {
         match self {
             Self::Tiny => "tiny",
+            Self::TinyRoot => "tiny-root",
             Self::Debian12 => "debian-12",
             Self::Ipxe => "ipxe",
             Self::IpxeDisk => "ipxe-disk",
@@ -109,6 +115,7 @@ impl Image {
     const fn name(self) -> &'static str {
         match self {
             Self::Tiny => "Debian Linux 12 tiny",
+            Self::TinyRoot => "Debian Linux 12 tiny container",
             Self::Debian12 => "Debian Linux 12",
             Self::Ipxe => "iPXE CD",
             Self::IpxeDisk => "iPXE disk",
@@ -119,6 +126,7 @@ impl Image {
     const fn drive(self) -> &'static str {
         match self {
             Self::Tiny => "3f8a6c1e-5b0d-4e7a-9c42-74696e790001",
+            Self::TinyRoot => "3f8a6c1e-5b0d-4e7a-9c42-74696e790002",
             Self::Debian12 => "3f8a6c1e-5b0d-4e7a-9c42-646562313201",
             Self::Ipxe => "3f8a6c1e-5b0d-4e7a-9c42-697078650001",
             Self::IpxeDisk => "3f8a6c1e-5b0d-4e7a-9c42-697078650002",
@@ -127,14 +135,14 @@ impl Image {
 
     const fn extension(self) -> &'static str {
         match self {
-            Self::Tiny | Self::Debian12 | Self::IpxeDisk => "gz",
+            Self::Tiny | Self::TinyRoot | Self::Debian12 | Self::IpxeDisk => "gz",
             Self::Ipxe => "iso",
         }
     }
 
     const fn media(self) -> &'static str {
         match self {
-            Self::Tiny | Self::Debian12 | Self::IpxeDisk => "disk",
+            Self::Tiny | Self::TinyRoot | Self::Debian12 | Self::IpxeDisk => "disk",
             Self::Ipxe => "cdrom",
         }
     }
@@ -142,6 +150,7 @@ impl Image {
     const fn tools(self) -> workshop::Tools {
         match self {
             Self::Tiny => tiny::TOOLS,
+            Self::TinyRoot => tiny_root::TOOLS,
             Self::Debian12 => debian_12::TOOLS,
             Self::Ipxe | Self::IpxeDisk => ipxe::TOOLS,
         }
@@ -150,6 +159,7 @@ impl Image {
     fn inputs(self, workshop: &Workshop) -> Result<Inputs> {
         match self {
             Self::Tiny => tiny::inputs(workshop),
+            Self::TinyRoot => tiny_root::inputs(workshop),
             Self::Debian12 => debian_12::inputs(workshop),
             Self::Ipxe | Self::IpxeDisk => ipxe::inputs(workshop),
         }
@@ -158,6 +168,7 @@ impl Image {
     fn build(self, workshop: &Workshop, debs: &Path) -> Result<Draft> {
         match self {
             Self::Tiny => tiny::build(workshop, debs),
+            Self::TinyRoot => tiny_root::build(workshop, debs),
             Self::Debian12 => debian_12::build(workshop),
             Self::Ipxe => ipxe::build(workshop, debs),
             Self::IpxeDisk => ipxe::build_disk(workshop, debs),
@@ -191,7 +202,7 @@ pub(crate) fn run(args: Args) -> Result<PathBuf> {
     Ok(images.join(image.word()).with_added_extension(image.extension()))
 }
 
-/// The images that the cache holds, current or not.
+/// The images in the cache that virtual machines boot, current or not.
 ///
 /// # Errors
 /// There is no home for a cache.
@@ -199,7 +210,7 @@ pub(crate) fn present() -> Result<Vec<PathBuf>> {
     let images = process::cache_dir()?.join("images");
     let path = |image: Image| images.join(image.word()).with_added_extension(image.extension());
     let is_whole = |path: &PathBuf| path.with_extension("json").exists();
-    Ok(Image::ALL.into_iter().map(path).filter(is_whole).collect())
+    Ok(Image::BOOTABLE.into_iter().map(path).filter(is_whole).collect())
 }
 
 fn is_current(images: &Path, image: Image, inputs: &Inputs) -> bool {

@@ -38,6 +38,8 @@ enum Command {
     Layers(layers::Args),
     /// Build a standard drive in the cache, if it is not there
     Image(image::Args),
+    /// Make the kernel that containers boot, and its RAM disk, in the cache
+    Kernel,
     /// Boot machines with Debian's full kernel, and run something on them
     Lab(lab::Args),
     /// Let an outside program judge the running product
@@ -59,6 +61,9 @@ fn main() -> ExitCode {
         Command::Layers(args) => layers::run(&args),
         Command::Image(args) => tools::ensure_for_image(args.image)
             .and_then(|()| image::run(args))
+            .map(|path| println!("{}", path.display())),
+        Command::Kernel => tools::ensure_packages()
+            .and_then(|()| image::Kit::CONTAINER.ensure())
             .map(|path| println!("{}", path.display())),
         Command::Lab(args) => lab::run(&args),
         Command::Judge(args) => judge::run(&args),

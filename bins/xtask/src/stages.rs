@@ -168,7 +168,7 @@ fn doctest() -> Result<()> {
 }
 
 fn image() -> Result<()> {
-    for image in [Image::Tiny, Image::Ipxe, Image::IpxeDisk] {
+    for image in [Image::Tiny, Image::TinyRoot, Image::Ipxe, Image::IpxeDisk] {
         image::run(image::Args { image, cache: None })?;
     }
     Kit::CONTAINER.ensure()?;

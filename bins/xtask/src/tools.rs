@@ -94,7 +94,7 @@ pub(crate) fn ensure_packages() -> Result<()> {
 /// Installs the Debian packages that building an image takes beside those of [`ensure_packages`].
 pub(crate) fn ensure_for_image(image: Image) -> Result<()> {
     match image {
-        Image::Tiny | Image::Ipxe | Image::IpxeDisk => Ok(()),
+        Image::Tiny | Image::TinyRoot | Image::Ipxe | Image::IpxeDisk => Ok(()),
         Image::Debian12 => ensure_debian(DEBIAN_12),
     }
 }

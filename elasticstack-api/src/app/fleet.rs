@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{MutexGuard, PoisonError};
 
 use elasticstack_core::block::ArrayState;
+use elasticstack_core::hypervisor::ServerKind;
 use elasticstack_core::prelude::*;
 use elasticstack_core::state::{HostEvent, HostState, JobState, ServerState, SnapshotState, Step};
 use elasticstack_core::units::TooManyBytes;
@@ -244,6 +245,7 @@ impl App {
             reset: row.reset,
             shutdown: row.shutdown,
             hardware: row.hardware.unwrap_or(Hardware {
+                kind: ServerKind::Vm,
                 cpu_mhz: row.cpu.0,
                 vcpus: 1,
                 memory_mib: row.memory.0,
@@ -338,6 +340,7 @@ pub(super) async fn host_is(
     row.accelerator.clone_from(&report.accelerator);
     row.cpu_limits.clone_from(&report.cpu_limits);
     row.portal = report.portal;
+    row.containers = report.containers;
     if row != before {
         tx.save_host(&row).await?;
     }
@@ -414,6 +417,7 @@ pub(super) async fn make_known(
         accelerator: String::new(),
         cpu_limits: String::new(),
         portal: None,
+        containers: false,
         cursor: None,
     });
     row.name = name.clone();

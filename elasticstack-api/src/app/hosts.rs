@@ -197,7 +197,7 @@ fn record(
     arrays: impl IntoIterator<Item = (ArrayRow, Promised)>,
 ) -> Record {
     let HostRow { host, name, address, state, since, placements, known, .. } = row;
-    let HostRow { cpu, memory, accelerator, cpu_limits, portal, .. } = row;
+    let HostRow { cpu, memory, accelerator, cpu_limits, portal, containers, .. } = row;
     let mut record = Record::new()
         .with("host", host)
         .with("name", name)
@@ -210,6 +210,7 @@ fn record(
     if !accelerator.is_empty() {
         record.set("accelerator", accelerator);
         record.set("cpu:limits", cpu_limits);
+        record.set("containers", containers);
     }
     if let Some(portal) = portal {
         record.set("portal", portal);

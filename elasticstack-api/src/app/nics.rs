@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use elasticstack_core::prelude::*;
 use elasticstack_core::wire::record::Record;
 
+use super::server_record::is_container;
 use crate::db::{CardRow, Database, Reader, ServerRow, Writer};
 
 /// The network cards that a server may have.
@@ -46,7 +47,8 @@ pub(super) fn fill_in(config: &mut Record, change: &Record, macs: &Macs) {
             continue;
         }
         if config.value(&key("model")).is_none() {
-            config.set(key("model"), "e1000");
+            let model = if is_container(config) { "virtio" } else { "e1000" };
+            config.set(key("model"), model);
         }
         let given = config.value(&mac).map_or_else(|| drawn.clone(), str::to_ascii_lowercase);
         config.set(mac, given);

@@ -7,7 +7,7 @@
 //! Invariant: a drive stays claimed from before it is plugged in until its host says that what the
 //! run's document does not name is open no more; where it is cut off, the document is pushed again.
 
-use elasticstack_core::hypervisor::Bus;
+use elasticstack_core::hypervisor::{Bus, Device, ServerKind};
 use elasticstack_core::prelude::*;
 use elasticstack_core::state::ServerState;
 use elasticstack_core::wire::internal::{ClaimedDrive, Hardware, IoLimits, Plugged};
@@ -45,12 +45,20 @@ pub(super) async fn replug(
     for plug in &parsed.plugs {
         match before.drives.iter().find(|claim| is_of(claim, plug)) {
             Some(claim) if claim.media == plug.media => drives.push(claim.clone()),
-            Some(_) => return Err(waits(plug, "what is plugged in can't become another media")),
+            Some(_) => {
+                return Err(waits(plug.device, "what is plugged in can't become another media"));
+            }
             None => added.push(*plug),
         }
     }
     if added.is_empty() && drives.len() == before.drives.len() {
         return Ok(Drives::Stay);
+    }
+    if before.kind == ServerKind::Container {
+        let gone = before.drives.iter().find(|claim| !drives.contains(claim));
+        let device = added.first().map(|plug| plug.device).or(gone.map(|claim| claim.device));
+        let why = "a container's drives neither come nor go";
+        return Err(device.map_or_else(|| Error::internal(why), |device| waits(device, why)));
     }
     if let Some(host) = row.host {
         heard(tx, host).await?;
@@ -64,7 +72,7 @@ pub(super) async fn replug(
     for plug in added {
         let has_scsi = before.drives.iter().any(|claim| claim.device.bus() == Bus::Scsi);
         if plug.device.bus() == Bus::Scsi && !has_scsi {
-            return Err(waits(&plug, "a run without a scsi drive has no place for one"));
+            return Err(waits(plug.device, "a run without a scsi drive has no place for one"));
         }
         let blame = |error: Error| error.field(plug.device.to_string());
         let (mut claim, host) = plug_in(tx, row, plug).await.map_err(blame)?;
@@ -94,9 +102,9 @@ pub(super) async fn limit(tx: &mut Writer<'_>, drive: DriveId, limits: IoLimits)
     Ok(())
 }
 
-fn waits(plug: &Plug, why: &str) -> Error {
-    let message = format!("{}: {why} while the server runs: stop it first", plug.device);
-    Error::new(ErrorKind::ServerBusy, message).field(plug.device.to_string())
+fn waits(device: Device, why: &str) -> Error {
+    let message = format!("{device}: {why} while the server runs: stop it first");
+    Error::new(ErrorKind::ServerBusy, message).field(device.to_string())
 }
 
 /// Takes in what a host says of the drives of the server's newest run, the first time that it does

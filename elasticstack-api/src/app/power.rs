@@ -252,6 +252,7 @@ pub(super) async fn power_on(
         heard(tx, host).await?;
     }
     let parsed = ServerConfig::parse(&row.config)?;
+    parsed.startable()?;
     let wanted = [(Quota::Cpu, parsed.cpu.0.into()), (Quota::Mem, parsed.memory.0.into())];
     app.take(tx, row.account, &wanted).await?;
     let mut hosts = Vec::new();
@@ -266,6 +267,7 @@ pub(super) async fn power_on(
         connect(tx, row, wire).await.map_err(|error| error.field(&wire.key))?;
     }
     let demand = ServerDemand {
+        kind: parsed.kind,
         cpu: parsed.cpu,
         memory: parsed.memory,
         drives_on: hosts.clone(),
@@ -290,6 +292,7 @@ pub(super) async fn power_on(
     row.failed = None;
     row.failed_run = Run(0);
     row.hardware = Some(Hardware {
+        kind: parsed.kind,
         cpu_mhz: parsed.cpu.0,
         vcpus: parsed.vcpus.0.get(),
         memory_mib: parsed.memory.0,

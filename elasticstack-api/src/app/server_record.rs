@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use elasticstack_core::hypervisor::{Device, Media, Nic, NicModel, Seed};
+use elasticstack_core::hypervisor::{Bus, Device, Media, Nic, NicModel, Seed, ServerKind};
 use elasticstack_core::prelude::*;
 use elasticstack_core::resource::{ResourceId, ResourceKind};
 use elasticstack_core::state::ServerState;
@@ -22,6 +22,7 @@ const SSH_KEYS: u8 = 8;
 /// A server as its owner configured it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ServerConfig {
+    pub(super) kind: ServerKind,
     pub(super) cpu: MegaHertz,
     pub(super) memory: MebiBytes,
     pub(super) vcpus: VcpuCount,
@@ -63,7 +64,7 @@ pub(super) enum OnStop {
 }
 
 /// A client's record with the older spellings turned into those that we keep: `vnc:ip auto` is
-/// `vnc auto`, `vnc:password` is `password`, `persistent false` is no `persistent`.
+/// `vnc auto`, `vnc:password` is `password`, `persistent false` is no `persistent`, `type vm` no `type`.
 ///
 /// # Errors
 /// `NotOffered` for a screen on an address of its own.
@@ -87,6 +88,9 @@ pub(super) fn normalised(record: &Record) -> Result<Record> {
     {
         record.set("password", password);
     }
+    if record.value("type") == Some(ServerKind::Vm.as_str()) {
+        record.set("type", "");
+    }
     if record.value("persistent") == Some("false") {
         record.set("persistent", "");
     }
@@ -98,7 +102,7 @@ impl ServerConfig {
     ///
     /// # Errors
     /// `MissingKey` without `cpu` or `mem`; `InvalidValue` for a drive that is plugged in twice or
-    /// a boot device that has no drive.
+    /// a boot device that has no drive; `NotOffered` for what a container has not.
     pub(super) fn parse(record: &Record) -> Result<Self> {
         let cpu = MegaHertz(required(record, "cpu")?);
         let memory = MebiBytes(required(record, "mem")?);
@@ -106,6 +110,7 @@ impl ServerConfig {
             None | Some("auto") => VcpuCount::for_cpu(cpu),
             Some(_) => VcpuCount(number(record, "smp")?),
         };
+        let kind = kind(record)?;
         let plugs = plugs(record)?;
         let mut boot = Vec::new();
         for word in record.value("boot").unwrap_or_default().split_whitespace() {
@@ -125,8 +130,49 @@ impl ServerConfig {
             _ => OnStop::Vanish,
         };
         let (nics, wires, seed) = (nics(record)?, wires(record)?, seed(record));
-        Ok(Self { cpu, memory, vcpus, plugs, boot, nics, wires, screen, seed, ending })
+        Ok(Self { kind, cpu, memory, vcpus, plugs, boot, nics, wires, screen, seed, ending })
     }
+
+    /// Refuses a start that can't succeed on any host.
+    ///
+    /// # Errors
+    /// `MissingKey` for a container without a drive.
+    pub(super) fn startable(&self) -> Result<()> {
+        match self.kind {
+            ServerKind::Container if self.plugs.is_empty() => Err(Error::new(
+                ErrorKind::MissingKey,
+                "a container starts from a drive with its root file system: give block:0 one",
+            )
+            .field("block:0")),
+            ServerKind::Container | ServerKind::Vm => Ok(()),
+        }
+    }
+}
+
+/// Whether the record is a container's.
+pub(super) fn is_container(record: &Record) -> bool {
+    record.value("type") == Some(ServerKind::Container.as_str())
+}
+
+fn kind(record: &Record) -> Result<ServerKind> {
+    if !is_container(record) {
+        return Ok(ServerKind::Vm);
+    }
+    for (key, value) in record.iter() {
+        let device = key.parse::<Device>();
+        let is_card = key.starts_with("nic:") && key.ends_with(":model");
+        let why = if key == "vnc" {
+            "vnc: a container has no screen: leave it out, and read its serial log".to_owned()
+        } else if device.is_ok_and(|device| device.bus() != Bus::Block) {
+            format!("{key}: a container has its drives at block:0 to block:7")
+        } else if is_card && value != "virtio" {
+            format!("{key}: a container's cards are virtio")
+        } else {
+            continue;
+        };
+        return Err(Error::new(ErrorKind::NotOffered, why).field(key));
+    }
+    Ok(ServerKind::Container)
 }
 
 fn plugs(record: &Record) -> Result<Vec<Plug>> {
@@ -222,7 +268,9 @@ pub(super) fn info(row: &ServerRow) -> Record {
     }
     record.set("server", row.server);
     record.set("user", row.account);
-    record.set("type", "vm");
+    if !is_container(&record) {
+        record.set("type", ServerKind::Vm.as_str());
+    }
     record.set("status", status(row.state));
     if let Some(failed) = &row.failed {
         record.set("failed", failed);

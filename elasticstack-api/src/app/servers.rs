@@ -52,7 +52,6 @@ impl App {
         keys::check(Object::Server, Moment::Create, record)?;
         let mut config = Record::new();
         config.apply(&normalised(record)?);
-        config.remove("type");
         fill_in(&mut config, record, &Macs::draw()?);
         bounded(&config)?;
         let parsed = &ServerConfig::parse(&config)?;

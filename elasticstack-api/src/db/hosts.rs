@@ -110,6 +110,8 @@ pub(crate) struct HostRow {
     pub(crate) cpu_limits: String,
     /// Where it lends drives to servers on other hosts; `None` if it does not.
     pub(crate) portal: Option<SocketAddr>,
+    /// Whether it runs containers.
+    pub(crate) containers: bool,
     /// Up to where its reports are known to be taken in.
     pub(crate) cursor: Option<Cursor>,
 }
@@ -169,6 +171,7 @@ impl HostRow {
             host: self.host,
             accepts: self.state == HostState::Active && self.placements == Placements::Open,
             lends: self.portal.is_some(),
+            containers: self.containers,
             cpu: MegaHertz(left(self.cpu.0, held.cpu)),
             memory: MebiBytes(left(self.memory.0, held.memory)),
             arrays,
@@ -226,6 +229,7 @@ fn host(row: &Row) -> Result<HostRow> {
         accelerator: column(row, "accelerator")?,
         cpu_limits: column(row, "cpu_limits")?,
         portal: parsed_if_any(row, "portal")?,
+        containers: number(row, "containers")? != 0,
         cursor,
     })
 }
@@ -507,20 +511,21 @@ impl Writer<'_> {
     /// Adds the host or replaces its row.
     pub(crate) async fn save_host(&mut self, row: &HostRow) -> Result<()> {
         let HostRow { host, name, address, state, cpu, memory, accelerator, cpu_limits, .. } = row;
-        let HostRow { cursor, since, placements, known, portal, .. } = row;
+        let HostRow { cursor, since, placements, known, portal, containers, .. } = row;
         let mark = self.mark().await?;
         self.change(
             "INSERT INTO hosts (host, name, address, state, cpu_mhz, memory_mib, cursor_life, \
              cursor_sequence, accelerator, cpu_limits, since_us, placements, certificate, portal, \
-             changed) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) \
+             changed, containers) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) \
              ON CONFLICT (host) DO UPDATE SET name = excluded.name, address = excluded.address, \
              state = excluded.state, cpu_mhz = excluded.cpu_mhz, \
              memory_mib = excluded.memory_mib, cursor_life = excluded.cursor_life, \
              cursor_sequence = excluded.cursor_sequence, accelerator = excluded.accelerator, \
              cpu_limits = excluded.cpu_limits, since_us = excluded.since_us, \
              placements = excluded.placements, certificate = excluded.certificate, \
-             portal = excluded.portal, changed = excluded.changed",
+             portal = excluded.portal, changed = excluded.changed, \
+             containers = excluded.containers",
         )
         .bind(host.to_string())
         .bind(name.as_str())
@@ -537,6 +542,7 @@ impl Writer<'_> {
         .bind(known.as_str())
         .bind(portal.map(|portal| portal.to_string()))
         .bind(mark)
+        .bind(i64::from(*containers))
         .execute()
         .await
         .map_err(failed("saving a host"))?;

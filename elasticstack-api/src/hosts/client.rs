@@ -386,6 +386,7 @@ mod tests {
     fn report(protocol: u32) -> HostReport {
         HostReport {
             portal: None,
+            containers: false,
             protocol,
             boot: "b".to_owned(),
             cpu_mhz: 4000,

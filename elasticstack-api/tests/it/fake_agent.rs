@@ -107,6 +107,7 @@ impl FakeAgent {
         let promised = host.drives.values().map(|bytes| bytes.len() as u64).sum();
         HostReport {
             portal: None,
+            containers: false,
             protocol: PROTOCOL,
             boot: "b".to_owned(),
             cpu_mhz: 8_000,

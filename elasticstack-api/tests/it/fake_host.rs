@@ -250,6 +250,7 @@ impl FakeHost {
     pub(crate) fn report(&self) -> HostReport {
         HostReport {
             portal: None,
+            containers: false,
             protocol: PROTOCOL,
             boot: "boot-1".to_owned(),
             cpu_mhz: 20_000,

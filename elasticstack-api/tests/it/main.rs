@@ -9,6 +9,7 @@ mod clones;
 mod cloud;
 mod compatibility;
 mod console;
+mod containers;
 mod counters;
 mod database;
 mod documents;

@@ -6,6 +6,7 @@
 
 use super::scheduler_worlds::{self as worlds, World};
 use super::{Outcome, Violation, require};
+use crate::hypervisor::ServerKind;
 use crate::id::HostId;
 use crate::scheduler::{
     ArrayRoom, Constraint, DriveDemand, HostRoom, Inventory, Placement, Refusal, Request,
@@ -24,6 +25,7 @@ macro_rules! __scheduler_checks {
                 sc_2_what_is_placed_fits,
                 sc_3_nothing_goes_where_nothing_is_accepted,
                 sc_3_a_drive_goes_to_its_tier,
+                sc_3_a_container_goes_where_containers_run,
                 sc_4_what_is_avoided_is_avoided,
                 sc_4_avoiding_means_another_host_if_there_is_one,
                 sc_5_drives_are_in_reach,
@@ -76,13 +78,23 @@ impl Site<'_> {
     }
 
     fn allowed(self, world: &World) -> bool {
-        self.of_tier(&world.request) && self.not_avoided(&world.request) && self.reaches(world)
+        self.of_tier(&world.request)
+            && self.runs(&world.request)
+            && self.not_avoided(&world.request)
+            && self.reaches(world)
     }
 
     fn of_tier(self, request: &Request) -> bool {
         match (request, self.array) {
             (Request::Drive(demand), Some(array)) => array.tier == demand.tier,
             _ => true,
+        }
+    }
+
+    fn runs(self, request: &Request) -> bool {
+        match request {
+            Request::Server(demand) => self.host.containers || demand.kind != ServerKind::Container,
+            Request::Drive(_) => true,
         }
     }
 
@@ -175,6 +187,12 @@ pub(super) async fn sc_3_a_drive_goes_to_its_tier(
     scheduler: &dyn Scheduler,
 ) -> Result<Outcome, Violation> {
     each_placement(scheduler, |world, site| site.of_tier(&world.request))
+}
+
+pub(super) async fn sc_3_a_container_goes_where_containers_run(
+    scheduler: &dyn Scheduler,
+) -> Result<Outcome, Violation> {
+    each_placement(scheduler, |world, site| site.runs(&world.request))
 }
 
 pub(super) async fn sc_4_what_is_avoided_is_avoided(
@@ -300,6 +318,7 @@ fn lifted(world: &World, refusal: Refusal) -> World {
         (Constraint::Avoid, Request::Drive(demand)) => demand.avoid.clear(),
         (Constraint::Avoid, Request::Server(demand)) => demand.avoid.clear(),
         (Constraint::Drives, Request::Server(demand)) => demand.drives_on.clear(),
+        (Constraint::Kind, Request::Server(demand)) => demand.kind = ServerKind::Vm,
         _ => {}
     }
     let mut lifted = World { inventory, request };

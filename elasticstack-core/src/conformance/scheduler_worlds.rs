@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use crate::hypervisor::ServerKind;
 use crate::id::{ArrayId, TypedId};
 use crate::scheduler::{
     ArrayRoom, DriveDemand, HostRoom, Inventory, Placement, Refusal, Request, Scheduler,
@@ -44,6 +45,7 @@ pub(super) fn full_host() -> HostRoom {
         host: id(ELSEWHERE),
         accepts: true,
         lends: true,
+        containers: true,
         cpu: MegaHertz(0),
         memory: MebiBytes(0),
         arrays: Vec::new(),
@@ -75,6 +77,7 @@ fn world(rng: &mut SimRng) -> World {
         })
     } else {
         Request::Server(ServerDemand {
+            kind: if rng.one_in(4) { ServerKind::Container } else { ServerKind::Vm },
             cpu: MegaHertz(scale.units(rng)),
             memory: MebiBytes(scale.units(rng)),
             drives_on: some(rng, |rng| id(rng.below(5))),
@@ -96,6 +99,7 @@ fn host(rng: &mut SimRng, number: u64, scale: Scale) -> HostRoom {
         host: id(number),
         accepts: !rng.one_in(4),
         lends: !rng.one_in(3),
+        containers: rng.one_in(2),
         cpu: MegaHertz(scale.units(rng)),
         memory: MebiBytes(scale.units(rng)),
         arrays,

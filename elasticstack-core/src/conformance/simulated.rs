@@ -8,7 +8,8 @@ use super::{BlockStoreFixture, GuestAct, HypervisorFixture, MachineView};
 use crate::block::{Attachment, BlockStore};
 use crate::error::Result;
 use crate::hypervisor::{
-    Access, Device, DriveSlot, EndCause, Hypervisor, IoCounts, IoLimits, Media, Phase, ServerSpec,
+    Access, Device, DriveSlot, EndCause, Hypervisor, IoCounts, IoLimits, Media, Phase, ServerKind,
+    ServerSpec,
 };
 use crate::id::ServerId;
 use crate::sim::{SimHypervisor, SimRng, SimStore};
@@ -51,6 +52,7 @@ impl HypervisorFixture for SimHypervisor {
     fn server(&self, number: u8) -> ServerSpec {
         ServerSpec {
             server: SimRng::new(u64::from(number)).id(),
+            kind: ServerKind::Vm,
             cpu: MegaHertz(500),
             vcpus: VcpuCount::for_cpu(MegaHertz(500)),
             memory: MebiBytes(16),

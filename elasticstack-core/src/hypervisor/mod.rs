@@ -10,7 +10,7 @@ use futures_core::stream::BoxStream;
 
 pub use types::{
     Access, Bus, Device, DriveSlot, EndCause, InvalidDevice, IoCounts, IoLimits, Media, Nic,
-    NicModel, Observed, Phase, Seed, ServerSpec, Signal,
+    NicModel, Observed, Phase, Seed, ServerKind, ServerSpec, Signal,
 };
 
 use crate::error::Result;
@@ -39,7 +39,7 @@ use crate::id::ServerId;
 /// - **HV-7** `events` yields the server's id after each change that `observe` would show. It may
 ///   yield too often, never too seldom.
 /// - **HV-8** A failed `ensure` leaves nothing behind: no process, no file, no claim.
-/// - **HV-9** `ensure` for the run that goes on makes what is plugged in at [`Bus::is_hot`] what
+/// - **HV-9** `ensure` for the run of a [`ServerKind::Vm`] that goes on makes what is plugged in at [`Bus::is_hot`] what
 ///   the spec says, holds every drive to its limits, and changes nothing else of the guest. When it returns, nothing else is open
 ///   there, and no I/O of it can happen. While the guest does not let go of a drive it is
 ///   `Unavailable`: all else is done, and repeating it goes on.

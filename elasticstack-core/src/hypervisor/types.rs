@@ -16,6 +16,8 @@ use crate::units::{Bytes, MebiBytes, MegaHertz, VcpuCount};
 pub struct ServerSpec {
     /// Which server.
     pub server: ServerId,
+    /// What it is.
+    pub kind: ServerKind,
     /// Processor time for the whole server.
     pub cpu: MegaHertz,
     /// The virtual CPUs the guest sees.
@@ -32,6 +34,28 @@ pub struct ServerSpec {
     pub screen: Option<Secret>,
     /// What the guest is told on a small disk of its own, beside its drives.
     pub seed: Option<Seed>,
+}
+
+/// What a server is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ServerKind {
+    /// A machine that boots whatever lies on its drives.
+    #[default]
+    Vm,
+    /// A light Linux server: the provider's kernel, on the root file system of its owner's drive.
+    Container,
+}
+
+impl ServerKind {
+    /// The word for it in the public API.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Vm => "vm",
+            Self::Container => "container",
+        }
+    }
 }
 
 /// What a guest is told at its first boot, in cloud-init's way (NoCloud). A hypervisor without that

@@ -7,6 +7,7 @@
 use super::{
     ArrayRoom, Constraint, DriveDemand, HostRoom, Inventory, Refusal, Request, ServerDemand,
 };
+use crate::hypervisor::ServerKind;
 use crate::id::{ArrayId, HostId};
 
 impl Inventory {
@@ -52,6 +53,17 @@ impl Inventory {
     }
 }
 
+impl HostRoom {
+    /// Whether servers of that kind run here.
+    #[must_use]
+    pub const fn runs(&self, kind: ServerKind) -> bool {
+        match kind {
+            ServerKind::Vm => true,
+            ServerKind::Container => self.containers,
+        }
+    }
+}
+
 impl Request {
     /// Whether `room` is enough for it, on `array` if it is a drive: all that depends on that host
     /// alone.
@@ -61,7 +73,9 @@ impl Request {
             Self::Drive(demand) => room.arrays.iter().any(|candidate| {
                 array == Some(candidate.array) && array_is_short(candidate, demand).is_none()
             }),
-            Self::Server(demand) => resources_are_short(room, demand).is_none(),
+            Self::Server(demand) => {
+                room.runs(demand.kind) && resources_are_short(room, demand).is_none()
+            }
         };
         room.accepts && has_room
     }
@@ -115,6 +129,9 @@ fn array_is_short(array: &ArrayRoom, demand: &DriveDemand) -> Option<Refusal> {
 
 /// `pinned` are the homes of the drives that can't be lent.
 fn host_is_short(host: &HostRoom, demand: &ServerDemand, pinned: &[HostId]) -> Option<Refusal> {
+    if !host.runs(demand.kind) {
+        return Some(Refusal::none(Constraint::Kind));
+    }
     let out_of_reach = pinned.iter().filter(|home| **home != host.host).count();
     let [wanted, missing] = [demand.drives_on.len(), out_of_reach].map(|n| n as u64);
     short(Constraint::Drives, wanted, wanted - missing)
@@ -144,6 +161,8 @@ mod tests {
         #[test]
         fn what_fits_on_a_host_is_what_fits_in_a_fleet_of_that_host(
             accepts: bool,
+            containers: bool,
+            is_container: bool,
             takes: bool,
             tier in 0..2,
             room in (0_u32..3, 0_u32..3, 0_u64..3),
@@ -155,10 +174,11 @@ mod tests {
             let tier = if tier == 0 { Tier::Disk } else { Tier::Ssd };
             let arrays = vec![ArrayRoom { array, accepts: takes, tier, free: bytes(room.2) }];
             let (cpu, memory) = (MegaHertz(room.0), MebiBytes(room.1));
-            let room = HostRoom { host, accepts, lends: false, cpu, memory, arrays };
+            let room = HostRoom { host, accepts, lends: false, containers, cpu, memory, arrays };
             let fleet = Inventory { hosts: vec![room.clone()] };
             let (cpu, memory) = (MegaHertz(wanted.0), MebiBytes(wanted.1));
-            let server = ServerDemand { cpu, memory, drives_on: vec![], avoid: vec![] };
+            let kind = if is_container { ServerKind::Container } else { ServerKind::Vm };
+            let server = ServerDemand { kind, cpu, memory, drives_on: vec![], avoid: vec![] };
             let fits = fleet.hosts_for(&server).is_ok();
             prop_assert_eq!(Request::Server(server).fits_on(&room, None), fits);
             let drive = DriveDemand { size: bytes(wanted.2), tier: Tier::Disk, avoid: vec![] };

@@ -11,6 +11,7 @@ use super::{
     ArrayRoom, Constraint, DriveDemand, HostRoom, Inventory, Refusal, Request, Scheduler,
     ServerDemand, Tier,
 };
+use crate::hypervisor::ServerKind;
 use crate::id::HostId;
 use crate::units::{Bytes, MebiBytes, MegaHertz};
 
@@ -73,8 +74,13 @@ impl Inventory {
     /// What keeps it out: of a drive if some host has room for the server without it.
     pub fn seat(&self, scheduler: &dyn Scheduler, size: &ServerSize) -> Result<HostId, Refusal> {
         let (cpu, memory) = (size.cpu, size.memory);
-        let server =
-            Request::Server(ServerDemand { cpu, memory, drives_on: Vec::new(), avoid: Vec::new() });
+        let server = Request::Server(ServerDemand {
+            kind: ServerKind::Vm,
+            cpu,
+            memory,
+            drives_on: Vec::new(),
+            avoid: Vec::new(),
+        });
         let mut open = self.clone();
         let mut without_drive: Option<Refusal> = None;
         loop {
@@ -174,6 +180,7 @@ mod tests {
             host: HostId::from_uuid(Uuid::from_u128(n)),
             accepts: true,
             lends: false,
+            containers: false,
             cpu: MegaHertz(cpu),
             memory: MebiBytes(memory),
             arrays: arrays.iter().enumerate().map(array).collect(),

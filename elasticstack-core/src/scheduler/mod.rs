@@ -24,7 +24,8 @@ pub use types::{
 /// - **SC-2** What is placed fits: its array has that many bytes free, or its host that much memory
 ///   and processor time. No amount is too large to be compared.
 /// - **SC-3** Nothing goes to a host that does not accept placements, and no drive to an array that
-///   does not accept drives or is of another tier than asked for.
+///   does not accept drives or is of another tier than asked for, and no container to a host that runs
+///   none.
 /// - **SC-4** A drive never goes to an array it avoids, and to another array of the same host only
 ///   if it fits on no other host; a server never goes to a host it avoids.
 /// - **SC-5** A server goes only where each of its drives is or can be lent to, and of the hosts

@@ -122,6 +122,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::hypervisor::ServerKind;
     use crate::id::{ArrayId, HostId};
     use crate::scheduler::Tier;
     use crate::units::{Bytes, MebiBytes, MegaHertz};
@@ -132,6 +133,7 @@ mod tests {
             host: HostId::from_uuid(Uuid::from_u128(number)),
             accepts: true,
             lends: true,
+            containers: false,
             cpu: MegaHertz(cpu),
             memory: MebiBytes(memory),
             arrays: vec![ArrayRoom {
@@ -159,7 +161,13 @@ mod tests {
             (1_536, 2_000, 1_000 * 4_096),
         ] {
             let (memory, cpu) = (MebiBytes(memory), MegaHertz(cpu));
-            let demand = ServerDemand { cpu, memory, drives_on: vec![], avoid: vec![] };
+            let demand = ServerDemand {
+                kind: ServerKind::Vm,
+                cpu,
+                memory,
+                drives_on: vec![],
+                avoid: vec![],
+            };
             assert_eq!(
                 free.stranded(&host(1, 2_048, 4_000), &demand),
                 stranded,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::hypervisor::ServerKind;
 use crate::id::{ArrayId, HostId};
 use crate::units::{Bytes, MebiBytes, MegaHertz};
 
@@ -21,6 +22,8 @@ pub struct HostRoom {
     pub accepts: bool,
     /// Whether servers on other hosts can use its drives.
     pub lends: bool,
+    /// Whether it runs containers.
+    pub containers: bool,
     /// Processor time not promised to any server.
     pub cpu: MegaHertz,
     /// Memory not promised to any server.
@@ -75,6 +78,8 @@ pub struct DriveDemand {
 /// What a server needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerDemand {
+    /// What it is.
+    pub kind: ServerKind,
     /// Its processor time.
     pub cpu: MegaHertz,
     /// Its memory.
@@ -116,6 +121,8 @@ pub enum Constraint {
     AcceptingArrays,
     /// No array is of the tier asked for. Counts arrays.
     Tier,
+    /// No host runs servers of that kind. Counts hosts.
+    Kind,
     /// Not every drive of a server is on one host or can be lent to it. Counts drives.
     Drives,
     /// Every host or array left is one to avoid. Counts hosts or arrays.
@@ -134,6 +141,7 @@ impl fmt::Display for Constraint {
             Self::AcceptingHosts => "no host accepts new placements",
             Self::AcceptingArrays => "no array accepts new drives",
             Self::Tier => "no array of that tier accepts new drives",
+            Self::Kind => "no host that accepts new placements runs containers",
             Self::Drives => "the drives can't all be used on one host that accepts new placements",
             Self::Avoid => "nothing is left beside what is to be avoided",
             Self::ArrayBytes => "not enough room on an array (bytes)",

@@ -352,12 +352,14 @@ impl Counters for SimHypervisor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hypervisor::ServerKind;
     use crate::sim::{SimRng, block_on};
     use crate::units::{MegaHertz, VcpuCount};
 
     fn spec(memory: u32) -> ServerSpec {
         ServerSpec {
             server: SimRng::new(u64::from(memory)).id(),
+            kind: ServerKind::Vm,
             cpu: MegaHertz(1000),
             vcpus: VcpuCount::for_cpu(MegaHertz(1000)),
             memory: MebiBytes(memory),

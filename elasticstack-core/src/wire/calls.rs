@@ -236,7 +236,7 @@ pub static CALLS: LazyLock<Vec<Route>> = LazyLock::new(|| {
 
 /// What old clouds had under a first segment that this one does not offer, and what to do instead.
 pub const NOT_OFFERED: &[(&str, &str)] =
-    &[("folders", "folders and containers are not offered: make a drive and a server of type vm")];
+    &[("folders", "folders are not offered: give a container a drive with its root file system")];
 
 /// Why a path that is no call is not offered, where old clouds had it.
 #[must_use]

@@ -33,7 +33,7 @@ use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind};
 use crate::generation::{Epoch, Generation, Run};
 pub use crate::hypervisor::{Access, IoCounts, IoLimits};
-use crate::hypervisor::{Device, EndCause, Media, Nic, Seed};
+use crate::hypervisor::{Device, EndCause, Media, Nic, Seed, ServerKind};
 use crate::id::{AccountId, ArrayId, DriveId, JobId, ServerId, SnapshotId};
 use crate::secret::Secret;
 use crate::state::RunPhase;
@@ -67,6 +67,9 @@ pub struct HostReport {
     /// Where it lends drives to servers on other hosts; `None` if it does not.
     #[serde(default)]
     pub portal: Option<SocketAddr>,
+    /// Whether it runs containers.
+    #[serde(default)]
+    pub containers: bool,
 }
 
 /// One array and the room on it.
@@ -273,6 +276,9 @@ pub struct SnapshotDocument {
 /// What a guest sees.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hardware {
+    /// What the server is.
+    #[serde(default)]
+    pub kind: ServerKind,
     /// Processor time in MHz.
     pub cpu_mhz: u32,
     /// Virtual CPUs, at least 1.

@@ -170,7 +170,7 @@ mod tests {
             (Server, Create, "vnc:tls", "on", NotOffered),
             (Server, Create, "nic:0:firewall:policy", "accept", NotOffered),
             (Server, Create, "password", "123456789", InvalidValue),
-            (Server, Create, "type", "container", NotOffered),
+            (Server, Create, "type", "jail", InvalidValue),
             (Server, Create, "nic:0:dhcp", "192.0.2.256", InvalidValue),
             (Server, Create, "nic:1:vlan", "v", InvalidValue),
             (Server, Create, "nic:1:mac", "01:00:5e:00:00:01", InvalidValue),

@@ -169,6 +169,13 @@ pub(super) const ROWS: &[Key] = &[
     ),
     key("pool", POOL, Input::Never, Takes::Nothing, "The pool's UUID."),
     key(
+        "containers",
+        HOST,
+        Input::Never,
+        Takes::Nothing,
+        "true if it runs containers, else false.",
+    ),
+    key(
         "portal",
         HOST,
         Input::Never,

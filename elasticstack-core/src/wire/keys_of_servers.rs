@@ -96,7 +96,8 @@ pub(super) const ROWS: &[Key] = &[
     )
     .number_of("seconds since 1970"),
     key("fs:*", SERVER, Input::Create, Takes::Text(80), "The folders of a container.")
-        .refused_but(&[]),
+        .refused_but(&[])
+        .because("a container has its root file system on a drive"),
     key("ide:{0-1}:{0-1}", SERVER, Input::Stopped, Takes::Drive, "The drive on an IDE port."),
     key("ide:{0-1}:{0-1}:media", SERVER, Input::Stopped, MEDIA, "disk or cdrom; disk if unset."),
     counter(
@@ -241,8 +242,13 @@ pub(super) const ROWS: &[Key] = &[
         "What opens the screen, once: whoever has it needs no other credentials.",
     )
     .secret(),
-    key("type", SERVER, Input::Create, Takes::Text(40), "vm; containers are not offered yet.")
-        .refused_but(&["vm"]),
+    key(
+        "type",
+        SERVER,
+        Input::Create,
+        Takes::OneOf(&["vm", "container"]),
+        "vm, unless it is given; container: the provider's Linux kernel on the root file system of its first drive.",
+    ),
     key(
         "vnc",
         SERVER,

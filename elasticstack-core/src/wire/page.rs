@@ -122,10 +122,16 @@ ticket is no more, or when its account is suspended. `vnc:ip`, in answers,
 is a loopback address of the server's host.
 
 **Kept, not honoured yet** means that a value is accepted, stored and echoed and has no effect today: processor time is
-not limited to `cpu`, servers reach the outside through QEMU's user networking whatever their `nic` keys say, and have no
-address of their own, so `nic:0:dhcp:ip` is not told. Static IPs and VLANs are taken, metered and claimed, and no packet passes by them yet; `tier` is only
+not limited to `cpu`, virtual machines reach the outside through QEMU's user networking, and containers what a bridge of their host leads to, whatever
+their `nic` keys say; they have no address of their own, so `nic:0:dhcp:ip` is not told. Static IPs and VLANs are taken, metered and claimed, and no packet passes by them yet; `tier` is only
 kept, as arrays do not tell theirs. Keys that promise protection or a licence are refused until they are honoured. Folders
-and containers (`/folders/…`, `type container`) are not offered: such a call is a 400 with the code `not_offered`.
+(`/folders/…`) are not offered: such a call is a 400 with the code `not_offered`.
+
+**Containers.** A server of `type container` is a light Linux server: a virtual machine of its own, whose kernel is the
+provider's. It has no firmware and no screen. Its drives are at `block:0` to `block:7`, and its root is the first in `boot`,
+else the first of all: an ext4 file system with an `/sbin/init`, as the whole of the drive or as its first partition. The
+standard drive `debian-12` is one. `cpu` and `mem` are limits, as a virtual machine's are. Its cards are `virtio`, and its
+drives change while it is stopped. It runs where hosts run containers; where none does, its start is refused for want of room.
 
 **Others' drives.** What is not yours is 404, but for standard drives and for drives whose `readers` name you or everybody:
 of these the info is shown, without what the owner noted on them, and they may be imaged from and cloned. A drive is imaged from one on

@@ -24,6 +24,7 @@ pub(crate) enum Defect {
     FillsClosedHosts,
     FillsFailedArrays,
     TakesAnyTier,
+    TakesContainersAnywhere,
     DrivesAvoidNothing,
     ServersAvoidNothing,
     AnyOtherArrayWillDo,
@@ -52,6 +53,7 @@ pub(crate) const MUTANTS: &[Mutant<Defect>] = &[
     ),
     one(FillsClosedHosts, "SC-3", &["sc_3_nothing_goes_where_nothing_is_accepted"]),
     one(FillsFailedArrays, "SC-3", &["sc_3_nothing_goes_where_nothing_is_accepted"]),
+    one(TakesContainersAnywhere, "SC-3", &["sc_3_a_container_goes_where_containers_run"]),
     one(TakesAnyTier, "SC-3", &["sc_3_a_drive_goes_to_its_tier"]),
     one(
         DrivesAvoidNothing,
@@ -130,6 +132,7 @@ impl MutantScheduler {
             KeepsSomeBack => host.memory.0 = host.memory.0.saturating_sub(1),
             FillsClosedHosts => host.accepts = true,
             LendsWhatCannotBe => host.lends = true,
+            TakesContainersAnywhere => host.containers = true,
             _ => {}
         }
         for array in &mut host.arrays {

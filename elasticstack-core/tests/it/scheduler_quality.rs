@@ -6,6 +6,7 @@
 
 use std::cmp::Reverse;
 
+use elasticstack_core::hypervisor::ServerKind;
 use elasticstack_core::prelude::*;
 use elasticstack_core::scheduler::{
     ArrayRoom, DriveDemand, HostRoom, Inventory, Placement, ReferenceScheduler, Refusal, Request,
@@ -102,7 +103,15 @@ impl Instance {
                 Lends::Most => two_in_three,
                 Lends::None => false,
             };
-            hosts.push(HostRoom { host: rng.id(), accepts, lends, cpu, memory, arrays });
+            hosts.push(HostRoom {
+                host: rng.id(),
+                accepts,
+                lends,
+                containers: false,
+                cpu,
+                memory,
+                arrays,
+            });
         }
         let inventory = Inventory { hosts };
         let load = 70 + rng.below(21);
@@ -187,7 +196,8 @@ fn serve(
     let demand = DriveDemand { size, tier, avoid };
     let drive = scheduler.place(room, &Request::Drive(demand)).ok()?;
     let avoid = of(avoids_server).map(|other| other.host).into_iter().collect();
-    let demand = ServerDemand { cpu, memory, drives_on: vec![drive.host], avoid };
+    let demand =
+        ServerDemand { kind: ServerKind::Vm, cpu, memory, drives_on: vec![drive.host], avoid };
     let host = scheduler.place(room, &Request::Server(demand)).ok()?.host;
     let taken = room.hosts.iter_mut().find(|room| room.host == host).unwrap();
     taken.memory.0 -= memory.0;

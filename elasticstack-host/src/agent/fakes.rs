@@ -35,6 +35,7 @@ pub(super) fn description() -> HostDescription {
         memory_mib: 8192,
         accelerator: "of a test".to_owned(),
         cpu_limits: "none".to_owned(),
+        containers: false,
     }
 }
 

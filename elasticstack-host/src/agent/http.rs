@@ -77,6 +77,7 @@ async fn describe(State(host): State<Arc<Host>>) -> Result<Json<HostReport>, Fai
         cpu_limits: host.description.cpu_limits.clone(),
         arrays: arrays.collect(),
         portal: host.lender.as_ref().map(|lender| lender.portal()),
+        containers: host.description.containers,
     }))
 }
 

@@ -57,6 +57,8 @@ pub struct HostDescription {
     pub accelerator: String,
     /// How processor time is limited, or `none`.
     pub cpu_limits: String,
+    /// Whether it runs containers.
+    pub containers: bool,
 }
 
 /// The agent of one host.

@@ -7,7 +7,7 @@ use axum::body::Body;
 use elasticstack_core::block::BlockStore;
 use elasticstack_core::error::ErrorKind;
 use elasticstack_core::generation::{Epoch, Era, Generation, Run};
-use elasticstack_core::hypervisor::{EndCause, Media, Phase, Signal};
+use elasticstack_core::hypervisor::{EndCause, Media, Phase, ServerKind, Signal};
 use elasticstack_core::id::{ArrayId, DriveId, ServerId};
 use elasticstack_core::state::RunPhase;
 use elasticstack_core::wire::internal::{
@@ -78,6 +78,7 @@ pub(super) fn server(number: u64, run: u64, access: Access) -> ServerDocument {
         reset: 0,
         shutdown: 0,
         hardware: Hardware {
+            kind: ServerKind::Vm,
             cpu_mhz: 2000,
             vcpus: 1,
             memory_mib: 1024,
@@ -594,7 +595,6 @@ async fn every_refusal_is_a_fault_in_json() {
         assert_fault(caller.call(method, &path, body.into()).await, status, kind);
     }
     caller.agent.close().await;
-    let documents = r#"{"documents":[]}"#;
-    let refused = caller.call("POST", "/v1/documents", documents.into()).await;
+    let refused = caller.call("POST", "/v1/documents", r#"{"documents":[]}"#.into()).await;
     assert_fault(refused, StatusCode::SERVICE_UNAVAILABLE, ErrorKind::Unavailable);
 }

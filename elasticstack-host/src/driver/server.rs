@@ -405,6 +405,7 @@ fn spec_of(server: ServerId, hardware: &Hardware, drives: Vec<DriveSlot>) -> Res
     })?;
     Ok(ServerSpec {
         server,
+        kind: hardware.kind,
         cpu: MegaHertz(hardware.cpu_mhz),
         vcpus: VcpuCount(vcpus),
         memory: MebiBytes(hardware.memory_mib),

@@ -2,8 +2,8 @@
 //! [`Counters`] for this host.
 //!
 //! Owns the processes of one runtime directory, from their first instruction to their last. What they
-//! are is a [`Vmm`]'s to say: QEMU ([`crate::qemu`]) or our own ([`crate::kvm`]), all of which speak the
-//! QEMU Machine Protocol. Does not own drives: it is told which files to attach, and the caller holds
+//! are is a [`Vmm`]'s to say: QEMU ([`crate::qemu`]), our own ([`crate::kvm`]) or either ([`ByKind`]), all of
+//! which speak the QEMU Machine Protocol. Does not own drives: it is told which files to attach, and the caller holds
 //! their claims.
 //!
 //! A guest outlives this process. Invariants, whenever this process is killed:
@@ -13,6 +13,7 @@
 //! - What a run came to is on disk before it matters (`start.rs`), and a guest that ends itself
 //!   waits, paused, until its ending is recorded (`guest.rs`).
 
+mod by_kind;
 mod changes;
 mod counts;
 mod dir;
@@ -57,6 +58,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+pub use self::by_kind::ByKind;
 use self::changes::Changes;
 use self::dir::{ServerDir, Stage};
 use self::guest::{Guest, Wish};

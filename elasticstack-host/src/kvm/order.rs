@@ -122,15 +122,7 @@ impl Order {
                 limits: IoLimits::default(),
             });
         }
-        let bridge = match &vmm.bridge {
-            Some(bridge) => bridge.clone(),
-            None if spec.nics.is_empty() => String::new(),
-            None => {
-                let sentence = "its host has no network for containers: leave nic out";
-                return Err(Error::new(ErrorKind::JobFailed, sentence));
-            }
-        };
-        let card = |index| OrderedCard { bridge: bridge.clone(), mac: mac(spec.server, index) };
+        let card = |index| OrderedCard { bridge: vmm.bridge.clone(), mac: mac(spec.server, index) };
         Ok(Self {
             memory: u64::from(spec.memory.0) << 20,
             processors: spec.vcpus.0.get(),

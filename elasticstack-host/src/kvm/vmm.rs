@@ -19,8 +19,8 @@ pub struct Kvm {
     pub kernel: PathBuf,
     /// Its initial RAM disk.
     pub initial_disk: Option<PathBuf>,
-    /// The bridge that their network cards are plugged into, if they may have any.
-    pub bridge: Option<String>,
+    /// The bridge that their network cards are plugged into.
+    pub bridge: String,
 }
 
 impl Vmm for Kvm {

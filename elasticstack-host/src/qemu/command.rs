@@ -29,7 +29,8 @@ pub(super) fn command_line(
     accelerator: Accelerator,
     screen: Option<Ipv4Addr>,
 ) -> Result<Vec<String>> {
-    let ServerSpec { server, cpu: _, vcpus, memory, drives, boot, nics, screen: _, seed } = spec;
+    let ServerSpec { server, kind: _, cpu: _, vcpus, memory, drives, boot, nics, screen: _, seed } =
+        spec;
     let mut line = CommandLine(Vec::new());
 
     line.option("-name", process_name(*server, run));
@@ -170,7 +171,7 @@ mod tests {
     use std::{env, fs};
 
     use elasticstack_core::block::Attachment;
-    use elasticstack_core::hypervisor::{IoLimits, Nic, Seed};
+    use elasticstack_core::hypervisor::{IoLimits, Nic, Seed, ServerKind};
     use elasticstack_core::secret::Secret;
     use elasticstack_core::units::{MebiBytes, MegaHertz, VcpuCount};
 
@@ -235,6 +236,7 @@ mod tests {
     fn spec() -> ServerSpec {
         ServerSpec {
             server: "5b0e3c52-0000-4000-8000-00000000d001".parse().unwrap(),
+            kind: ServerKind::Vm,
             cpu: MegaHertz(2_000),
             vcpus: VcpuCount::for_cpu(MegaHertz(2_000)),
             memory: MebiBytes(1_024),

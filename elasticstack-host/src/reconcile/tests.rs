@@ -3,7 +3,7 @@
 
 use elasticstack_core::clock::Timestamp;
 use elasticstack_core::generation::{Epoch, Era, Generation};
-use elasticstack_core::hypervisor::Media;
+use elasticstack_core::hypervisor::{Media, ServerKind};
 use elasticstack_core::wire::internal::{Access, Hardware, IoLimits};
 use proptest::prelude::*;
 
@@ -19,6 +19,7 @@ fn document(run: u64, powered: bool) -> ServerDocument {
         reset: 0,
         shutdown: 0,
         hardware: Hardware {
+            kind: ServerKind::Vm,
             cpu_mhz: 2000,
             vcpus: 1,
             memory_mib: 256,

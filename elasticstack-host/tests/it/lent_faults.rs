@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use elasticstack_core::block::{Attachment, BlockStore, Lend, LendSpec, Volume};
 use elasticstack_core::hypervisor::{
-    Access, Console, DriveSlot, Hypervisor, IoLimits, Media, Observed, Phase, ServerSpec,
+    Access, Console, DriveSlot, Hypervisor, IoLimits, Media, Observed, Phase, ServerKind,
+    ServerSpec,
 };
 use elasticstack_core::prelude::*;
 use elasticstack_host::array::{ArrayPlan, DiskName, Health, Level, MadeArray, Md};
@@ -346,6 +347,7 @@ fn server(device: &str, own: PathBuf) -> ServerSpec {
     let borrowed = borrowing(&spec(device), "10.77.0.1:3260".parse().unwrap());
     ServerSpec {
         server: spec(device).borrower,
+        kind: ServerKind::Vm,
         cpu: MegaHertz(2_000),
         vcpus: VcpuCount::for_cpu(MegaHertz(2_000)),
         memory: MebiBytes(256),

@@ -11,7 +11,8 @@ use std::time::Duration;
 use elasticstack_core::block::Attachment;
 use elasticstack_core::generation::Run;
 use elasticstack_core::hypervisor::{
-    Access, Console, Device, DriveSlot, Hypervisor, IoLimits, Media, Observed, Phase, ServerSpec,
+    Access, Console, Device, DriveSlot, Hypervisor, IoLimits, Media, Observed, Phase, ServerKind,
+    ServerSpec,
 };
 use elasticstack_core::id::ServerId;
 use elasticstack_core::units::{MebiBytes, MegaHertz, VcpuCount};
@@ -77,6 +78,7 @@ impl Machine {
             server: format!("5b0e3c52-0000-4000-8000-{:08x}{number:04x}", std::process::id())
                 .parse()
                 .unwrap(),
+            kind: ServerKind::Vm,
             cpu: MegaHertz(2_000),
             vcpus: VcpuCount::for_cpu(MegaHertz(2_000)),
             memory: MebiBytes(32),

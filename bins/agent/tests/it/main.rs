@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod arrays;
+mod containers;
 mod health;
 mod integrity;
 mod machine;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use elasticstack_core::hypervisor::Media;
+use elasticstack_core::hypervisor::{Media, ServerKind};
 use elasticstack_core::prelude::*;
 use elasticstack_core::secret::Secret;
 use elasticstack_core::wire::internal::{
@@ -82,6 +82,7 @@ fn server(number: u128, claim: ClaimedDrive) -> ServerDocument {
         reset: 0,
         shutdown: 0,
         hardware: Hardware {
+            kind: ServerKind::Vm,
             cpu_mhz: 500,
             vcpus: 1,
             memory_mib: 32,

@@ -115,6 +115,7 @@ pub(crate) fn description(memory_mib: u32) -> HostDescription {
         memory_mib,
         accelerator: "of a test".to_owned(),
         cpu_limits: "none".to_owned(),
+        containers: false,
     }
 }
 

@@ -261,6 +261,7 @@ impl World {
                 memory_mib: 65_536,
                 accelerator: "simulated".to_owned(),
                 cpu_limits: "none".to_owned(),
+                containers: false,
             })
             .clock(self.clock());
         let agent = runtime.spawn(agent.build()).await.unwrap().unwrap();

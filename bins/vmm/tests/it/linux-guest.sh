@@ -18,7 +18,7 @@ cat >root/sbin/init <<'INIT'
 #!/bin/sh
 say() { echo "guest: $*" >/dev/ttyS0; }
 export PATH=/bin
-[ -e /bin/cat ] || busybox --install /bin
+[ -e /bin/cat ] || busybox --install -s /bin
 for input in /sys/class/input/event*; do
     [ "$(cat $input/device/name)" = "Power Button" ] || continue
     { dd if=/dev/input/${input##*/} bs=24 count=1 of=/dev/null 2>/dev/null; sync; poweroff -f; } &
@@ -42,4 +42,4 @@ done
 INIT
 sed -i "s|FIO|$fio|" root/sbin/init
 chmod 755 root/sbin/init
-mke2fs -q -t ext4 -d root "$1" 96M
+mke2fs -q -t ext4 -d root "$1" 192M

@@ -14,7 +14,7 @@ use elasticstack_core::block::{
 use elasticstack_core::generation::{Epoch, Era, Generation, Run};
 use elasticstack_core::hypervisor::{
     Console as _, Counters as _, EndCause, Hypervisor as _, Nic, NicModel, Observed, Phase,
-    ServerSpec, Signal,
+    ServerKind, ServerSpec, Signal,
 };
 use elasticstack_core::id::ServerId;
 use elasticstack_core::secret::Secret;
@@ -87,7 +87,7 @@ async fn agent() -> Guests {
         program: PROGRAM.into(),
         kernel: "/lab/kernel".into(),
         initial_disk: Some("/lab/initrd.gz".into()),
-        bridge: Some("lan".to_owned()),
+        bridge: "lan".to_owned(),
     };
     Guests::open(config, vmm).await.unwrap()
 }
@@ -132,6 +132,7 @@ async fn start() {
     lent.attachment = lend().await;
     let spec = ServerSpec {
         server: server(),
+        kind: ServerKind::Container,
         cpu: MegaHertz(1000),
         vcpus: VcpuCount(NonZeroU8::new(2).unwrap()),
         memory: MebiBytes(256),
@@ -204,7 +205,9 @@ async fn until_said(guests: &Guests, line: &str, times: usize) -> String {
         if said.matches(line).count() >= times {
             return said;
         }
-        assert!(began.elapsed() < GUARD, "{line:?}, never: {said}");
+        let observed = guests.observe().await.unwrap();
+        let runs = observed.iter().any(|observed| observed.phase == Phase::Running);
+        assert!(runs && began.elapsed() < GUARD, "{line:?}, never: {observed:?} {said}");
         sleep(Duration::from_millis(100)).await;
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use elasticstack_core::block::Attachment;
-use elasticstack_core::hypervisor::{Access, DriveSlot, IoLimits, Media, ServerSpec};
+use elasticstack_core::hypervisor::{Access, DriveSlot, IoLimits, Media, ServerKind, ServerSpec};
 use elasticstack_core::id::ServerId;
 use elasticstack_core::units::{MebiBytes, MegaHertz, VcpuCount};
 use elasticstack_host::guests::{Guests, GuestsConfig, Scope};
@@ -39,7 +39,7 @@ impl Rig {
             program: env!("CARGO_BIN_EXE_elasticstack-vmm").into(),
             kernel: self.folder.path().join("kernel"),
             initial_disk: None,
-            bridge: None,
+            bridge: "none".to_owned(),
         };
         Guests::open(config, vmm).await.unwrap()
     }
@@ -59,6 +59,7 @@ impl Rig {
         ServerSpec {
             // Its own: tests run side by side, and processes are found by it.
             server: ServerId::from_uuid(uuid::Uuid::new_v4()),
+            kind: ServerKind::Container,
             cpu: MegaHertz(500),
             vcpus: VcpuCount::for_cpu(MegaHertz(500)),
             memory: MebiBytes(16),

@@ -62,6 +62,25 @@ impl Kit {
     };
 }
 
+impl Kit {
+    /// What a bench boots on any machine: as a container's, with a driver for PCI.
+    pub(crate) const ANY: Self = Self {
+        name: "any-machine",
+        modules: &[
+            "button",
+            "evdev",
+            "virtio_mmio",
+            "virtio_pci",
+            "virtio_blk",
+            "virtio_net",
+            "virtio-rng",
+            "crc32c_generic",
+            "ext4",
+        ],
+        ..Self::CONTAINER
+    };
+}
+
 const TOOLS: Tools = &[
     ("apt-cache", "apt"),
     ("apt-get", "apt"),

@@ -13,10 +13,10 @@ use super::workshop::{MBR, Tools, Workshop};
 use super::{Draft, Inputs, builder, disk, gzip, initramfs, packed};
 
 /// The first program in the guest, and nearly the only one.
-const INIT: &str = include_str!("tiny-init");
+pub(super) const INIT: &str = include_str!("tiny-init");
 
 /// How the guest knows its own disk. The init script and `docs/tiny.md` name it too.
-const MARK: &[u8; 16] = b"ES-TINY-BOOTDISK";
+pub(super) const MARK: &[u8; 16] = b"ES-TINY-BOOTDISK";
 
 /// The serial port is the last console, so that it is where the kernel's last words go. The timer is
 /// taken as it is: a software CPU whose machine is busy may be late with its first ticks, and Linux

@@ -207,7 +207,14 @@ async fn until_said(guests: &Guests, line: &str, times: usize) -> String {
         }
         let observed = guests.observe().await.unwrap();
         let runs = observed.iter().any(|observed| observed.phase == Phase::Running);
-        assert!(runs && began.elapsed() < GUARD, "{line:?}, never: {observed:?} {said}");
+        if !runs || began.elapsed() > GUARD {
+            // Why a process was ended, the kernel says.
+            let log = format!("{RUNTIME}/{}/vmm.log", server());
+            let mut why = Command::new("sh");
+            why.args(["-c", &format!("cat {log}; dmesg | tail -n 3")]);
+            let why = String::from_utf8(why.output().unwrap().stdout).unwrap();
+            panic!("{line:?}, never: {said}{observed:?} {why}");
+        }
         sleep(Duration::from_millis(100)).await;
     }
 }

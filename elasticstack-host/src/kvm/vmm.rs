@@ -10,6 +10,11 @@ use elasticstack_core::hypervisor::ServerSpec;
 use super::order::{ORDER, Order};
 use crate::guests::{Launch, Vmm, process_name};
 
+/// Has glibc allocate from one arena. Else it may, at any later moment, count the processors to know how many
+/// arenas there may be, and opens a file for that: a process that is held to its open files is ended for it
+/// (`MALLOC_ARENA_MAX`, mallopt(3)).
+const ONE_ARENA: (&str, &str) = ("MALLOC_ARENA_MAX", "1");
+
 /// Small Linux guests of the provider's kernel.
 #[derive(Debug, Clone)]
 pub struct Kvm {
@@ -30,7 +35,7 @@ impl Vmm for Kvm {
         Ok(Launch {
             program: self.program.clone(),
             arguments: vec![process_name(spec.server, run)],
-            environment: Vec::new(),
+            environment: vec![ONE_ARENA],
             files: vec![(ORDER, order)],
         })
     }

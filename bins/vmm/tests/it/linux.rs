@@ -155,7 +155,8 @@ async fn start() {
     }
     assert!(!said.contains("failed"), "{said}");
     guests.signal(server(), Signal::Reset).await.unwrap();
-    until_said(&guests, "guest: counts 3\r", 2).await;
+    let said = until_said(&guests, "guest: counts 3\r", 2).await;
+    assert!(said.contains("guest: finds what it wrote"), "{said}");
     fs::write("/data/before", format!("{:?}", Rig::processes(server()))).unwrap();
     rustix::fs::sync();
     kill_process(getpid(), Deadly::KILL).unwrap();
@@ -211,7 +212,7 @@ async fn until_said(guests: &Guests, line: &str, times: usize) -> String {
             // Why a process was ended, the kernel says.
             let log = format!("{RUNTIME}/{}/vmm.log", server());
             let mut why = Command::new("sh");
-            why.args(["-c", &format!("cat {log}; dmesg | tail -n 3")]);
+            why.args(["-c", &format!("cat {log}; dmesg | tail -n 9")]);
             let why = String::from_utf8(why.output().unwrap().stdout).unwrap();
             panic!("{line:?}, never: {said}{observed:?} {why}");
         }

@@ -28,7 +28,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::process;
+use crate::{process, tools};
 
 pub(crate) use kit::Kit;
 use workshop::{Workshop, discard, output};
@@ -200,6 +200,16 @@ pub(crate) fn run(args: Args) -> Result<PathBuf> {
     }
     workshop.close()?;
     Ok(images.join(image.word()).with_added_extension(image.extension()))
+}
+
+/// Makes sure that the cache holds what containers boot, and prints where.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn kernel() -> Result<()> {
+    tools::ensure_packages()?;
+    println!("{}", Kit::CONTAINER.ensure()?.display());
+    Ok(())
 }
 
 /// The images in the cache that virtual machines boot, current or not.

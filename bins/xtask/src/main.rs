@@ -62,9 +62,7 @@ fn main() -> ExitCode {
         Command::Image(args) => tools::ensure_for_image(args.image)
             .and_then(|()| image::run(args))
             .map(|path| println!("{}", path.display())),
-        Command::Kernel => tools::ensure_packages()
-            .and_then(|()| image::Kit::CONTAINER.ensure())
-            .map(|path| println!("{}", path.display())),
+        Command::Kernel => image::kernel(),
         Command::Lab(args) => lab::run(&args),
         Command::Judge(args) => judge::run(&args),
         Command::Storm(args) => storm::run(&args),

@@ -12,7 +12,7 @@ use crate::scheduler::{
 use crate::sim::SimRng;
 use crate::units::{Bytes, MebiBytes, MegaHertz};
 
-const WORLDS: usize = 2_000;
+const WORLDS: usize = 3_000;
 
 /// What there is, and what is asked for.
 #[derive(Debug, Clone)]
@@ -77,7 +77,7 @@ fn world(rng: &mut SimRng) -> World {
         })
     } else {
         Request::Server(ServerDemand {
-            kind: if rng.one_in(4) { ServerKind::Container } else { ServerKind::Vm },
+            kind: if rng.one_in(8) { ServerKind::Container } else { ServerKind::Vm },
             cpu: MegaHertz(scale.units(rng)),
             memory: MebiBytes(scale.units(rng)),
             drives_on: some(rng, |rng| id(rng.below(5))),
@@ -99,7 +99,7 @@ fn host(rng: &mut SimRng, number: u64, scale: Scale) -> HostRoom {
         host: id(number),
         accepts: !rng.one_in(4),
         lends: !rng.one_in(3),
-        containers: rng.one_in(2),
+        containers: !rng.one_in(4),
         cpu: MegaHertz(scale.units(rng)),
         memory: MebiBytes(scale.units(rng)),
         arrays,

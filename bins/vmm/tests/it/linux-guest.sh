@@ -31,7 +31,7 @@ say "$(ping -c 3 -w 60 10.88.0.1 | grep loss)"
 [ -e /sums ] && md5sum -c -s /sums && say "finds what it wrote"
 [ -e /sums ] || for file in /own /dev/vdb; do
     FIO --thread --name=own --filename=$file --size=2M --ioengine=libaio --direct=1 --iodepth=4 \
-        --rw=randwrite --bs=4k --verify=crc32c --verify_fatal=1 >/tmp/said 2>&1 ||
+        --rw=randwrite --bs=16k --verify=crc32c --verify_fatal=1 >/tmp/said 2>&1 ||
         say "failed on $file: $(tail -n 20 /tmp/said)"
     say "$file is read back"
     md5sum $file >>/tmp/sums

@@ -1,6 +1,6 @@
 //! `bench boot`: how long a container takes from the start of its process to its init, and what the process
 //! takes beside the guest's own memory. Beside it is QEMU as `q35` and as `microvm`, with the same kernel,
-//! RAM disk, command line and root drive, held by the same agent's code, in turns.
+//! RAM disk and root drive, held by the same agent's code, in turns. Ours tells the kernel beside that there is no PCI.
 //!
 //! Runs where KVM runs such a kernel: on a machine of the lab.
 
@@ -31,7 +31,7 @@ const POLL: Duration = Duration::from_millis(10);
 
 const MEMORY: MebiBytes = MebiBytes(256);
 
-/// What a container's kernel is told.
+/// What a container's kernel is told too.
 const COMMAND_LINE: &str = "console=ttyS0 panic=-1 rw root=/dev/vda";
 
 /// Ours may take this part of what `q35` takes.

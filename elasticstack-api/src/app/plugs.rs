@@ -51,14 +51,11 @@ pub(super) async fn replug(
             None => added.push(*plug),
         }
     }
-    if added.is_empty() && drives.len() == before.drives.len() {
-        return Ok(Drives::Stay);
-    }
+    let gone = before.drives.iter().find(|claim| !drives.contains(claim));
+    let changed = added.first().map(|plug| plug.device).or(gone.map(|claim| claim.device));
+    let Some(changed) = changed else { return Ok(Drives::Stay) };
     if before.kind == ServerKind::Container {
-        let gone = before.drives.iter().find(|claim| !drives.contains(claim));
-        let device = added.first().map(|plug| plug.device).or(gone.map(|claim| claim.device));
-        let why = "a container's drives neither come nor go";
-        return Err(device.map_or_else(|| Error::internal(why), |device| waits(device, why)));
+        return Err(waits(changed, "a container's drives neither come nor go"));
     }
     if let Some(host) = row.host {
         heard(tx, host).await?;

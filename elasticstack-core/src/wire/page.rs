@@ -130,7 +130,7 @@ kept, as arrays do not tell theirs. Keys that promise protection or a licence ar
 **Containers.** A server of `type container` is a light Linux server: a virtual machine of its own, whose kernel is the
 provider's. It has no firmware and no screen. Its drives are at `block:0` to `block:7`, and its root is the first in `boot`,
 else the first of all: an ext4 file system with an `/sbin/init`, as the whole of the drive or as its first partition. The
-standard drive `debian-12` is one. `cpu` and `mem` are limits, as a virtual machine's are. Its cards are `virtio`, and its
+standard drive `tiny-root` is one. `cpu` and `mem` are limits, as a virtual machine's are. Its cards are `virtio`, and its
 drives change while it is stopped. It runs where hosts run containers; where none does, its start is refused for want of room.
 
 **Others' drives.** What is not yours is 404, but for standard drives and for drives whose `readers` name you or everybody:

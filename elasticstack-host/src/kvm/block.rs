@@ -153,10 +153,7 @@ async fn serve(
         tokio::select! {
             () = bell.notified() => {}
             Some((head, written)) = under_way.next() => {
-                queue.add_used(memory, head, written)?;
-                if queue.needs_notification(memory)? {
-                    line.used();
-                }
+                line.give_back(&mut queue, memory, head, written)?;
             }
         }
     }
@@ -240,34 +237,28 @@ mod tests {
 
     use super::*;
     use crate::kvm::news::{Listener, News};
+    use crate::kvm::test_driver::{AVAILABLE, DriverMemory, DriverQueue, MEMORY, Piece, SIZE};
 
-    /// Where the parts of a driver's queue are, and what it asks with.
-    const DESCRIPTORS: u64 = 0x1000;
-    const AVAILABLE: u64 = 0x2000;
-    const USED: u64 = 0x3000;
+    /// Where a driver's queue is, and what it asks with.
+    const QUEUE: u64 = 0x1000;
     const HEADER: u64 = 0x4000;
     const STATUS: u64 = 0x5000;
     const DATA: u64 = 0x8000;
-    const MEMORY: usize = 1 << 20;
-    const SIZE: u16 = 16;
 
     const GUARD: Duration = Duration::from_secs(60);
-
-    /// A piece of a request: where, how long, and whether the device writes it.
-    type Piece = (u64, u32, bool);
 
     struct Driver {
         serving: Box<dyn Serving>,
         /// Its thread is there for as long as it is.
         _block: Block,
-        memory: Arc<GuestMemoryMmap>,
+        memory: DriverMemory,
+        queue: DriverQueue,
         store: SimStore,
         drive: DriveId,
         volume: Arc<dyn Volume>,
         stall: Stall,
         told: Receiver<News>,
         raised: Receiver<()>,
-        asked: u16,
     }
 
     impl Driver {
@@ -281,63 +272,35 @@ mod tests {
                 (store, drive.drive, volume)
             });
             let (store, drive, volume) = opened.unwrap();
-            let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY)]);
-            let memory = Arc::new(memory.unwrap());
+            let (memory, queue) = (DriverMemory::new(), DriverQueue::new(QUEUE));
             let (raise, raised) = channel();
             let name = "a drive with a long name".to_owned();
             let (tell, told) = channel();
             let listener = Listener::new(move |news| tell.send(news).unwrap());
             let stall = Stall::new(listener);
-            let (own, guest) = (Arc::clone(&volume), Arc::clone(&memory));
+            let (own, guest) = (Arc::clone(&volume), memory.of_device());
             let block = Block::new(Drive::new(own, writing, name), guest, stall.clone()).unwrap();
-            let mut queue = Queue::new(DEPTH[0]).unwrap();
-            queue.try_set_size(SIZE).unwrap();
-            queue.try_set_desc_table_address(GuestAddress(DESCRIPTORS)).unwrap();
-            queue.try_set_avail_ring_address(GuestAddress(AVAILABLE)).unwrap();
-            queue.try_set_used_ring_address(GuestAddress(USED)).unwrap();
-            queue.set_ready(true);
             let raise = std::sync::Mutex::new(raise);
             let line = Line::new(move || raise.lock().unwrap().send(()).unwrap());
-            let serving = block.start(features, vec![Some(queue)], line).unwrap();
+            let serving =
+                block.start(features, vec![Some(queue.of_device(DEPTH[0]))], line).unwrap();
             Self {
                 serving,
                 _block: block,
                 memory,
+                queue,
                 store,
                 drive,
                 volume,
                 stall,
                 told,
                 raised,
-                asked: 0,
             }
-        }
-
-        fn put(&self, at: u64, bytes: &[u8]) {
-            self.memory.write_slice(bytes, GuestAddress(at)).unwrap();
-        }
-
-        fn get(&self, at: u64, length: usize) -> Vec<u8> {
-            let mut bytes = vec![0; length];
-            self.memory.read_slice(&mut bytes, GuestAddress(at)).unwrap();
-            bytes
         }
 
         /// Makes a chain of pieces and rings.
         fn offer(&mut self, pieces: &[Piece]) {
-            for (number, (at, length, is_written)) in pieces.iter().enumerate() {
-                let next = u16::try_from(number + 1).unwrap();
-                let has_next = usize::from(next) < pieces.len();
-                let flags = u16::from(has_next) | u16::from(*is_written) << 1;
-                let mut descriptor = at.to_le_bytes().to_vec();
-                descriptor.extend(length.to_le_bytes());
-                descriptor.extend(flags.to_le_bytes());
-                descriptor.extend(next.to_le_bytes());
-                self.put(DESCRIPTORS + 16 * number as u64, &descriptor);
-            }
-            self.put(AVAILABLE + 4 + u64::from(self.asked % SIZE) * 2, &[0, 0]);
-            self.asked = self.asked.wrapping_add(1);
-            self.put(AVAILABLE + 2, &self.asked.to_le_bytes());
+            self.queue.give(&self.memory, pieces);
             self.serving.ring(0);
         }
 
@@ -346,21 +309,18 @@ mod tests {
         fn ask(&mut self, kind: u32, sector: u64, pieces: &[Piece]) -> (u8, u32) {
             self.offer_request(kind, sector, pieces);
             // Others before it may be answered yet.
-            while self.get(STATUS, 1) == [0xff] {
+            while self.memory.get(STATUS, 1) == [0xff] {
                 self.raised.recv_timeout(GUARD).unwrap();
             }
-            let answered = u16::from_le_bytes(self.get(USED + 2, 2).try_into().unwrap());
-            let used = USED + 4 + u64::from(answered.wrapping_sub(1) % SIZE) * 8;
-            let written = u32::from_le_bytes(self.get(used + 4, 4).try_into().unwrap());
-            (self.get(STATUS, 1)[0], written)
+            (self.memory.get(STATUS, 1)[0], self.queue.written(&self.memory))
         }
 
         fn offer_request(&mut self, kind: u32, sector: u64, pieces: &[Piece]) {
             let mut header = kind.to_le_bytes().to_vec();
             header.extend([0; 4]);
             header.extend(sector.to_le_bytes());
-            self.put(HEADER, &header);
-            self.put(STATUS, &[0xff]);
+            self.memory.put(HEADER, &header);
+            self.memory.put(STATUS, &[0xff]);
             let pieces = [&[(HEADER, 16, false)], pieces, &[(STATUS, 1, true)]].concat();
             self.offer(&pieces);
         }
@@ -377,18 +337,18 @@ mod tests {
     fn what_a_guest_writes_is_on_the_drive_and_read_again() {
         let mut driver = Driver::new(Writing::Allowed, FLUSH);
         let written: Vec<u8> = (0..=u8::MAX).cycle().take(4096).collect();
-        driver.put(DATA, &written);
+        driver.memory.put(DATA, &written);
         // In two pieces, of which one is odd.
         let pieces = [(DATA, 1001, false), (DATA + 1001, 3095, false)];
         assert_eq!(driver.ask(1, 8, &pieces), (0, 1));
         assert_eq!(driver.content(4096, 4096), written);
         assert_eq!(driver.ask(4, 0, &[]), (0, 1));
         assert_eq!(driver.ask(0, 8, &[(DATA + 0x2000, 4096, true)]), (0, 4097));
-        assert_eq!(driver.get(DATA + 0x2000, 4096), written);
+        assert_eq!(driver.memory.get(DATA + 0x2000, 4096), written);
         assert_eq!(driver.ask(8, 0, &[(DATA, 20, true)]), (0, 21));
-        assert_eq!(driver.get(DATA, 20), b"a drive with a long ");
+        assert_eq!(driver.memory.get(DATA, 20), b"a drive with a long ");
         let range = [8_u64.to_le_bytes(), 4_u64.to_le_bytes()].concat();
-        driver.put(DATA, &range);
+        driver.memory.put(DATA, &range);
         assert_eq!(driver.ask(11, 0, &[(DATA, 16, false)]), (0, 1));
         assert_eq!(driver.content(4096, 4096), [vec![0; 2048], written[2048..].to_vec()].concat());
     }
@@ -396,7 +356,7 @@ mod tests {
     /// How much of what a guest wrote a power cut leaves, if it took these of the features.
     fn kept(features: u64) -> usize {
         let mut driver = Driver::new(Writing::Allowed, features);
-        driver.put(DATA, &[1; 64 * 1024]);
+        driver.memory.put(DATA, &[1; 64 * 1024]);
         assert_eq!(driver.ask(1, 0, &[(DATA, 64 * 1024, false)]), (0, 1));
         driver.store.crash();
         let opened =
@@ -418,7 +378,7 @@ mod tests {
         driver.offer_request(4, 0, &[]);
         for _again in 0..2 {
             assert!(matches!(driver.told.recv_timeout(GUARD), Ok(News::Stalled(_))));
-            assert_eq!(driver.get(STATUS, 1), [0xff], "it is answered");
+            assert_eq!(driver.memory.get(STATUS, 1), [0xff], "it is answered");
             driver.stall.end();
         }
     }
@@ -428,7 +388,7 @@ mod tests {
         // More than the queue is long.
         for index in [SIZE + 1, 1_000, u16::MAX] {
             let driver = Driver::new(Writing::Allowed, FLUSH);
-            driver.put(AVAILABLE + 2, &index.to_le_bytes());
+            driver.memory.put(QUEUE + AVAILABLE + 2, &index.to_le_bytes());
             driver.serving.ring(0);
             let (tell, told) = channel();
             std::thread::spawn(move || {
@@ -442,7 +402,7 @@ mod tests {
     #[test]
     fn a_driver_that_asks_without_waiting_can_still_have_the_device_reset() {
         let driver = Driver::new(Writing::Allowed, FLUSH);
-        let memory = Arc::clone(&driver.memory);
+        let memory = driver.memory.of_device();
         let end = Arc::new(std::sync::atomic::AtomicBool::new(false));
         let is_ended = Arc::clone(&end);
         let floods = std::thread::spawn(move || {
@@ -466,7 +426,7 @@ mod tests {
     #[test]
     fn what_can_not_be_is_refused_and_changes_nothing() {
         let mut driver = Driver::new(Writing::Allowed, FLUSH);
-        driver.put(DATA, &[1; 512]);
+        driver.memory.put(DATA, &[1; 512]);
         for (kind, sector, pieces, status) in [
             (1, 8192, vec![(DATA, 512, false)], 1),
             (1, u64::MAX, vec![(DATA, 512, false)], 1),
@@ -504,7 +464,7 @@ mod tests {
             };
             prop_assume!(pieces.iter().all(keeps_off));
             let mut driver = Driver::new(Writing::Allowed, FLUSH);
-            driver.put(HEADER, &header);
+            driver.memory.put(HEADER, &header);
             driver.offer(&pieces);
             // After it comes one that is sound, once this one's pieces are read.
             while driver.raised.recv_timeout(Duration::from_millis(20)).is_ok() {}

@@ -74,10 +74,7 @@ async fn serve(
         while let Some(chain) = queue.pop_descriptor_chain(memory) {
             let head = chain.head_index();
             let given = Writer::new(memory, chain).map_or(0, |mut to| give(&mut to).unwrap_or(0));
-            queue.add_used(memory, head, given)?;
-            if queue.needs_notification(memory)? {
-                line.used();
-            }
+            line.give_back(&mut queue, memory, head, given)?;
             // However fast its driver is, the work can be ended.
             consume_budget().await;
         }

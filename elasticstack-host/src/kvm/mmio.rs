@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use virtio_queue::{Queue, QueueT as _};
-use vm_memory::GuestAddress;
+use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 use super::bus::Device;
 
@@ -76,9 +76,22 @@ impl Line {
         Self { status: Arc::default(), raise: Arc::new(raise) }
     }
 
-    /// Something was done with what the driver gave.
-    pub(super) fn used(&self) {
-        self.say(USED_BUFFER);
+    /// Gives a request back to the driver, which is told if it wishes to be.
+    ///
+    /// # Errors
+    /// The queue can't be.
+    pub(super) fn give_back(
+        &self,
+        queue: &mut Queue,
+        memory: &GuestMemoryMmap,
+        head: u16,
+        written: u32,
+    ) -> Result<(), virtio_queue::Error> {
+        queue.add_used(memory, head, written)?;
+        if queue.needs_notification(memory)? {
+            self.say(USED_BUFFER);
+        }
+        Ok(())
     }
 
     /// The device's configuration has changed.

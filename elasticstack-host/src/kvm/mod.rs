@@ -31,6 +31,8 @@ mod pvh;
 mod ring;
 mod serial;
 mod stall;
+#[cfg(test)]
+mod test_driver;
 mod vmm;
 mod worker;
 

@@ -178,7 +178,7 @@ impl Traffic<'_> {
                 let _ = write(self.frames.get_ref(), &bytes[HEADER.len()..]);
             }
         }
-        self.give_back(queue, head, 0)?;
+        self.line.give_back(queue, self.memory, head, 0)?;
         Ok(true)
     }
 
@@ -211,21 +211,8 @@ impl Traffic<'_> {
             let fits = to.available_bytes() >= bytes.len();
             (fits && to.write_all(bytes).is_ok()).then(|| u32::try_from(bytes.len()).ok())?
         });
-        self.give_back(queue, head, given.unwrap_or(0))?;
+        self.line.give_back(queue, self.memory, head, given.unwrap_or(0))?;
         Ok(Taken::Frame)
-    }
-
-    fn give_back(
-        &self,
-        queue: &mut Queue,
-        head: u16,
-        written: u32,
-    ) -> Result<(), virtio_queue::Error> {
-        queue.add_used(self.memory, head, written)?;
-        if queue.needs_notification(self.memory)? {
-            self.line.used();
-        }
-        Ok(())
     }
 }
 
@@ -236,34 +223,27 @@ mod tests {
     use std::time::Duration;
 
     use proptest::prelude::*;
-    use vm_memory::{Bytes as _, GuestAddress};
 
     use super::*;
+    use crate::kvm::test_driver::{AVAILABLE, DriverMemory, DriverQueue, MEMORY, Piece, SIZE};
 
-    /// The parts of a driver's queues, each queue's from its own place on.
+    /// Where the queues lie, and the frames.
     const QUEUE: [u64; 2] = [0x1000, 0x5000];
-    const AVAILABLE: u64 = 0x1000;
-    const USED: u64 = 0x2000;
     const DATA: u64 = 0x1_0000;
-    const MEMORY: usize = 1 << 20;
-    const SIZE: u16 = 16;
     const GUARD: Duration = Duration::from_secs(60);
 
     const RECEIVE: usize = 0;
     const TRANSMIT: usize = 1;
-
-    /// A piece of a frame: where, how long, and whether the device writes it.
-    type Piece = (u64, u32, bool);
 
     /// A driver of a card, and the other end of its wire.
     struct Driver {
         serving: Box<dyn Serving>,
         /// Its thread is there for as long as it is.
         _net: Net,
-        memory: Arc<GuestMemoryMmap>,
+        memory: DriverMemory,
+        queues: [DriverQueue; 2],
         wire: UnixDatagram,
         raised: Receiver<()>,
-        given: [u16; 2],
     }
 
     impl Driver {
@@ -271,75 +251,36 @@ mod tests {
             let (wire, own) = UnixDatagram::pair().unwrap();
             wire.set_read_timeout(Some(GUARD)).unwrap();
             own.set_nonblocking(true).unwrap();
-            let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY)]);
-            let memory = Arc::new(memory.unwrap());
+            let memory = DriverMemory::new();
             let card = Card::new(own.into(), [2, 0, 0, 0, 0, 1]);
-            let net = Net::new(card, Arc::clone(&memory)).unwrap();
-            let queue = |at: u64| {
-                let mut queue = Queue::new(DEPTH[0]).unwrap();
-                queue.try_set_size(SIZE).unwrap();
-                queue.try_set_desc_table_address(GuestAddress(at)).unwrap();
-                queue.try_set_avail_ring_address(GuestAddress(at + AVAILABLE)).unwrap();
-                queue.try_set_used_ring_address(GuestAddress(at + USED)).unwrap();
-                queue.set_ready(true);
-                Some(queue)
-            };
+            let net = Net::new(card, memory.of_device()).unwrap();
             let (raise, raised) = channel();
             let raise = std::sync::Mutex::new(raise);
             let line = Line::new(move || raise.lock().unwrap().send(()).unwrap());
-            let serving = net.start(MAC, QUEUE.map(queue).into(), line).unwrap();
-            Self { serving, _net: net, memory, wire, raised, given: [0; 2] }
-        }
-
-        fn put(&self, at: u64, bytes: &[u8]) {
-            self.memory.write_slice(bytes, GuestAddress(at)).unwrap();
-        }
-
-        fn get(&self, at: u64, length: usize) -> Vec<u8> {
-            let mut bytes = vec![0; length];
-            self.memory.read_slice(&mut bytes, GuestAddress(at)).unwrap();
-            bytes
-        }
-
-        fn number(&self, at: u64) -> u16 {
-            u16::from_le_bytes(self.get(at, 2).try_into().unwrap())
+            let queues = QUEUE.map(DriverQueue::new);
+            let given = queues.each_ref().map(|queue| Some(queue.of_device(DEPTH[0])));
+            let serving = net.start(MAC, given.into(), line).unwrap();
+            Self { serving, _net: net, memory, queues, wire, raised }
         }
 
         /// Gives a queue a chain of pieces, and rings.
         fn give(&mut self, queue: usize, pieces: &[Piece]) {
-            let at = QUEUE[queue];
-            for (number, (place, length, is_written)) in pieces.iter().enumerate() {
-                let next = u16::try_from(number + 1).unwrap();
-                let has_next = usize::from(next) < pieces.len();
-                let flags = u16::from(has_next) | u16::from(*is_written) << 1;
-                let mut descriptor = place.to_le_bytes().to_vec();
-                descriptor.extend(length.to_le_bytes());
-                descriptor.extend(flags.to_le_bytes());
-                descriptor.extend(next.to_le_bytes());
-                self.put(at + 16 * number as u64, &descriptor);
-            }
-            let given = &mut self.given[queue];
-            let slot = at + AVAILABLE + 4 + u64::from(*given % SIZE) * 2;
-            *given = given.wrapping_add(1);
-            let given = *given;
-            self.put(slot, &[0, 0]);
-            self.put(at + AVAILABLE + 2, &given.to_le_bytes());
+            self.queues[queue].give(&self.memory, pieces);
             self.serving.ring(u16::try_from(queue).unwrap());
         }
 
         /// Waits until all that was given to a queue has come back; answers with how much was written to
         /// the last.
         fn until_back(&self, queue: usize) -> u32 {
-            let used = QUEUE[queue] + USED;
-            while self.number(used + 2) != self.given[queue] {
+            let queue = &self.queues[queue];
+            while queue.given_back(&self.memory) != queue.given {
                 self.raised.recv_timeout(GUARD).unwrap();
             }
-            let last = u64::from(self.given[queue].wrapping_sub(1) % SIZE);
-            u32::from_le_bytes(self.get(used + 8 + last * 8, 4).try_into().unwrap())
+            queue.written(&self.memory)
         }
 
         fn send(&mut self, frame: &[u8]) {
-            self.put(DATA, &[&[0; 12], frame].concat());
+            self.memory.put(DATA, &[&[0; 12], frame].concat());
             let length = u32::try_from(frame.len()).unwrap();
             self.give(TRANSMIT, &[(DATA, 12, false), (DATA + 12, length, false)]);
             self.until_back(TRANSMIT);
@@ -363,8 +304,8 @@ mod tests {
             driver.wire.send(&frame).unwrap();
             driver.give(RECEIVE, &[(DATA, 12, true), (DATA + 0x100, 1514, true)]);
             assert_eq!(driver.until_back(RECEIVE), 12 + u32::try_from(frame.len()).unwrap());
-            assert_eq!(driver.get(DATA, 12), HEADER);
-            assert_eq!(driver.get(DATA + 0x100, frame.len()), frame);
+            assert_eq!(driver.memory.get(DATA, 12), HEADER);
+            assert_eq!(driver.memory.get(DATA + 0x100, frame.len()), frame);
         }
     }
 
@@ -378,7 +319,7 @@ mod tests {
         driver.give(RECEIVE, &[(DATA, 500, true)]);
         assert_eq!(driver.until_back(RECEIVE), 112);
         // Nothing but a header, more than any network has, and what the device can't read.
-        driver.put(DATA, &[0; 100]);
+        driver.memory.put(DATA, &[0; 100]);
         driver.give(TRANSMIT, &[(DATA, 12, false)]);
         driver.give(TRANSMIT, &[(0, 1 << 19, false)]);
         driver.give(TRANSMIT, &[(u64::MAX - 4, 100, false)]);
@@ -402,7 +343,7 @@ mod tests {
         for queue in [RECEIVE, TRANSMIT] {
             for index in [SIZE + 1, 1_000, u16::MAX] {
                 let driver = Driver::new();
-                driver.put(QUEUE[queue] + AVAILABLE + 2, &index.to_le_bytes());
+                driver.memory.put(QUEUE[queue] + AVAILABLE + 2, &index.to_le_bytes());
                 driver.wire.send(&[1; 100]).unwrap();
                 driver.serving.ring(0);
                 end(driver);

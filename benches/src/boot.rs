@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use elasticstack_core::block::Attachment;
 use elasticstack_core::hypervisor::{
     Access, Console as _, DriveSlot, Hypervisor as _, IoLimits, Media, ServerKind, ServerSpec,
@@ -19,6 +19,7 @@ use elasticstack_host::guests::{Guests, GuestsConfig, Launch, Scope, Vmm, proces
 use elasticstack_host::kvm::Kvm;
 use uuid::Uuid;
 
+use crate::by_hand::process_with;
 use crate::footprint;
 use crate::table::{Pairs, Row, Table, Verdict};
 
@@ -158,7 +159,8 @@ impl Booter {
             tokio::time::sleep(POLL).await;
         }
         let took = began.elapsed();
-        let beside = footprint::pss_beside(pid(&process_name(spec.server, run))?, MEMORY)?;
+        let beside =
+            footprint::pss_beside(process_with(&process_name(spec.server, run))?.0, MEMORY)?;
         self.guests.remove(spec.server).await?;
         Ok(Booted { took, beside_mib: f64::from(beside) / 1024.0 })
     }
@@ -188,23 +190,6 @@ fn spec(root: &Path) -> Result<ServerSpec> {
         screen: None,
         seed: None,
     })
-}
-
-/// The process that has this name among its arguments.
-fn pid(name: &str) -> Result<u32> {
-    for entry in fs::read_dir("/proc")? {
-        let entry = entry?;
-        // One that ends meanwhile is not the one.
-        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let mut words = line.split(|&byte| byte == 0);
-        let Some(pid) = entry.file_name().to_str().and_then(|pid| pid.parse().ok()) else {
-            continue;
-        };
-        if words.any(|word| word == name.as_bytes()) {
-            return Ok(pid);
-        }
-    }
-    bail!("no process runs {name}");
 }
 
 /// A machine of QEMU's, with no more than a container has.

@@ -30,19 +30,10 @@ pub(crate) struct ByHand {
 impl ByHand {
     /// The command line of the guest that runs `server` now.
     pub(crate) fn of_guest(server: &str) -> Result<Self> {
-        for entry in fs::read_dir("/proc")? {
-            // One that ends meanwhile is not the one.
-            let line = fs::read(entry?.path().join("cmdline")).unwrap_or_default();
-            let mut words = line.strip_suffix(b"\0").unwrap_or(&line).split(|&byte| byte == 0);
-            let program = words.next().unwrap_or_default();
-            let arguments: Vec<&[u8]> = words.collect();
-            if arguments.windows(2).any(|pair| pair == [b"-uuid".as_slice(), server.as_bytes()]) {
-                let owned = |word: &[u8]| OsString::from_vec(word.to_vec());
-                let arguments = arguments.into_iter().map(owned).collect();
-                return Ok(Self { program: owned(program), arguments });
-            }
-        }
-        bail!("no process runs server {server}");
+        let (_, line) = process_with(server)?;
+        let mut words = line.into_iter().map(OsString::from_vec);
+        let program = words.next().unwrap_or_default();
+        Ok(Self { program, arguments: words.collect() })
     }
 
     /// Starts it, lets it run, and ends it; answers how long it took until QMP said `running`.
@@ -67,6 +58,24 @@ impl ByHand {
         }
         Ok(began.elapsed())
     }
+}
+
+/// The process that has this argument, and its command line.
+pub(crate) fn process_with(argument: &str) -> Result<(u32, Vec<Vec<u8>>)> {
+    for entry in fs::read_dir("/proc")? {
+        let entry = entry?;
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        // One that ends meanwhile is not the one.
+        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let line = line.strip_suffix(b"\0").unwrap_or(&line).split(|&byte| byte == 0);
+        let line: Vec<_> = line.map(<[u8]>::to_vec).collect();
+        if line.iter().skip(1).any(|word| word == argument.as_bytes()) {
+            return Ok((pid, line));
+        }
+    }
+    bail!("no process has the argument {argument}");
 }
 
 /// A process that is ended with this value.

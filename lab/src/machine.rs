@@ -262,7 +262,7 @@ fn command(lab: &Lab, number: u8, directory: &Path) -> Result<Command> {
     option("-machine", "q35");
     option("-accel", "tcg,thread=multi");
     option("-cpu", "max");
-    // More are of little use, and with guests inside on its own KVM they have locked up.
+    // More are of little use: what is run here is mostly one busy thread.
     option("-smp", &lab.processors.to_string());
     option("-m", "2G");
     option("-kernel", &lab.kit.join("kernel").display().to_string());

@@ -4,14 +4,14 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use elasticstack_core::hypervisor::{Media, Nic, NicModel, ServerKind};
+use elasticstack_core::hypervisor::{Nic, NicModel, ServerKind};
 use elasticstack_core::prelude::*;
-use elasticstack_core::wire::internal::{
-    Access, ClaimedDrive, Document, Hardware, IoLimits, ServerDocument,
-};
+use elasticstack_core::wire::internal::{Document, Hardware, ServerDocument};
 use elasticstack_lab::Lab;
 
-use crate::machine::{CONFIG, GUARD, boot, drive, make_drive, report, run, serve, tell};
+use crate::machine::{
+    CONFIG, GUARD, boot, claim, drive, make_drive, report, run, serve, server, tell,
+};
 
 /// A nonce of 32 bytes behind what asks for an answer to it (`docs/tiny.md`).
 const TASK: &[u8; 48] = b"ES-TINY-ANSWER-1nonce-of-exactly-thirty-two-byte";
@@ -33,36 +33,20 @@ path = "/data/fast"
 END
 "#;
 
-fn container(drives: &[DriveId]) -> ServerDocument {
-    let claim = |(unit, drive): (usize, &DriveId)| ClaimedDrive {
-        drive: *drive,
-        epoch: Epoch(1),
-        access: Access::Exclusive,
-        device: format!("block:{unit}").parse().unwrap(),
-        media: Media::Disk,
-        lender: None,
-        limits: IoLimits::default(),
+fn container(drives: [DriveId; 2]) -> ServerDocument {
+    let [root, task] = drives;
+    let hardware = Hardware {
+        kind: ServerKind::Container,
+        cpu_mhz: 500,
+        vcpus: 1,
+        memory_mib: 128,
+        drives: vec![claim(root, "block:0", None), claim(task, "block:1", None)],
+        boot: Vec::new(),
+        nics: vec![Nic { model: NicModel::Virtio }],
+        screen: None,
+        seed: None,
     };
-    ServerDocument {
-        server: ServerId::from_uuid(uuid::Uuid::from_u128(11)),
-        generation: Generation::new(Era(1), 1),
-        gone: false,
-        run: Run(1),
-        powered: true,
-        reset: 0,
-        shutdown: 0,
-        hardware: Hardware {
-            kind: ServerKind::Container,
-            cpu_mhz: 500,
-            vcpus: 1,
-            memory_mib: 128,
-            drives: drives.iter().enumerate().map(claim).collect(),
-            boot: Vec::new(),
-            nics: vec![Nic { model: NicModel::Virtio }],
-            screen: None,
-            seed: None,
-        },
-    }
+    server(11, hardware)
 }
 
 #[test]
@@ -86,7 +70,7 @@ fn on_a_lab_machine_a_container_starts_from_its_root_drive_and_does_what_another
     let [root, task] = [1, 2].map(|number| drive(number, report.arrays[0].array));
     make_drive(&mut machine, &root, "/lab/root");
     make_drive(&mut machine, &task, "/lab/task");
-    tell(&mut machine, vec![Document::Server(container(&[root.drive, task.drive]))]);
+    tell(&mut machine, vec![Document::Server(container([root.drive, task.drive]))]);
     // It answers with a hash that only who has read the nonce can make, and turns itself off.
     let answered = format!(
         "answer() {{ dd if=/data/fast/drives/{}.raw bs=1 skip=$1 count=$2 status=none; }}

@@ -2,8 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use elasticstack_core::hypervisor::Media;
 use elasticstack_core::prelude::*;
-use elasticstack_core::wire::internal::{Document, Documents, DriveDocument, HostReport};
+use elasticstack_core::wire::internal::{
+    Access, ClaimedDrive, Document, Documents, DriveDocument, Hardware, HostReport, IoLimits,
+    Lender, ServerDocument,
+};
 use elasticstack_lab::{Ended, Lab, Machine};
 
 /// Far more than any step takes, so that only a step that never ends fails.
@@ -122,6 +126,33 @@ pub(crate) fn drive(number: u128, array: ArrayId) -> DriveDocument {
         array,
         size: 64 << 20,
         lends: Vec::new(),
+    }
+}
+
+/// A server that runs.
+pub(crate) fn server(number: u128, hardware: Hardware) -> ServerDocument {
+    ServerDocument {
+        server: ServerId::from_uuid(uuid::Uuid::from_u128(number)),
+        generation: Generation::new(Era(1), 1),
+        gone: false,
+        run: Run(1),
+        powered: true,
+        reset: 0,
+        shutdown: 0,
+        hardware,
+    }
+}
+
+/// A server's claim on a drive.
+pub(crate) fn claim(drive: DriveId, device: &str, lender: Option<Lender>) -> ClaimedDrive {
+    ClaimedDrive {
+        drive,
+        epoch: Epoch(1),
+        access: Access::Exclusive,
+        device: device.parse().unwrap(),
+        media: Media::Disk,
+        lender,
+        limits: IoLimits::default(),
     }
 }
 

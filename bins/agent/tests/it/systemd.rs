@@ -9,12 +9,13 @@ use elasticstack_core::hypervisor::{Media, ServerKind};
 use elasticstack_core::prelude::*;
 use elasticstack_core::secret::Secret;
 use elasticstack_core::wire::internal::{
-    Access, ClaimedDrive, Document, DriveDocument, Hardware, IoLimits, Lender, LentDrive,
-    ServerDocument,
+    Access, Document, DriveDocument, Hardware, Lender, LentDrive, ServerDocument,
 };
 use elasticstack_lab::{Lab, Machine};
 
-use crate::machine::{AGENT, CONFIG, GUARD, agent, drive, join, make_drive, report, run, tell};
+use crate::machine::{
+    AGENT, CONFIG, GUARD, agent, claim, drive, join, make_drive, report, run, server, tell,
+};
 
 const CONTRIB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../contrib");
 
@@ -72,40 +73,19 @@ systemd-analyze security --offline=yes --no-pager --threshold=30 elasticstack-ta
 }
 ";
 
-fn server(number: u128, claim: ClaimedDrive) -> ServerDocument {
-    ServerDocument {
-        server: ServerId::from_uuid(uuid::Uuid::from_u128(number)),
-        generation: Generation::new(Era(1), 1),
-        gone: false,
-        run: Run(1),
-        powered: true,
-        reset: 0,
-        shutdown: 0,
-        hardware: Hardware {
-            kind: ServerKind::Vm,
-            cpu_mhz: 500,
-            vcpus: 1,
-            memory_mib: 32,
-            drives: vec![claim],
-            boot: Vec::new(),
-            nics: Vec::new(),
-            screen: None,
-            seed: None,
-        },
-    }
-}
-
-fn claim(drive: DriveId, lender: Option<Lender>) -> ClaimedDrive {
-    let device = "ide:0:0".parse().unwrap();
-    ClaimedDrive {
-        drive,
-        epoch: Epoch(1),
-        access: Access::Exclusive,
-        device,
-        media: Media::Disk,
-        lender,
-        limits: IoLimits::default(),
-    }
+fn guest(number: u128, drive: DriveId, lender: Option<Lender>) -> ServerDocument {
+    let hardware = Hardware {
+        kind: ServerKind::Vm,
+        cpu_mhz: 500,
+        vcpus: 1,
+        memory_mib: 32,
+        drives: vec![claim(drive, "ide:0:0", lender)],
+        boot: Vec::new(),
+        nics: Vec::new(),
+        screen: None,
+        seed: None,
+    };
+    server(number, hardware)
 }
 
 /// Starts two guests that write: one has its drive here, the other borrows it. Answers with the drives.
@@ -115,7 +95,7 @@ fn start_guests(machine: &mut Machine) -> [DriveId; 2] {
     for document in [&local, &lent] {
         make_drive(machine, document, "/lab/guest");
     }
-    let borrower = server(12, claim(lent.drive, None)).server;
+    let borrower = guest(12, lent.drive, None).server;
     let secret = || Secret::new("a-secret-of-some");
     let lend = LentDrive {
         server: borrower,
@@ -131,8 +111,8 @@ fn start_guests(machine: &mut Machine) -> [DriveId; 2] {
         machine,
         vec![
             Document::Drive(lending),
-            Document::Server(server(11, claim(local.drive, None))),
-            Document::Server(server(12, claim(lent.drive, Some(lender)))),
+            Document::Server(guest(11, local.drive, None)),
+            Document::Server(guest(12, lent.drive, Some(lender))),
         ],
     );
     [local.drive, lent.drive]

@@ -18,6 +18,8 @@ pub(crate) struct Kit {
     name: &'static str,
     /// What the initramfs loads.
     modules: &'static [&'static str],
+    /// What it loads after those.
+    more: &'static [&'static str],
     /// Its first program.
     init: &'static str,
     /// Whether all other modules are beside it.
@@ -40,6 +42,7 @@ impl Kit {
             "9p",
             "overlay",
         ],
+        more: &[],
         init: include_str!("lab-init"),
         has_all_modules: true,
     };
@@ -57,28 +60,14 @@ impl Kit {
             "crc32c_generic",
             "ext4",
         ],
+        more: &[],
         init: include_str!("container-init"),
         has_all_modules: false,
     };
-}
 
-impl Kit {
     /// What a bench boots on any machine: as a container's, with a driver for PCI.
-    pub(crate) const ANY: Self = Self {
-        name: "any-machine",
-        modules: &[
-            "button",
-            "evdev",
-            "virtio_mmio",
-            "virtio_pci",
-            "virtio_blk",
-            "virtio_net",
-            "virtio-rng",
-            "crc32c_generic",
-            "ext4",
-        ],
-        ..Self::CONTAINER
-    };
+    pub(crate) const ANY: Self =
+        Self { name: "any-machine", more: &["virtio_pci"], ..Self::CONTAINER };
 }
 
 const TOOLS: Tools = &[
@@ -127,10 +116,11 @@ impl Kit {
     /// Makes all of it in a directory of the workshop, and returns that.
     fn build(&self, workshop: &Workshop, debs: &Path, candidates: &Candidates) -> Result<PathBuf> {
         let Candidates { kernel, busybox } = candidates;
+        let modules = [self.modules, self.more].concat();
         let release = kernel.kernel_release()?;
         let root = kernel.unpack(workshop, debs)?;
         let busybox = busybox.unpack(workshop, debs)?.join("bin/busybox");
-        let archive = initramfs::make(workshop, &root, release, self.modules, &busybox, self.init)?;
+        let archive = initramfs::make(workshop, &root, release, &modules, &busybox, self.init)?;
         let initrd = gzip(workshop, &workshop.write("initrd", &archive)?)?;
         let draft = workshop.path(self.name);
         let unpacked = unpacked(workshop, &root.join(format!("boot/vmlinuz-{release}")))?;

@@ -9,11 +9,11 @@ use elasticstack_core::block::Writing;
 use elasticstack_core::error::{ErrorKind, Result};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::Notify;
 use tokio::task::coop::consume_budget;
 use virtio_queue::{Queue, QueueT as _};
 use vm_memory::GuestMemoryMmap;
 
+use super::bell::{Bell, Ear};
 use super::block_request::{Ask, Request, SECTOR, Status, identity};
 use super::machine::Drive;
 use super::meter::Way;
@@ -106,13 +106,14 @@ impl Model for Block {
         features: u64,
         queues: Vec<Option<Queue>>,
         line: Line,
+        bell: Bell,
     ) -> Option<Box<dyn Serving>> {
         let mut queue = queues.into_iter().next().flatten()?;
         queue.set_event_idx(features & EVENT_INDEX != 0);
         let (served, memory) = (Arc::clone(&self.served), Arc::clone(&self.memory));
         let caching = if features & FLUSH == 0 { Caching::Through } else { Caching::Back };
-        self.worker.serve(move |bell| async move {
-            serve(&served, caching, &memory, queue, &bell, &line).await
+        self.worker.serve(bell, move |ear| async move {
+            serve(&served, caching, &memory, queue, &ear, &line).await
         })
     }
 }
@@ -123,7 +124,7 @@ async fn serve(
     caching: Caching,
     memory: &GuestMemoryMmap,
     mut queue: Queue,
-    bell: &Notify,
+    ear: &Ear,
     line: &Line,
 ) -> Result<(), virtio_queue::Error> {
     let mut under_way = FuturesUnordered::new();
@@ -151,7 +152,7 @@ async fn serve(
         // However fast its driver is, the work can be ended.
         consume_budget().await;
         tokio::select! {
-            () = bell.notified() => {}
+            () = ear.rung() => {}
             Some((head, written)) = under_way.next() => {
                 line.give_back(&mut queue, memory, head, written)?;
             }
@@ -248,7 +249,8 @@ mod tests {
     const GUARD: Duration = Duration::from_secs(60);
 
     struct Driver {
-        serving: Box<dyn Serving>,
+        bell: Bell,
+        _serving: Box<dyn Serving>,
         /// Its thread is there for as long as it is.
         _block: Block,
         memory: DriverMemory,
@@ -282,10 +284,11 @@ mod tests {
             let block = Block::new(Drive::new(own, writing, name), guest, stall.clone()).unwrap();
             let raise = std::sync::Mutex::new(raise);
             let line = Line::new(move || raise.lock().unwrap().send(()).unwrap());
-            let serving =
-                block.start(features, vec![Some(queue.of_device(DEPTH[0]))], line).unwrap();
+            let (bell, queues) = (Bell::new().unwrap(), vec![Some(queue.of_device(DEPTH[0]))]);
+            let serving = block.start(features, queues, line, bell.clone()).unwrap();
             Self {
-                serving,
+                bell,
+                _serving: serving,
                 _block: block,
                 memory,
                 queue,
@@ -301,7 +304,7 @@ mod tests {
         /// Makes a chain of pieces and rings.
         fn offer(&mut self, pieces: &[Piece]) {
             self.queue.give(&self.memory, pieces);
-            self.serving.ring(0);
+            self.bell.ring();
         }
 
         /// Asks for something, with these pieces between header and status; answers with the status and
@@ -389,7 +392,7 @@ mod tests {
         for index in [SIZE + 1, 1_000, u16::MAX] {
             let driver = Driver::new(Writing::Allowed, FLUSH);
             driver.memory.put(QUEUE + AVAILABLE + 2, &index.to_le_bytes());
-            driver.serving.ring(0);
+            driver.bell.ring();
             let (tell, told) = channel();
             std::thread::spawn(move || {
                 drop(driver);
@@ -412,7 +415,7 @@ mod tests {
                 memory.write_obj(index, GuestAddress(AVAILABLE + 2)).unwrap();
             }
         });
-        driver.serving.ring(0);
+        driver.bell.ring();
         let (tell, told) = channel();
         std::thread::spawn(move || {
             drop(driver);

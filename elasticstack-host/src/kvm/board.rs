@@ -8,6 +8,7 @@ use std::sync::Arc;
 use elasticstack_core::error::{Error, ErrorKind, Result};
 use vm_memory::{Bytes as _, GuestAddress, GuestMemoryMmap};
 
+use super::bell::Bell;
 use super::block::Block;
 use super::bus::Bus;
 use super::entropy::Entropy;
@@ -15,7 +16,7 @@ use super::layout::{
     PANIC, POWER, SERIAL, SERIAL_LINE, VIRTIO_MAX, VIRTIO_SIZE, memory, virtio, virtio_line,
 };
 use super::machine::Drive;
-use super::mmio::{Line, Mmio, Model};
+use super::mmio::{Line, Mmio, Model, NOTIFY};
 use super::net::{Card, Net};
 use super::news::{Listener, News};
 use super::power::{Panic, Power};
@@ -106,7 +107,8 @@ impl Board {
             let sentence = format!("a guest has at most {VIRTIO_MAX} drives and cards");
             return Err(Error::new(ErrorKind::InvalidValue, sentence));
         }
-        let device = Arc::new(Mmio::new(model, Line::new(wire(virtio_line(number))?)));
+        let device =
+            Arc::new(Mmio::new(model, Line::new(wire(virtio_line(number))?), Bell::new()?));
         let at = virtio(number);
         self.buses.memory.plug(at..at + VIRTIO_SIZE, device.clone());
         self.virtio.push(device);
@@ -116,6 +118,11 @@ impl Board {
     /// How many virtio devices there are.
     pub(super) fn devices(&self) -> u32 {
         u32::try_from(self.virtio.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Where in memory's address space each device's driver rings, and what.
+    pub(super) fn bells(&self) -> impl Iterator<Item = (u64, &Bell)> {
+        (0..).zip(&self.virtio).map(|(number, device)| (virtio(number) + NOTIFY, device.bell()))
     }
 
     pub(super) fn memory(&self) -> &Arc<GuestMemoryMmap> {

@@ -4,11 +4,11 @@ use std::io::Write as _;
 use std::sync::Arc;
 
 use elasticstack_core::error::Result;
-use tokio::sync::Notify;
 use tokio::task::coop::consume_budget;
 use virtio_queue::{Queue, QueueT as _, Writer};
 use vm_memory::GuestMemoryMmap;
 
+use super::bell::{Bell, Ear};
 use super::mmio::{Line, Model, Serving};
 use super::worker::Worker;
 
@@ -57,17 +57,18 @@ impl Model for Entropy {
         _features: u64,
         queues: Vec<Option<Queue>>,
         line: Line,
+        bell: Bell,
     ) -> Option<Box<dyn Serving>> {
         let queue = queues.into_iter().next().flatten()?;
         let memory = Arc::clone(&self.memory);
-        self.worker.serve(move |bell| async move { serve(&memory, queue, &bell, &line).await })
+        self.worker.serve(bell, move |ear| async move { serve(&memory, queue, &ear, &line).await })
     }
 }
 
 async fn serve(
     memory: &GuestMemoryMmap,
     mut queue: Queue,
-    bell: &Notify,
+    ear: &Ear,
     line: &Line,
 ) -> Result<(), virtio_queue::Error> {
     loop {
@@ -78,7 +79,7 @@ async fn serve(
             // However fast its driver is, the work can be ended.
             consume_budget().await;
         }
-        bell.notified().await;
+        ear.rung().await;
     }
 }
 

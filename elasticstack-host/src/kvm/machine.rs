@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use elasticstack_core::block::{Volume, Writing};
 use elasticstack_core::error::{Error, Result};
-use kvm_ioctls::{VcpuFd, VmFd};
+use kvm_ioctls::{IoEventAddress, NoDatamatch, VcpuFd, VmFd};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::acpi;
@@ -101,6 +101,11 @@ impl Machine {
         let wire = |line| Ok(Box::new(raise(interrupt(&vm, line)?)) as Raise);
         let devices = Devices { drives: &spec.drives, cards: &spec.cards };
         let board = Board::new(spec.memory, devices, console, move |news| told.tell(news), wire)?;
+        for (address, bell) in board.bells() {
+            let address = IoEventAddress::Mmio(address);
+            let wired = vm.register_ioevent(bell.event(), &address, NoDatamatch);
+            wired.map_err(refused("wiring a bell"))?;
+        }
         let kernel = Kernel { base, command_line: &spec.command_line };
         let tables = acpi::tables(spec.processors, board.devices());
         let entry = kernel.load(board.memory(), spec.memory, &tables)?;

@@ -1,7 +1,7 @@
 //! A virtio device as the guest finds it: the registers of virtio over MMIO, and what the driver makes of
 //! them (Virtual I/O Device 1.2, sections 2.1, 3.1 and 4.2).
 //!
-//! Pure but for its doorbell and its line. Nothing that a guest writes is trusted: what the standard does
+//! Pure but for its bell and its line. Nothing that a guest writes is trusted: what the standard does
 //! not allow changes nothing, and a device that the driver has set up wrongly asks to be reset.
 
 use std::fmt;
@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use virtio_queue::{Queue, QueueT as _};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
+use super::bell::Bell;
 use super::bus::Device;
 
 /// As virtio over MMIO begins: "virt".
@@ -31,6 +32,9 @@ const NEEDS_RESET: u32 = 64;
 const USED_BUFFER: u32 = 1;
 const CONFIGURATION: u32 = 2;
 
+/// The register by which a driver says that it has given something (`QueueNotify`).
+pub(super) const NOTIFY: u64 = 0x50;
+
 /// Where the device's own configuration begins.
 const CONFIG: u64 = 0x100;
 
@@ -49,20 +53,19 @@ pub(super) trait Model: Send {
     fn config(&self) -> Vec<u8>;
 
     /// Begins to serve what the driver has set up, with these of the features, unless there is nothing
-    /// to serve. The queues are in order; one that the driver left out is `None`.
+    /// to serve. The queues are in order; one that the driver left out is `None`. The bell is rung when the
+    /// driver has put something into any of them, and now and then when it has not.
     fn start(
         &self,
         features: u64,
         queues: Vec<Option<Queue>>,
         line: Line,
+        bell: Bell,
     ) -> Option<Box<dyn Serving>>;
 }
 
 /// A device at work. Dropped, it ends: then nothing of the guest's memory is touched any more.
-pub(super) trait Serving: Send {
-    /// The driver has put something into this queue.
-    fn ring(&self, queue: u16);
-}
+pub(super) trait Serving: Send {}
 
 /// How a device is heard by the guest. Clones are the same.
 #[derive(Clone)]
@@ -114,6 +117,7 @@ impl fmt::Debug for Line {
 /// A virtio device at a range of memory's address space.
 pub(super) struct Mmio {
     line: Line,
+    bell: Bell,
     state: Mutex<State>,
 }
 
@@ -142,7 +146,7 @@ struct Setup {
 }
 
 impl Mmio {
-    pub(super) fn new(model: Box<dyn Model>, line: Line) -> Self {
+    pub(super) fn new(model: Box<dyn Model>, line: Line, bell: Bell) -> Self {
         let queues = vec![Setup::default(); model.queues().len()];
         let state = State {
             model,
@@ -154,7 +158,11 @@ impl Mmio {
             queue: 0,
             queues,
         };
-        Self { line, state: Mutex::new(state) }
+        Self { line, bell, state: Mutex::new(state) }
+    }
+
+    pub(super) fn bell(&self) -> &Bell {
+        &self.bell
     }
 
     /// As a machine's reset leaves it.
@@ -188,7 +196,7 @@ impl Device for Mmio {
         let Ok(value) = <[u8; 4]>::try_from(data).map(u32::from_le_bytes) else { return };
         let mut state = self.state();
         match offset {
-            0x50 => state.ring(value),
+            NOTIFY => self.bell.ring(),
             0x64 => {
                 self.line.status.fetch_and(!value, Ordering::SeqCst);
             }
@@ -196,7 +204,7 @@ impl Device for Mmio {
                 state.reset();
                 self.line.status.store(0, Ordering::SeqCst);
             }
-            0x70 => state.become_status(value, &self.line),
+            0x70 => state.become_status(value, &self.line, &self.bell),
             _ => state.set(offset, value),
         }
     }
@@ -258,7 +266,7 @@ impl State {
     }
 
     /// The driver says how far it is.
-    fn become_status(&mut self, value: u32, line: &Line) {
+    fn become_status(&mut self, value: u32, line: &Line, bell: &Bell) {
         // Only a reset takes a bit back.
         let news = value & !self.status;
         if self.status & !value & !NEEDS_RESET != 0 || self.status & NEEDS_RESET != 0 {
@@ -274,7 +282,8 @@ impl State {
         }
         match self.set_up().filter(|_| self.status & FEATURES_OK != 0) {
             Some(queues) => {
-                self.serving = self.model.start(self.features, queues, line.clone());
+                let (line, bell) = (line.clone(), bell.clone());
+                self.serving = self.model.start(self.features, queues, line, bell);
             }
             None => {
                 self.status = self.status & !DRIVER_OK | NEEDS_RESET;
@@ -298,14 +307,6 @@ impl State {
             Some(Some(queue))
         };
         self.queues.iter().zip(self.model.queues()).map(queue).collect()
-    }
-
-    fn ring(&self, queue: u32) {
-        let known =
-            u16::try_from(queue).ok().filter(|queue| usize::from(*queue) < self.queues.len());
-        if let (Some(serving), Some(queue)) = (&self.serving, known) {
-            serving.ring(queue);
-        }
     }
 
     fn reset(&mut self) {
@@ -353,7 +354,6 @@ mod tests {
         /// Features and queues of each start.
         starts: Vec<(u64, Vec<bool>)>,
         stops: usize,
-        rings: Vec<u16>,
     }
 
     const OFFERED: u64 = 1 << 5 | 1 << 29;
@@ -380,6 +380,7 @@ mod tests {
             features: u64,
             queues: Vec<Option<Queue>>,
             _line: Line,
+            _bell: Bell,
         ) -> Option<Box<dyn Serving>> {
             let queues = queues.iter().map(Option::is_some).collect();
             self.0.lock().unwrap().starts.push((features, queues));
@@ -389,11 +390,7 @@ mod tests {
 
     struct AtWork(Arc<Mutex<Told>>);
 
-    impl Serving for AtWork {
-        fn ring(&self, queue: u16) {
-            self.0.lock().unwrap().rings.push(queue);
-        }
-    }
+    impl Serving for AtWork {}
 
     impl Drop for AtWork {
         fn drop(&mut self) {
@@ -414,7 +411,8 @@ mod tests {
             let line = Line::new(move || {
                 count.fetch_add(1, Ordering::SeqCst);
             });
-            Self { mmio: Mmio::new(Box::new(Probe(Arc::clone(&told))), line), told, raised }
+            let probe = Box::new(Probe(Arc::clone(&told)));
+            Self { mmio: Mmio::new(probe, line, Bell::new().unwrap()), told, raised }
         }
 
         fn get(&self, register: u64) -> u32 {
@@ -460,15 +458,14 @@ mod tests {
         rig.set(0x14, 0);
         assert_eq!(u64::from(rig.get(0x10)), OFFERED);
         assert_eq!([0x100, 0x109, 0x10c].map(|at| rig.get(at)), [0x0403_0201, 0x000c_0b0a, 0]);
-        rig.set(0x50, 1);
         rig.set_up(VERSION_1 | 1 << 29);
         assert_eq!(rig.get(0x70), 15);
         assert_eq!(rig.get(0x34), 64);
-        for queue in [1, 2, u32::MAX] {
-            rig.set(0x50, queue);
-        }
+        assert!(rig.mmio.bell().event().read().is_err(), "it was rung");
+        rig.set(NOTIFY, 1);
+        assert_eq!(rig.mmio.bell().event().read().unwrap(), 1);
         let starts = vec![(VERSION_1 | 1 << 29, vec![false, true])];
-        let mut told = Told { starts, stops: 0, rings: vec![1] };
+        let mut told = Told { starts, stops: 0 };
         assert_eq!(rig.told(), told);
         // What is served is not changed under it.
         rig.set(0x44, 0);

@@ -6,6 +6,7 @@
 mod acpi;
 mod ask;
 mod base;
+mod bell;
 mod block;
 mod block_request;
 mod board;

@@ -14,11 +14,11 @@ use elasticstack_core::error::Result;
 use rustix::io::{read, write};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::Notify;
 use tokio::task::coop::consume_budget;
 use virtio_queue::{Queue, QueueT as _, Reader, Writer};
 use vm_memory::GuestMemoryMmap;
 
+use super::bell::{Bell, Ear};
 use super::mmio::{Line, Model, Serving};
 use super::worker::Worker;
 
@@ -96,11 +96,12 @@ impl Model for Net {
         _features: u64,
         queues: Vec<Option<Queue>>,
         line: Line,
+        bell: Bell,
     ) -> Option<Box<dyn Serving>> {
         let [receive, transmit] = <[_; 2]>::try_from(queues).ok()?;
         let (receive, transmit) = (receive?, transmit?);
         let (frames, memory) = (Arc::clone(&self.card.frames), Arc::clone(&self.memory));
-        self.worker.serve(move |bell| async move {
+        self.worker.serve(bell, move |ear| async move {
             let frames = match watched(frames) {
                 Ok(frames) => frames,
                 Err(error) => {
@@ -108,7 +109,7 @@ impl Model for Net {
                     return Ok(());
                 }
             };
-            Traffic { memory: &memory, frames, line }.serve(receive, transmit, &bell).await
+            Traffic { memory: &memory, frames, line }.serve(receive, transmit, &ear).await
         })
     }
 }
@@ -142,7 +143,7 @@ impl Traffic<'_> {
         &self,
         mut receive: Queue,
         mut transmit: Queue,
-        bell: &Notify,
+        ear: &Ear,
     ) -> Result<(), virtio_queue::Error> {
         let mut room = vec![0; HEADER.len() + FRAME];
         let mut is_connected = true;
@@ -157,7 +158,7 @@ impl Traffic<'_> {
                 continue;
             }
             tokio::select! {
-                () = bell.notified() => {}
+                () = ear.rung() => {}
                 // A wait that fails is a read that fails next.
                 _ = self.frames.readable(), if has_buffer => {}
             }
@@ -237,7 +238,8 @@ mod tests {
 
     /// A driver of a card, and the other end of its wire.
     struct Driver {
-        serving: Box<dyn Serving>,
+        bell: Bell,
+        _serving: Box<dyn Serving>,
         /// Its thread is there for as long as it is.
         _net: Net,
         memory: DriverMemory,
@@ -259,14 +261,15 @@ mod tests {
             let line = Line::new(move || raise.lock().unwrap().send(()).unwrap());
             let queues = QUEUE.map(DriverQueue::new);
             let given = queues.each_ref().map(|queue| Some(queue.of_device(DEPTH[0])));
-            let serving = net.start(MAC, given.into(), line).unwrap();
-            Self { serving, _net: net, memory, queues, wire, raised }
+            let bell = Bell::new().unwrap();
+            let serving = net.start(MAC, given.into(), line, bell.clone()).unwrap();
+            Self { bell, _serving: serving, _net: net, memory, queues, wire, raised }
         }
 
         /// Gives a queue a chain of pieces, and rings.
         fn give(&mut self, queue: usize, pieces: &[Piece]) {
             self.queues[queue].give(&self.memory, pieces);
-            self.serving.ring(u16::try_from(queue).unwrap());
+            self.bell.ring();
         }
 
         /// Waits until all that was given to a queue has come back; answers with how much was written to
@@ -345,7 +348,7 @@ mod tests {
                 let driver = Driver::new();
                 driver.memory.put(QUEUE[queue] + AVAILABLE + 2, &index.to_le_bytes());
                 driver.wire.send(&[1; 100]).unwrap();
-                driver.serving.ring(0);
+                driver.bell.ring();
                 end(driver);
             }
         }

@@ -2,22 +2,21 @@
 //! is, so that a guest which sets a device up starts none.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 
 use elasticstack_core::error::{Error, Result};
 use tokio::runtime::Runtime;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::bell::{Bell, Ear};
 use super::mmio::Serving;
 
 /// What serves a device, until its driver breaks its queue.
 type Work = Pin<Box<dyn Future<Output = Result<(), virtio_queue::Error>>>>;
 
-/// Makes it, on the thread; the bell rings when the driver has given something.
-type MakeWork = Box<dyn FnOnce(Arc<Notify>) -> Work + Send>;
+/// Makes it, on the thread, where the bell is heard.
+type MakeWork = Box<dyn FnOnce(Ear) -> Work + Send>;
 
 /// A device's thread. Dropped, it ends.
 #[derive(Debug)]
@@ -28,7 +27,7 @@ pub(super) struct Worker {
 
 struct Order {
     make: MakeWork,
-    bell: Arc<Notify>,
+    bell: Bell,
     end: CancellationToken,
     /// Closed when the work has ended.
     ended: Sender<()>,
@@ -37,7 +36,6 @@ struct Order {
 /// A device at work. Dropped, it ends; what was under way is given up.
 #[derive(Debug)]
 struct AtWork {
-    bell: Arc<Notify>,
     end: CancellationToken,
     ended: Receiver<()>,
 }
@@ -61,39 +59,40 @@ impl Worker {
     /// nothing more until it is reset.
     pub(super) fn serve<F>(
         &self,
-        make: impl FnOnce(Arc<Notify>) -> F + Send + 'static,
+        bell: Bell,
+        make: impl FnOnce(Ear) -> F + Send + 'static,
     ) -> Option<Box<dyn Serving>>
     where
         F: Future<Output = Result<(), virtio_queue::Error>> + 'static,
     {
-        let (bell, end) = (Arc::new(Notify::new()), CancellationToken::new());
+        let end = CancellationToken::new();
         let (ending, ended) = channel();
-        let order = Order {
-            make: Box::new(|bell| Box::pin(make(bell))),
-            bell: Arc::clone(&bell),
-            end: end.clone(),
-            ended: ending,
-        };
+        let make: MakeWork = Box::new(|ear| Box::pin(make(ear)));
+        let order = Order { make, bell, end: end.clone(), ended: ending };
         self.orders.as_ref()?.send(order).ok()?;
-        Some(Box::new(AtWork { bell, end, ended }))
+        Some(Box::new(AtWork { end, ended }))
     }
 }
 
 fn work(name: &str, runtime: &Runtime, ordered: &Receiver<Order>) {
     for Order { make, bell, end, ended } in ordered {
-        let served = runtime.block_on(end.run_until_cancelled(make(bell)));
-        if let Some(Err(error)) = served {
-            tracing::warn!(%error, device = name, "a guest's driver broke its queue");
-        }
+        runtime.block_on(async {
+            match bell.listen() {
+                Ok(ear) => {
+                    if let Some(Err(error)) = end.run_until_cancelled(make(ear)).await {
+                        tracing::warn!(%error, device = name, "a guest's driver broke its queue");
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(%error, device = name, "a guest's device does not hear it");
+                }
+            }
+        });
         drop(ended);
     }
 }
 
-impl Serving for AtWork {
-    fn ring(&self, _queue: u16) {
-        self.bell.notify_one();
-    }
-}
+impl Serving for AtWork {}
 
 impl Drop for AtWork {
     fn drop(&mut self) {

@@ -51,7 +51,6 @@ pub struct Lab {
     first: First,
     /// Bytes of each disk that arrays are made of.
     disk_size: u64,
-    processors: u8,
 }
 
 /// Who is at the second serial port of machine 1.
@@ -103,7 +102,6 @@ impl Lab {
             console: Console::Nobody,
             first: First::Jobs,
             disk_size: 1 << 30,
-            processors: 1,
         })
     }
 
@@ -113,12 +111,6 @@ impl Lab {
     pub fn with_disks_of(mut self, mebibytes: u32) -> Self {
         self.disk_size = u64::from(mebibytes) << 20;
         self
-    }
-
-    /// The same, with so many processors for each machine instead of one: for what runs side by side there.
-    #[must_use]
-    pub fn with_processors(self, processors: u8) -> Self {
-        Self { processors, ..self }
     }
 
     /// The same, with this process's terminal at `/dev/ttyS1` of the first machine.

@@ -165,7 +165,7 @@ fn and_back(machine: &mut Machine, what: &str) {
 #[test]
 #[ignore = "needs QEMU: cargo xtask test"]
 fn on_a_lab_machine_with_systemd_guests_and_lends_outlive_the_agents_unit() {
-    let lab = Lab::new().unwrap().with_systemd().with_disks_of(320).with_processors(2);
+    let lab = Lab::new().unwrap().with_systemd().with_disks_of(320);
     let mut machine = lab.boot(1).unwrap();
     let mut sector = GUEST.to_vec();
     sector.resize(510, 0);

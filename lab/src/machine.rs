@@ -44,7 +44,6 @@ pub struct Machine {
 impl Machine {
     pub(crate) fn boot(lab: &Lab, number: u8) -> Result<Self> {
         let directory = lab.directory(number);
-        let began = std::time::Instant::now(); // PROFILE
         Jobs::lay_out(&directory, number)?;
         if lab.first == First::Systemd {
             File::create(directory.join("systemd")).context("ask for systemd")?;
@@ -57,7 +56,6 @@ impl Machine {
         let mut qemu = Qemu(qemu.context("start qemu-system-x86_64 by setpriv")?);
         let (port, qmp) = qemu.connect(&directory)?;
         let jobs = Jobs::open(directory.clone(), port, BOOT)?;
-        eprintln!("PROF {:?} BOOT", began.elapsed()); // PROFILE
         Ok(Self { number, directory, qemu, jobs, qmp })
     }
 

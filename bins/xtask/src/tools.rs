@@ -19,6 +19,7 @@ type Packages = &'static [(&'static str, &'static str)];
 
 const PACKAGES: Packages = &[
     ("kmod", "module dependencies of `tiny`"),
+    ("lz4", "the kernel of containers, which a software CPU unpacks slowly"),
     ("mtools", "the FAT disk of `tiny`, written without root"),
     ("qemu-system-x86", "virtual machines"),
     ("syslinux", "boot sector of `tiny`"),

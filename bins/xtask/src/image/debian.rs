@@ -11,8 +11,26 @@ use anyhow::{Context, Result};
 
 use super::workshop::{Workshop, output};
 
-const KERNEL: &str = "linux-image-amd64";
-const BUSYBOX: &str = "busybox-static";
+pub(super) const BUSYBOX: &str = "busybox-static";
+
+/// One of Debian's kernels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kernel {
+    /// With drivers for any hardware.
+    Generic,
+    /// With those that virtual machines have; it is small, and soon up.
+    Cloud,
+}
+
+impl Kernel {
+    /// The package that always depends on the newest.
+    const fn metapackage(self) -> &'static str {
+        match self {
+            Self::Generic => "linux-image-amd64",
+            Self::Cloud => "linux-image-cloud-amd64",
+        }
+    }
+}
 
 /// A binary package at one version.
 #[derive(Debug, PartialEq)]
@@ -24,17 +42,18 @@ pub(super) struct Package {
 /// What apt would install today.
 #[derive(Debug, PartialEq)]
 pub(super) struct Candidates {
-    /// The kernel that `linux-image-amd64` stands for.
+    /// What a kernel's metapackage stands for.
     pub(super) kernel: Package,
     pub(super) busybox: Package,
 }
 
 /// Asks apt, which answers from the lists it last fetched.
-pub(super) fn candidates(workshop: &Workshop) -> Result<Candidates> {
+pub(super) fn candidates(workshop: &Workshop, kernel: Kernel) -> Result<Candidates> {
     let mut show = workshop.command("apt-cache")?;
-    let stanzas = output(show.args(["show", "--no-all-versions", KERNEL, BUSYBOX]))
+    show.args(["show", "--no-all-versions", kernel.metapackage(), BUSYBOX]);
+    let stanzas = output(&mut show)
         .context("this needs Debian's package lists: run `sudo apt-get update` on Debian")?;
-    parse_candidates(&stanzas)
+    parse_candidates(&stanzas, kernel)
 }
 
 /// The version of a package that is installed.
@@ -94,10 +113,11 @@ impl fmt::Display for Package {
     }
 }
 
-fn parse_candidates(stanzas: &str) -> Result<Candidates> {
-    let depends = field(stanzas, KERNEL, "Depends")?;
+fn parse_candidates(stanzas: &str, kernel: Kernel) -> Result<Candidates> {
+    let metapackage = kernel.metapackage();
+    let depends = field(stanzas, metapackage, "Depends")?;
     let kernel = parse_kernel_dependency(depends).with_context(|| {
-        format!("{KERNEL} depends on {depends:?}: want linux-image-RELEASE (= VERSION)")
+        format!("{metapackage} depends on {depends:?}: want linux-image-RELEASE (= VERSION)")
     })?;
     let version = field(stanzas, BUSYBOX, "Version")?.to_owned();
     Ok(Candidates { kernel, busybox: Package { name: BUSYBOX.to_owned(), version } })
@@ -134,7 +154,7 @@ mod tests {
 
     #[test]
     fn the_kernel_is_the_exact_dependency_of_its_metapackage() {
-        let candidates = parse_candidates(STANZAS).unwrap();
+        let candidates = parse_candidates(STANZAS, Kernel::Generic).unwrap();
         assert_eq!(candidates.kernel.to_string(), "linux-image-6.1.0-9-amd64 6.1.2-1");
         assert_eq!(candidates.kernel.kernel_release().unwrap(), "6.1.0-9-amd64");
         assert_eq!(candidates.busybox.to_string(), "busybox-static 1:1.35.0-4+b1");
@@ -142,10 +162,12 @@ mod tests {
 
     #[test]
     fn what_apt_does_not_know_is_named() {
-        let refused = parse_candidates("Package: busybox-static\nVersion: 1\n").unwrap_err();
+        let refused =
+            parse_candidates("Package: busybox-static\nVersion: 1\n", Kernel::Generic).unwrap_err();
         let said = "apt knows no Depends of linux-image-amd64: run `sudo apt-get update`";
         assert_eq!(refused.to_string(), said);
-        let refused = parse_candidates(&STANZAS.replace(" (= ", " (>= ")).unwrap_err();
+        let refused =
+            parse_candidates(&STANZAS.replace(" (= ", " (>= "), Kernel::Generic).unwrap_err();
         assert!(refused.to_string().contains("want linux-image-RELEASE (= VERSION)"), "{refused}");
     }
 }

@@ -5,9 +5,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
-use super::debian::{self, Candidates};
+use super::debian::{self, Candidates, Kernel};
 use super::workshop::{Tools, Workshop, discard, output};
 use super::{Inputs, builder, gzip, initramfs, workshop};
 use crate::process;
@@ -16,6 +16,7 @@ use crate::process;
 pub(crate) struct Kit {
     /// What it is called in the cache and in errors.
     name: &'static str,
+    kernel: Kernel,
     /// What the initramfs loads.
     modules: &'static [&'static str],
     /// What it loads after those.
@@ -31,6 +32,7 @@ impl Kit {
     /// Those that it loads are what the virtual hardware and the shared directories need.
     pub(crate) const LAB: Self = Self {
         name: "lab",
+        kernel: Kernel::Generic,
         modules: &[
             "virtio_pci",
             "virtio_blk",
@@ -50,16 +52,8 @@ impl Kit {
     /// What a container boots: drivers for all that it finds, and the root is its own drive's.
     pub(crate) const CONTAINER: Self = Self {
         name: "container",
-        modules: &[
-            "button",
-            "evdev",
-            "virtio_mmio",
-            "virtio_blk",
-            "virtio_net",
-            "virtio-rng",
-            "crc32c_generic",
-            "ext4",
-        ],
+        kernel: Kernel::Cloud,
+        modules: &["button", "evdev", "virtio_mmio", "virtio_blk", "virtio_net", "virtio-rng"],
         more: &[],
         init: include_str!("container-init"),
         has_all_modules: false,
@@ -76,6 +70,7 @@ const TOOLS: Tools = &[
     ("depmod", "kmod"),
     ("dpkg", "dpkg"),
     ("gzip", "gzip"),
+    ("lz4", "lz4"),
     ("xz", "xz-utils"),
 ];
 
@@ -90,7 +85,7 @@ impl Kit {
         let cache = process::cache_dir()?;
         let workshop = Workshop::open(&cache)?;
         let directory = cache.join(self.name);
-        let candidates = debian::candidates(&workshop)?;
+        let candidates = debian::candidates(&workshop, self.kernel)?;
         let Candidates { kernel, busybox } = &candidates;
         let packages = [
             ("kernel".to_owned(), kernel.to_string()),
@@ -150,7 +145,13 @@ fn unpacked(workshop: &Workshop, image: &Path) -> Result<PathBuf> {
         bytes.get(start..start + number(0x24c)?.checked_sub(4)?)
     };
     let payload = payload().with_context(|| format!("{} is no bzImage", image.display()))?;
-    let packed = workshop.write("kernel.xz", payload)?;
-    output(workshop.command("xz")?.arg("--decompress").arg(&packed))?;
+    // As their formats begin: Debian packs its kernels in one of two.
+    let (tool, options): (_, &[&str]) = match payload {
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => ("xz", &["--decompress"]),
+        [0x02, 0x21, 0x4c, 0x18, ..] => ("lz4", &["--decompress", "--multiple", "--quiet"]),
+        _ => bail!("{} is packed neither by xz nor by lz4", image.display()),
+    };
+    let packed = workshop.write(&format!("kernel.{tool}"), payload)?;
+    output(workshop.command(tool)?.args(options).arg(&packed))?;
     Ok(packed.with_extension(""))
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::debian::{self, Candidates};
+use super::debian::{self, Candidates, Kernel};
 use super::disk::Content;
 use super::workshop::{MBR, Tools, Workshop};
 use super::{Draft, Inputs, builder, disk, gzip, initramfs, packed};
@@ -60,7 +60,7 @@ pub(super) const TOOLS: Tools = &[
 ];
 
 pub(super) fn inputs(workshop: &Workshop) -> Result<Inputs> {
-    let Candidates { kernel, busybox } = debian::candidates(workshop)?;
+    let Candidates { kernel, busybox } = debian::candidates(workshop, Kernel::Generic)?;
     let packages = [
         ("kernel".to_owned(), kernel.to_string()),
         ("busybox".to_owned(), busybox.to_string()),
@@ -70,7 +70,7 @@ pub(super) fn inputs(workshop: &Workshop) -> Result<Inputs> {
 }
 
 pub(super) fn build(workshop: &Workshop, debs: &Path) -> Result<Draft> {
-    let Candidates { kernel, busybox } = debian::candidates(workshop)?;
+    let Candidates { kernel, busybox } = debian::candidates(workshop, Kernel::Generic)?;
     let release = kernel.kernel_release()?;
     let kernel_root = kernel.unpack(workshop, debs)?;
     let busybox = busybox.unpack(workshop, debs)?.join("bin/busybox");

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use super::debian::{self, Candidates};
+use super::debian::{self, BUSYBOX};
 use super::tiny::{INIT, MARK};
 use super::workshop::{Tools, Workshop, output};
 use super::{Draft, Inputs, builder, packed};
@@ -27,14 +27,14 @@ pub(super) const TOOLS: Tools = &[
 ];
 
 pub(super) fn inputs(workshop: &Workshop) -> Result<Inputs> {
-    let Candidates { busybox, .. } = debian::candidates(workshop)?;
+    let busybox = debian::candidate(workshop, BUSYBOX)?;
     let package = ("busybox".to_owned(), busybox.to_string());
     let text = [include_str!("tiny_root.rs"), include_str!("tiny.rs"), INIT];
     Ok([package, builder(&text)].into_iter().collect())
 }
 
 pub(super) fn build(workshop: &Workshop, debs: &Path) -> Result<Draft> {
-    let Candidates { busybox, .. } = debian::candidates(workshop)?;
+    let busybox = debian::candidate(workshop, BUSYBOX)?;
     let busybox = busybox.unpack(workshop, debs)?.join("bin/busybox");
     let root = workshop.path("root");
     fill(&root, &busybox).context("fill the root of tiny-root")?;

@@ -33,7 +33,7 @@ const POLL: Duration = Duration::from_millis(10);
 const MEMORY: MebiBytes = MebiBytes(256);
 
 /// What a container's kernel is told too.
-const COMMAND_LINE: &str = "console=ttyS0 panic=-1 rw root=/dev/vda";
+const COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 rw root=/dev/vda";
 
 /// Ours may take this part of what `q35` takes.
 const Q35_GOAL: f64 = 1.0 / 3.0;

@@ -261,7 +261,8 @@ fn command(lab: &Lab, number: u8, directory: &Path) -> Result<Command> {
     option("-display", "none");
     option("-machine", "q35");
     option("-accel", "tcg,thread=multi");
-    option("-cpu", "max");
+    // Linux would copy and clear memory by `rep movsb` and `rep stosb`, which QEMU does a byte at a time.
+    option("-cpu", "max,-erms,-fsrm");
     // Two that QEMU translates side by side now and then wait for each other for ever (QEMU 7.2).
     option("-smp", "1");
     option("-m", "2G");

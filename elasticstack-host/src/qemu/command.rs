@@ -41,7 +41,8 @@ pub(super) fn command_line(
     line.option("-machine", "pc");
     let (accelerator, cpu) = match accelerator {
         Accelerator::Kvm => ("kvm", "host"),
-        Accelerator::SoftwareCpu => ("tcg,thread=multi", "max"),
+        // Guests would copy and clear memory by `rep movsb` and `rep stosb`, which it does a byte at a time.
+        Accelerator::SoftwareCpu => ("tcg,thread=multi", "max,-erms,-fsrm"),
     };
     line.option("-accel", accelerator);
     line.option("-cpu", cpu);

@@ -16,6 +16,7 @@ use vm_memory::GuestMemoryMmap;
 use super::bell::{Bell, Ear};
 use super::block_request::{Ask, Request, SECTOR, Status, identity};
 use super::machine::Drive;
+use super::memory::Memory;
 use super::meter::Way;
 use super::mmio::{Line, Model, Serving};
 use super::stall::Stall;
@@ -45,7 +46,7 @@ const DISCARD_MAX: u32 = 1 << 21;
 /// The device.
 pub(super) struct Block {
     served: Arc<Served>,
-    memory: Arc<GuestMemoryMmap>,
+    memory: Arc<Memory>,
     worker: Worker,
 }
 
@@ -65,7 +66,7 @@ struct Served {
 impl Block {
     /// # Errors
     /// `Internal` if there is no thread for it.
-    pub(super) fn new(drive: Drive, memory: Arc<GuestMemoryMmap>, stall: Stall) -> Result<Self> {
+    pub(super) fn new(drive: Drive, memory: Arc<Memory>, stall: Stall) -> Result<Self> {
         let served = Arc::new(Served { drive, stall });
         Ok(Self { served, memory, worker: Worker::new("drive")? })
     }
@@ -453,7 +454,7 @@ mod tests {
         fn no_chain_of_a_guest_reaches_beyond_its_memory_or_ends_the_device(
             pieces in proptest::collection::vec(
                 (
-                    prop_oneof![0_u64..0x2_0000, MEMORY as u64 - 64..MEMORY as u64 + 64, any::<u64>()],
+                    prop_oneof![0_u64..0x2_0000, MEMORY - 64..MEMORY + 64, any::<u64>()],
                     prop_oneof![0_u32..64, 500_u32..600, any::<u32>()],
                     any::<bool>(),
                 ),

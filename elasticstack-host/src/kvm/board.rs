@@ -6,16 +6,17 @@ use std::io::Write;
 use std::sync::Arc;
 
 use elasticstack_core::error::{Error, ErrorKind, Result};
-use vm_memory::{Bytes as _, GuestAddress, GuestMemoryMmap};
+use vm_memory::{Bytes as _, GuestAddress};
 
 use super::bell::Bell;
 use super::block::Block;
 use super::bus::Bus;
 use super::entropy::Entropy;
 use super::layout::{
-    PANIC, POWER, SERIAL, SERIAL_LINE, VIRTIO_MAX, VIRTIO_SIZE, memory, virtio, virtio_line,
+    PANIC, POWER, SERIAL, SERIAL_LINE, VIRTIO_MAX, VIRTIO_SIZE, virtio, virtio_line,
 };
 use super::machine::Drive;
+use super::memory::Memory;
 use super::mmio::{Line, Mmio, Model, NOTIFY};
 use super::net::{Card, Net};
 use super::news::{Listener, News};
@@ -46,7 +47,7 @@ pub type Raise = Box<dyn Fn() + Send + Sync>;
 
 /// The memory and the devices. Dropped, all devices are at rest.
 pub struct Board {
-    memory: Arc<GuestMemoryMmap>,
+    memory: Arc<Memory>,
     buses: Buses,
     virtio: Vec<Arc<Mmio>>,
     stall: Stall,
@@ -74,7 +75,7 @@ impl Board {
         mut wire: impl FnMut(u32) -> Result<Raise>,
     ) -> Result<Self> {
         let listener = Listener::new(hear);
-        let memory = Arc::new(zeros(bytes)?);
+        let memory = Arc::new(Memory::zeros(bytes)?);
         let mut buses = Buses::default();
         buses.ports.plug(SERIAL, Arc::new(Serial::new(console, wire(SERIAL_LINE)?)));
         buses.ports.plug(POWER, Arc::new(Power(listener.clone())));
@@ -125,7 +126,7 @@ impl Board {
         (0..).zip(&self.virtio).map(|(number, device)| (virtio(number) + NOTIFY, device.bell()))
     }
 
-    pub(super) fn memory(&self) -> &Arc<GuestMemoryMmap> {
+    pub(super) fn memory(&self) -> &Arc<Memory> {
         &self.memory
     }
 
@@ -170,13 +171,4 @@ impl fmt::Debug for Board {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Board").field("buses", &self.buses).finish_non_exhaustive()
     }
-}
-
-/// So many bytes of memory, of which the host gives what is touched.
-fn zeros(bytes: u64) -> Result<GuestMemoryMmap> {
-    let part = |(start, length)| Some((GuestAddress(start), usize::try_from(length).ok()?));
-    let parts: Option<Vec<_>> = memory(bytes).into_iter().map(part).collect();
-    let no_memory = || Error::internal(format!("giving a guest {bytes} bytes of memory"));
-    let memory = GuestMemoryMmap::from_ranges(&parts.ok_or_else(no_memory)?);
-    memory.map_err(|error| no_memory().source(error))
 }

@@ -9,6 +9,7 @@ use virtio_queue::{Queue, QueueT as _, Writer};
 use vm_memory::GuestMemoryMmap;
 
 use super::bell::{Bell, Ear};
+use super::memory::Memory;
 use super::mmio::{Line, Model, Serving};
 use super::worker::Worker;
 
@@ -23,14 +24,14 @@ const MOST: usize = 4096;
 
 /// The device.
 pub(super) struct Entropy {
-    memory: Arc<GuestMemoryMmap>,
+    memory: Arc<Memory>,
     worker: Worker,
 }
 
 impl Entropy {
     /// # Errors
     /// `Internal` if there is no thread for it.
-    pub(super) fn new(memory: Arc<GuestMemoryMmap>) -> Result<Self> {
+    pub(super) fn new(memory: Arc<Memory>) -> Result<Self> {
         Ok(Self { memory, worker: Worker::new("entropy")? })
     }
 }

@@ -19,6 +19,7 @@ mod jail;
 mod kernel;
 mod layout;
 mod machine;
+mod memory;
 mod meter;
 mod mmio;
 mod monitor;

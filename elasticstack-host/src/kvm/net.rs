@@ -19,6 +19,7 @@ use virtio_queue::{Queue, QueueT as _, Reader, Writer};
 use vm_memory::GuestMemoryMmap;
 
 use super::bell::{Bell, Ear};
+use super::memory::Memory;
 use super::mmio::{Line, Model, Serving};
 use super::worker::Worker;
 
@@ -62,14 +63,14 @@ impl fmt::Debug for Card {
 /// The device.
 pub(super) struct Net {
     card: Card,
-    memory: Arc<GuestMemoryMmap>,
+    memory: Arc<Memory>,
     worker: Worker,
 }
 
 impl Net {
     /// # Errors
     /// `Internal` if there is no thread for it.
-    pub(super) fn new(card: Card, memory: Arc<GuestMemoryMmap>) -> Result<Self> {
+    pub(super) fn new(card: Card, memory: Arc<Memory>) -> Result<Self> {
         Ok(Self { card, memory, worker: Worker::new("card")? })
     }
 }
@@ -369,7 +370,7 @@ mod tests {
         fn no_chain_of_a_guest_reaches_beyond_its_memory_or_ends_the_card(
             pieces in proptest::collection::vec(
                 (
-                    prop_oneof![0_u64..0x2_0000, MEMORY as u64 - 64..MEMORY as u64 + 64, any::<u64>()],
+                    prop_oneof![0_u64..0x2_0000, MEMORY - 64..MEMORY + 64, any::<u64>()],
                     prop_oneof![0_u32..64, 500_u32..2000, any::<u32>()],
                     any::<bool>(),
                 ),

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use virtio_queue::{Queue, QueueT as _};
-use vm_memory::{Bytes as _, GuestAddress, GuestMemoryMmap};
+use vm_memory::{Bytes as _, GuestAddress};
+
+use super::memory::Memory;
 
 /// Where the parts of a queue lie, from its descriptors on.
 pub(super) const AVAILABLE: u64 = 0x1000;
@@ -13,22 +15,21 @@ const USED: u64 = 0x2000;
 pub(super) const SIZE: u16 = 16;
 
 /// Bytes of a guest's memory.
-pub(super) const MEMORY: usize = 1 << 20;
+pub(super) const MEMORY: u64 = 1 << 20;
 
 /// A piece of a request: where, how long, and whether the device writes it.
 pub(super) type Piece = (u64, u32, bool);
 
 /// A guest's memory.
-pub(super) struct DriverMemory(Arc<GuestMemoryMmap>);
+pub(super) struct DriverMemory(Arc<Memory>);
 
 impl DriverMemory {
     pub(super) fn new() -> Self {
-        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY)]);
-        Self(Arc::new(memory.unwrap()))
+        Self(Arc::new(Memory::zeros(MEMORY).unwrap()))
     }
 
     /// The same, for a device.
-    pub(super) fn of_device(&self) -> Arc<GuestMemoryMmap> {
+    pub(super) fn of_device(&self) -> Arc<Memory> {
         Arc::clone(&self.0)
     }
 

@@ -2,11 +2,15 @@
 //! built on the pinned toolchain, without a nightly compiler; each file in `fuzz/fuzz_targets` is a
 //! target, and `fuzz/seeds/TARGET` holds what it begins with.
 //!
-//! What a run found worth keeping stays in the target directory, so the next one begins there. An
+//! What a run found worth keeping stays in the project's cache, so the next one begins there. An
 //! input that fails is kept beside it, and the message names it.
 
 use std::fs;
+use std::panic::resume_unwind;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::thread::{self, ScopedJoinHandle};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -23,35 +27,55 @@ const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer
                      -Cllvm-args=-sanitizer-coverage-pc-table \
                      -Cllvm-args=-sanitizer-coverage-trace-compares";
 
-/// How long each target runs, and the most that one input may take of time and memory.
-const LIMITS: [&str; 4] =
-    ["-max_total_time=10", "-timeout=10", "-rss_limit_mb=512", "-max_len=65536"];
+/// The most that one input may take of time and memory, and be long.
+const LIMITS: [&str; 3] = ["-timeout=10", "-rss_limit_mb=512", "-max_len=65536"];
 
-/// Builds every target and runs each from its seeds.
+/// Builds every target and runs each from its seeds for 10 seconds.
 ///
 /// # Errors
 /// A target can't be built, has no seeds, or an input makes it fail.
 pub(crate) fn run() -> Result<()> {
+    all(Duration::from_secs(10))
+}
+
+/// The same, for 10 minutes.
+///
+/// # Errors
+/// Those of [`run`].
+pub(crate) fn long() -> Result<()> {
+    all(Duration::from_secs(600))
+}
+
+/// Runs each target for so long, as many at a time as there are processors.
+fn all(each: Duration) -> Result<()> {
     process::run(&mut process::cargo(["fmt", "--check", "--manifest-path", MANIFEST])?)?;
     let home = process::target_dir().join("fuzz");
     let mut build = process::cargo(["build", "--release", "--locked", "--quiet"])?;
     build.args(["--manifest-path", MANIFEST, "--target", TRIPLE, "--target-dir"]).arg(&home);
     process::run(build.env("RUSTFLAGS", FLAGS))?;
-    for name in targets()? {
-        fuzz(&home, &name)?;
-    }
-    Ok(())
+    let kept = process::cache_dir()?.join("fuzz");
+    let left = Mutex::new(targets()?.into_iter());
+    let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = || std::iter::from_fn(next).try_for_each(|name| fuzz(&home, &kept, &name, each));
+    let processors = thread::available_parallelism()?.get();
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..processors).map(|_| scope.spawn(work)).collect();
+        let mut ends = workers.into_iter().map(ScopedJoinHandle::join);
+        ends.try_for_each(|end| end.unwrap_or_else(|panic| resume_unwind(panic)))
+    })
 }
 
-fn fuzz(home: &Path, name: &str) -> Result<()> {
+/// Runs a target that was built in `home`, from what is `kept` of the last runs and from its seeds.
+fn fuzz(home: &Path, kept: &Path, name: &str, long: Duration) -> Result<()> {
     let seeds = process::root().join("fuzz/seeds").join(name);
     ensure!(seeds.is_dir(), "{name} has no seeds: put small valid inputs into {}", seeds.display());
-    let (corpus, failures) = (home.join("corpus").join(name), home.join("failures"));
+    let (corpus, failures) = (kept.join("corpus").join(name), kept.join("failures"));
     for directory in [&corpus, &failures] {
         fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
     }
     let mut fuzzer = process::command(home.join(TRIPLE).join("release").join(name))?;
     fuzzer.args(LIMITS).args(["-verbosity=0", "-print_final_stats=1"]);
+    fuzzer.arg(format!("-max_total_time={}", long.as_secs()));
     fuzzer.arg(format!("-artifact_prefix={}/{name}-", failures.display()));
     let output = fuzzer.arg(corpus).arg(seeds).output().with_context(|| format!("run {name}"))?;
     let said = String::from_utf8_lossy(&output.stderr);

@@ -78,7 +78,8 @@ const STAGES: &[Stage] = &[
     nightly("network", "a guest waits 10 minutes for the network to its drive", network),
     nightly("checksums", "of 1,000 corrupted blocks none is read wrong", checksums),
     nightly("slow", "what takes minutes on machines of the lab holds too", slow),
-    nightly("fuzz", "no bytes from outside make a parser fail", fuzz::run),
+    nightly("fuzz", "no bytes from outside make a parser or a device fail", fuzz::run)
+        .or_by_night(fuzz::long),
     always("lab", "what only a kernel does holds on machines of the lab", lab),
     always("nextest", "every other test, none skipped", nextest),
 ];

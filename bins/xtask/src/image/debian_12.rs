@@ -22,11 +22,13 @@ const SUITE: &str = "bookworm";
 const RELEASE: &str = "base-files";
 const SCRIPT: &str = include_str!("debian-12.sh");
 
-/// Beside what every Debian has. The kernel for clouds has no driver for half of our disks.
-const PACKAGES: [&str; 7] = [
+/// Beside what every Debian has. Without D-Bus nobody hears the power button; the kernel for clouds has no driver for
+/// half of our disks.
+const PACKAGES: [&str; 8] = [
     "ca-certificates",
     "cloud-guest-utils",
     "cloud-init",
+    "dbus",
     "grub-pc",
     "linux-image-amd64",
     "openssh-server",

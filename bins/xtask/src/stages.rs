@@ -219,8 +219,10 @@ fn checksums() -> Result<()> {
 
 fn slow() -> Result<()> {
     tools::ensure_for_lab()?;
-    Kit::LAB.ensure()?;
-    long_form(&["-p", "elasticstack-bin-agent", "-E", "test(by_night)"])
+    image()?;
+    image::run(image::Args { image: Image::Debian12, cache: None })?;
+    let packages = ["-p", "elasticstack-bin-agent", "-p", "elasticstack-bin-vmm"];
+    long_form(&[&packages[..], &["-E", "test(by_night)"]].concat())
 }
 
 fn power() -> Result<()> {

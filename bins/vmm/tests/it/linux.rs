@@ -5,7 +5,6 @@
 use std::fs;
 use std::num::NonZeroU8;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use elasticstack_core::block::{
@@ -13,42 +12,23 @@ use elasticstack_core::block::{
 };
 use elasticstack_core::generation::{Epoch, Era, Generation, Run};
 use elasticstack_core::hypervisor::{
-    Console as _, Counters as _, EndCause, Hypervisor as _, Nic, NicModel, Observed, Phase,
-    ServerKind, ServerSpec, Signal,
+    Counters as _, EndCause, Hypervisor as _, Nic, NicModel, Phase, ServerSpec, Signal,
 };
-use elasticstack_core::id::ServerId;
 use elasticstack_core::secret::Secret;
-use elasticstack_core::units::{Bytes, MebiBytes, MegaHertz, VcpuCount};
-use elasticstack_host::guests::{Guests, GuestsConfig, Scope};
-use elasticstack_host::kvm::Kvm;
+use elasticstack_core::units::{Bytes, VcpuCount};
 use elasticstack_host::lend::LioLender;
 use elasticstack_host::store::{ArrayCapacity, DirectoryArray, DirectoryStore, KnownArrays};
 use elasticstack_lab::{Lab, stage};
 use rustix::process::{Signal as Deadly, getpid, kill_process};
 use tokio::time::{Instant, sleep};
 
+use crate::linux_rig::{
+    GUARD, agent, boot, container, nothing_is_left, observed, serial, server, until_said,
+};
 use crate::rig::{Rig, slot};
 
 const TEST: &str =
     "linux::on_a_lab_machine_linux_lives_on_its_drives_and_network_whatever_becomes_of_the_agent";
-
-/// Far more than any step takes on a software processor.
-const GUARD: Duration = Duration::from_mins(4);
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_elasticstack-vmm");
-const RUNTIME: &str = "/data/servers";
-
-/// Gives the machine KVM and a bridge, and what it will run.
-const PREPARE: &str = "set -e
-modprobe kvm_amd || modprobe kvm_intel
-modprobe bridge
-modprobe tun
-ip link add lan type bridge
-ip address add 10.88.0.1/24 dev lan
-ip link set lan up
-mkdir /data/fast
-cp --sparse=always /lab/guest.raw /data/root.raw
-cat $PROGRAM >/dev/null";
 
 #[test]
 #[ignore = "needs QEMU: cargo xtask test"]
@@ -63,37 +43,11 @@ fn on_a_lab_machine_linux_lives_on_its_drives_and_network_whatever_becomes_of_th
         });
     }
     let lab = Lab::new().unwrap();
-    let home = std::env::var("HOME").unwrap();
-    let kit = Path::new(&home).join(".cache/elasticstack/container");
-    let own = lab.directory(1);
-    fs::create_dir_all(&own).unwrap();
-    for file in ["kernel", "initrd.gz"] {
-        fs::copy(kit.join(file), own.join(file)).unwrap();
-    }
-    let mut make = Command::new("bash");
-    make.args(["-c", include_str!("linux-guest.sh"), "linux-guest"]);
-    let made = make.arg(own.join("guest.raw")).arg(kit.join("initrd.gz")).output().unwrap();
-    assert!(made.status.success(), "{made:?}");
-    let mut machine = lab.boot(1).unwrap();
-    machine.run(&format!("PROGRAM={PROGRAM}\n{PREPARE}")).unwrap().ok().unwrap();
+    let mut machine = boot(&lab);
+    machine.run("cp --sparse=always /lab/guest.raw /data/root.raw").unwrap().ok().unwrap();
     let killed = machine.run_stage(TEST, "start").unwrap_err().to_string();
     assert!(killed.starts_with("the job ended with 137"), "{killed}");
     println!("{}", machine.run_stage(TEST, "adopt").unwrap());
-}
-
-async fn agent() -> Guests {
-    let config = GuestsConfig { runtime_dir: RUNTIME.into(), scope: Scope::Session };
-    let vmm = Kvm {
-        program: PROGRAM.into(),
-        kernel: "/lab/kernel".into(),
-        initial_disk: Some("/lab/initrd.gz".into()),
-        bridge: "lan".to_owned(),
-    };
-    Guests::open(config, vmm).await.unwrap()
-}
-
-fn server() -> ServerId {
-    "5e17e700-0000-4000-8000-000000000001".parse().unwrap()
 }
 
 /// Lends a drive by the kernel's target, which goes on without us.
@@ -130,17 +84,12 @@ async fn lend() -> Attachment {
 async fn start() {
     let mut lent = slot("block:1", "");
     lent.attachment = lend().await;
+    let mut spec = container("/data/root.raw");
+    spec.drives.push(lent);
     let spec = ServerSpec {
-        server: server(),
-        kind: ServerKind::Container,
-        cpu: MegaHertz(1000),
         vcpus: VcpuCount(NonZeroU8::new(2).unwrap()),
-        memory: MebiBytes(256),
-        drives: vec![slot("block:0", "/data/root.raw"), lent],
-        boot: vec![],
         nics: vec![Nic { model: NicModel::Virtio }],
-        screen: None,
-        seed: None,
+        ..spec
     };
     let guests = agent().await;
     guests.ensure(&spec, Run(1)).await.unwrap();
@@ -164,8 +113,7 @@ async fn start() {
 
 async fn adopt() {
     let guests = agent().await;
-    let observed = |phase| [Observed { server: server(), run: Run(1), phase }];
-    assert_eq!(guests.observe().await.unwrap(), observed(Phase::Running));
+    assert_eq!(guests.observe().await.unwrap(), observed(Run(1), Phase::Running));
     let processes = format!("{:?}", Rig::processes(server()));
     assert_eq!(fs::read_to_string("/data/before").unwrap(), processes);
     // What it said while nobody listened is there too.
@@ -183,39 +131,10 @@ async fn adopt() {
     }
     guests.signal(server(), Signal::PowerButton).await.unwrap();
     let began = Instant::now();
-    while guests.observe().await.unwrap() != observed(Phase::Ended(EndCause::Guest)) {
+    while guests.observe().await.unwrap() != observed(Run(1), Phase::Ended(EndCause::Guest)) {
         assert!(began.elapsed() < GUARD, "{}", serial(&guests).await);
         sleep(Duration::from_millis(100)).await;
     }
     guests.remove(server()).await.unwrap();
-    assert_eq!(Rig::processes(server()), Vec::<i32>::new());
-    let names = fs::read_dir("/sys/class/net").unwrap();
-    let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    assert_eq!(names.filter(|name| name.starts_with("guest")).count(), 0, "interfaces are left");
-}
-
-async fn serial(guests: &Guests) -> String {
-    String::from_utf8_lossy(&guests.serial(server()).await.unwrap()).into_owned()
-}
-
-/// Waits until the guest has said this so many times; answers with all that it said.
-async fn until_said(guests: &Guests, line: &str, times: usize) -> String {
-    let began = Instant::now();
-    loop {
-        let said = serial(guests).await;
-        if said.matches(line).count() >= times {
-            return said;
-        }
-        let observed = guests.observe().await.unwrap();
-        let runs = observed.iter().any(|observed| observed.phase == Phase::Running);
-        if !runs || began.elapsed() > GUARD {
-            // Why a process was ended, the kernel says.
-            let log = format!("{RUNTIME}/{}/vmm.log", server());
-            let mut why = Command::new("sh");
-            why.args(["-c", &format!("cat {log}; dmesg | tail -n 9")]);
-            let why = String::from_utf8(why.output().unwrap().stdout).unwrap();
-            panic!("{line:?}, never: {said}{observed:?} {why}");
-        }
-        sleep(Duration::from_millis(100)).await;
-    }
+    nothing_is_left();
 }

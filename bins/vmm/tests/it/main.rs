@@ -5,5 +5,7 @@
 mod guest_code;
 mod kit;
 mod linux;
+mod linux_long;
+mod linux_rig;
 mod rig;
 mod whole;

@@ -49,11 +49,20 @@ impl Kit {
         has_all_modules: true,
     };
 
-    /// What a container boots: drivers for all that it finds, and the root is its own drive's.
+    /// What a container boots: drivers for all that it finds, with the file system of its seed; and the root is its
+    /// own drive's.
     pub(crate) const CONTAINER: Self = Self {
         name: "container",
         kernel: Kernel::Cloud,
-        modules: &["button", "evdev", "virtio_mmio", "virtio_blk", "virtio_net", "virtio-rng"],
+        modules: &[
+            "button",
+            "evdev",
+            "isofs",
+            "virtio_mmio",
+            "virtio_blk",
+            "virtio_net",
+            "virtio-rng",
+        ],
         more: &[],
         init: include_str!("container-init"),
         has_all_modules: false,

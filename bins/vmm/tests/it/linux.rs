@@ -5,14 +5,13 @@
 use std::fs;
 use std::num::NonZeroU8;
 use std::path::Path;
-use std::time::Duration;
 
 use elasticstack_core::block::{
     Attachment, BlockStore as _, Borrowing, DriveSpec, Lend as _, LendId, LendSpec, Writing,
 };
 use elasticstack_core::generation::{Epoch, Era, Generation, Run};
 use elasticstack_core::hypervisor::{
-    Counters as _, EndCause, Hypervisor as _, Nic, NicModel, Phase, ServerSpec, Signal,
+    Counters as _, Hypervisor as _, Nic, NicModel, Phase, ServerSpec, Signal,
 };
 use elasticstack_core::secret::Secret;
 use elasticstack_core::units::{Bytes, VcpuCount};
@@ -20,10 +19,10 @@ use elasticstack_host::lend::LioLender;
 use elasticstack_host::store::{ArrayCapacity, DirectoryArray, DirectoryStore, KnownArrays};
 use elasticstack_lab::{Lab, stage};
 use rustix::process::{Signal as Deadly, getpid, kill_process};
-use tokio::time::{Instant, sleep};
 
 use crate::linux_rig::{
-    GUARD, agent, boot, container, nothing_is_left, observed, serial, server, until_said,
+    agent, boot, container, make_root, nothing_is_left, observed, serial, server, shut_down,
+    until_said,
 };
 use crate::rig::{Rig, slot};
 
@@ -43,6 +42,7 @@ fn on_a_lab_machine_linux_lives_on_its_drives_and_network_whatever_becomes_of_th
         });
     }
     let lab = Lab::new().unwrap();
+    make_root(&lab);
     let mut machine = boot(&lab);
     machine.run("cp --sparse=always /lab/guest.raw /data/root.raw").unwrap().ok().unwrap();
     let killed = machine.run_stage(TEST, "start").unwrap_err().to_string();
@@ -129,12 +129,7 @@ async fn adopt() {
             "{device}: {counts:?}"
         );
     }
-    guests.signal(server(), Signal::PowerButton).await.unwrap();
-    let began = Instant::now();
-    while guests.observe().await.unwrap() != observed(Run(1), Phase::Ended(EndCause::Guest)) {
-        assert!(began.elapsed() < GUARD, "{}", serial(&guests).await);
-        sleep(Duration::from_millis(100)).await;
-    }
+    shut_down(&guests, Run(1)).await;
     guests.remove(server()).await.unwrap();
     nothing_is_left();
 }

@@ -5,14 +5,13 @@ use std::fs::{self, File};
 use std::process::Command;
 
 use elasticstack_core::generation::Run;
-use elasticstack_core::hypervisor::{EndCause, Hypervisor as _, Phase, Seed, ServerSpec, Signal};
+use elasticstack_core::hypervisor::{Hypervisor as _, Seed, ServerSpec};
 use elasticstack_core::secret::Secret;
 use elasticstack_core::units::MebiBytes;
-use elasticstack_host::guests::Guests;
 use elasticstack_lab::{Lab, stage};
 
 use crate::linux_rig::{
-    GUARD, agent, boot, cache, container, nothing_is_left, observed, serial, server, until_said,
+    agent, boot, cache, container, make_root, nothing_is_left, server, shut_down, until_said,
 };
 
 const STARTS: u64 = 100;
@@ -28,6 +27,7 @@ fn by_night_on_a_lab_machine_a_hundred_starts_and_stops_of_linux_leave_nothing()
         return tokio::runtime::Runtime::new().unwrap().block_on(start_and_stop());
     }
     let lab = Lab::new().unwrap();
+    make_root(&lab);
     let mut machine = boot(&lab);
     machine.run("cp --sparse=always /lab/guest.raw /data/root.raw").unwrap().ok().unwrap();
     println!("{}", machine.run_stage(TEST, "starts").unwrap());
@@ -50,20 +50,6 @@ async fn start_and_stop() {
         nothing_is_left();
         let now = fs::read_dir("/proc/self/fd").unwrap().count();
         assert_eq!(*open.get_or_insert(now), now, "files of the agent's after {} starts", run.0);
-    }
-}
-
-/// By the power button.
-async fn shut_down(guests: &Guests, run: Run) {
-    guests.signal(server(), Signal::PowerButton).await.unwrap();
-    let began = tokio::time::Instant::now();
-    while guests.observe().await.unwrap() != observed(run, Phase::Ended(EndCause::Guest)) {
-        assert!(
-            began.elapsed() < GUARD,
-            "it does not hear its power button: {}",
-            serial(guests).await
-        );
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
 }
 

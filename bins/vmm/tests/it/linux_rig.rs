@@ -8,19 +8,19 @@ use std::time::Duration;
 
 use elasticstack_core::generation::Run;
 use elasticstack_core::hypervisor::{
-    Console as _, Hypervisor as _, Observed, Phase, ServerKind, ServerSpec,
+    Console as _, EndCause, Hypervisor as _, Observed, Phase, ServerSpec, Signal,
 };
 use elasticstack_core::id::ServerId;
-use elasticstack_core::units::{MebiBytes, MegaHertz, VcpuCount};
+use elasticstack_core::units::{MebiBytes, MegaHertz};
 use elasticstack_host::guests::{Guests, GuestsConfig, Scope};
 use elasticstack_host::kvm::Kvm;
 use elasticstack_lab::{Lab, Machine};
 use tokio::time::{Instant, sleep};
 
-use crate::rig::{Rig, slot};
+use crate::rig::Rig;
 
 /// Far more than any step takes on a software processor.
-pub(crate) const GUARD: Duration = Duration::from_mins(4);
+const GUARD: Duration = Duration::from_mins(4);
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_elasticstack-vmm");
 const RUNTIME: &str = "/data/servers";
@@ -36,7 +36,18 @@ ip link set lan up
 mkdir /data/fast
 cat $PROGRAM >/dev/null";
 
-/// A machine that runs containers; `guest.raw` in its `/lab` is the root drive of `linux-guest.sh`.
+/// Makes the root drive of `linux-guest.sh`, which is `/lab/guest.raw` on the machine.
+pub(crate) fn make_root(lab: &Lab) {
+    let own = lab.directory(1);
+    fs::create_dir_all(&own).unwrap();
+    let mut make = Command::new("bash");
+    make.args(["-c", include_str!("linux-guest.sh"), "linux-guest"]);
+    make.arg(own.join("guest.raw")).arg(cache().join("container/initrd.gz"));
+    let made = make.output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+}
+
+/// A machine that runs containers.
 pub(crate) fn boot(lab: &Lab) -> Machine {
     let own = lab.directory(1);
     fs::create_dir_all(&own).unwrap();
@@ -44,10 +55,6 @@ pub(crate) fn boot(lab: &Lab) -> Machine {
     for file in ["kernel", "initrd.gz"] {
         fs::copy(kit.join(file), own.join(file)).unwrap();
     }
-    let mut make = Command::new("bash");
-    make.args(["-c", include_str!("linux-guest.sh"), "linux-guest"]);
-    let made = make.arg(own.join("guest.raw")).arg(kit.join("initrd.gz")).output().unwrap();
-    assert!(made.status.success(), "{made:?}");
     let mut machine = lab.boot(1).unwrap();
     machine.run(&format!("PROGRAM={PROGRAM}\n{PREPARE}")).unwrap().ok().unwrap();
     machine
@@ -77,18 +84,7 @@ pub(crate) fn server() -> ServerId {
 
 /// It, with one processor and this root drive.
 pub(crate) fn container(root: &str) -> ServerSpec {
-    ServerSpec {
-        server: server(),
-        kind: ServerKind::Container,
-        cpu: MegaHertz(1000),
-        vcpus: VcpuCount::for_cpu(MegaHertz(1000)),
-        memory: MebiBytes(256),
-        drives: vec![slot("block:0", root)],
-        boot: vec![],
-        nics: vec![],
-        screen: None,
-        seed: None,
-    }
+    crate::rig::container(server(), MegaHertz(1000), MebiBytes(256), root)
 }
 
 /// What it is seen as in a run.
@@ -119,6 +115,16 @@ pub(crate) async fn until_said(guests: &Guests, line: &str, times: usize) -> Str
             let why = String::from_utf8(why.output().unwrap().stdout).unwrap();
             panic!("{line:?}, never: {said}{observed:?} {why}");
         }
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Ends the server by its power button.
+pub(crate) async fn shut_down(guests: &Guests, run: Run) {
+    guests.signal(server(), Signal::PowerButton).await.unwrap();
+    let began = Instant::now();
+    while guests.observe().await.unwrap() != observed(run, Phase::Ended(EndCause::Guest)) {
+        assert!(began.elapsed() < GUARD, "it does not hear it: {}", serial(guests).await);
         sleep(Duration::from_millis(100)).await;
     }
 }

@@ -56,19 +56,9 @@ impl Rig {
     pub(crate) fn server(&self, number: u8) -> ServerSpec {
         let path = self.drive(&number.to_string());
         guest_code::make_drive(&path).unwrap();
-        ServerSpec {
-            // Its own: tests run side by side, and processes are found by it.
-            server: ServerId::from_uuid(uuid::Uuid::new_v4()),
-            kind: ServerKind::Container,
-            cpu: MegaHertz(500),
-            vcpus: VcpuCount::for_cpu(MegaHertz(500)),
-            memory: MebiBytes(16),
-            drives: vec![slot("block:0", path)],
-            boot: vec![],
-            nics: vec![],
-            screen: None,
-            seed: None,
-        }
+        // Its own: tests run side by side, and processes are found by it.
+        let server = ServerId::from_uuid(uuid::Uuid::new_v4());
+        container(server, MegaHertz(500), MebiBytes(16), path)
     }
 
     /// Waits until the guest's process says over QMP what has this in it.
@@ -122,6 +112,27 @@ impl Drop for Rig {
                 let _ = kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL);
             }
         }
+    }
+}
+
+/// A container with one drive and nothing else.
+pub(crate) fn container(
+    server: ServerId,
+    cpu: MegaHertz,
+    memory: MebiBytes,
+    root: impl AsRef<Path>,
+) -> ServerSpec {
+    ServerSpec {
+        server,
+        kind: ServerKind::Container,
+        cpu,
+        vcpus: VcpuCount::for_cpu(cpu),
+        memory,
+        drives: vec![slot("block:0", root)],
+        boot: vec![],
+        nics: vec![],
+        screen: None,
+        seed: None,
     }
 }
 

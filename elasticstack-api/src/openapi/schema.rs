@@ -299,6 +299,20 @@ mod tests {
     }
 
     #[test]
+    fn a_change_may_unset_what_the_schema_says_it_may() {
+        for object in KEYS.iter().flat_map(|key| key.objects).copied() {
+            for key in given_keys(object, Wish::Change).filter(|key| is_plain(key.pattern)) {
+                let schema = given_value(key, object, Wish::Change);
+                let forms = schema["anyOf"].as_array().unwrap();
+                let may_be_unset = forms.contains(&json!({ "enum": ["", null] }));
+                let unset = Record::new().with(key.pattern, "");
+                let is_taken = check(object, Moment::SetStopped, &unset).is_ok();
+                assert_eq!(is_taken, may_be_unset, "{} of {}", key.pattern, object.word());
+            }
+        }
+    }
+
+    #[test]
     fn quoted_numbers_are_shown_only_where_all_of_a_length_are_taken() {
         for (low, high, pattern) in [
             (500, 100_000, Some("^[1-9][0-9]{3,4}$")),

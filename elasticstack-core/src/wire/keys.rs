@@ -58,7 +58,8 @@ pub enum Moment {
 }
 
 /// Refuses a record that names an unknown key, a key that may not be set now, or a value that
-/// its key does not take; and one that lacks a key which the object can't be made without.
+/// its key does not take; and one that lacks or unsets a key which the object can't be without. A
+/// size of nothing leaves it as it is.
 ///
 /// # Errors
 /// `UnknownKey`, `InvalidValue`, `NotOffered`, `MissingKey`, or `ServerBusy` for a key that waits for
@@ -93,6 +94,13 @@ pub fn check(object: Object, moment: Moment, record: &Record) -> Result<()> {
             | (Input::Always, Moment::SetStopped | Moment::SetRunning) => {}
         }
         key.check(name, value)?;
+        let is_needed = key.needed_by.contains(&object) && key.takes != Takes::Size;
+        if value.is_empty() && is_needed && moment != Moment::Create {
+            return Err(refused(
+                ErrorKind::MissingKey,
+                "can't be unset: give it a value or leave it out",
+            ));
+        }
     }
     let needed =
         KEYS.iter().filter(|key| moment == Moment::Create && key.needed_by.contains(&object));
@@ -141,9 +149,9 @@ mod tests {
 
     #[test]
     fn bad_records_are_refused_with_the_key_to_blame() {
-        use ErrorKind::{InvalidValue, NotOffered, ServerBusy, UnknownKey};
+        use ErrorKind::{InvalidValue, MissingKey, NotOffered, ServerBusy, UnknownKey};
         use Moment::{Create, SetRunning, SetStopped};
-        use Object::{Drive, Server};
+        use Object::{Account, Drive, Server};
         for (object, moment, key, value, kind) in [
             (Drive, Create, "sise", "1", UnknownKey),
             (Drive, Create, "size", "-1", InvalidValue),
@@ -174,6 +182,8 @@ mod tests {
             (Server, Create, "nic:0:dhcp", "192.0.2.256", InvalidValue),
             (Server, Create, "nic:1:vlan", "v", InvalidValue),
             (Server, Create, "nic:1:mac", "01:00:5e:00:00:01", InvalidValue),
+            (Server, SetStopped, "mem", "", MissingKey),
+            (Account, SetStopped, "name", "", MissingKey),
             (Server, SetRunning, "mem", "512", ServerBusy),
             (Server, SetRunning, "vnc", "auto", ServerBusy),
             (Server, SetRunning, "nic:0:dhcp", "auto", ServerBusy),

@@ -16,13 +16,11 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use elasticstack_core::error::{Error, ErrorKind, Result};
 use elasticstack_core::generation::Run;
 use elasticstack_core::hypervisor::{Device, DriveSlot, EndCause, IoCounts, Phase};
 use elasticstack_core::id::ServerId;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -30,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::dir::{Record, ServerDir, Stage};
-use super::nodes::{SERIAL, SERIAL_RING};
+use super::nodes::SERIAL_RING;
 use super::phase::{Notice, Status};
 use super::plug::{Plugged, plug, unopened};
 use super::qmp::{Qmp, QmpError};
@@ -416,9 +414,7 @@ impl Follower {
 
     /// Moves what the guest wrote from the ring to the log; answers when to do so again.
     async fn drain(&mut self, qmp: &mut Qmp) -> Result<Duration, QmpError> {
-        let ask = json!({ "device": SERIAL, "size": SERIAL_RING, "format": "base64" });
-        let answer = qmp.execute("ringbuf-read", ask).await?;
-        let output = STANDARD.decode(answer.as_str().unwrap_or_default()).unwrap_or_default();
+        let output = qmp.serial().await?;
         let soon = output.len() > SERIAL_RING / 4;
         if !output.is_empty() {
             let serial = Arc::clone(&self.serial);

@@ -15,6 +15,7 @@
 
 mod by_kind;
 mod changes;
+pub mod conformance;
 mod counts;
 mod dir;
 mod guest;

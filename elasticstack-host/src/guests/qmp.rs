@@ -9,12 +9,15 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use elasticstack_core::hypervisor::EndCause;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use super::nodes::{SERIAL, SERIAL_RING};
 use super::phase::{Notice, Status};
 use super::qmp_codec::{CodecError, Decoder, Message, encode};
 
@@ -92,6 +95,13 @@ impl Qmp {
         let answer = self.execute("query-status", Value::Null).await?;
         let word = answer.get("status").and_then(Value::as_str).unwrap_or_default();
         Ok(Status::from_word(word))
+    }
+
+    /// What the guest wrote to its first serial port since it was last asked, as far as the ring kept it.
+    pub(super) async fn serial(&mut self) -> Result<Vec<u8>, QmpError> {
+        let ask = json!({ "device": SERIAL, "size": SERIAL_RING, "format": "base64" });
+        let answer = self.execute("ringbuf-read", ask).await?;
+        Ok(STANDARD.decode(answer.as_str().unwrap_or_default()).unwrap_or_default())
     }
 
     /// The next thing that events say about the run, waiting for it. Cancel safe.

@@ -26,7 +26,7 @@ use super::nodes::{borrowing, process_name, secret};
 use super::qmp::{Qmp, QmpError};
 use super::reach::reach;
 use super::throttle::throttle;
-use super::{Launch, SEED, Shared, blocking, screen, seed};
+use super::{Launch, SEED, Scope, Shared, Vmm, blocking, screen, seed};
 use crate::sys::process::Process;
 
 /// How long a process may take until it answers for the first time.
@@ -127,50 +127,12 @@ async fn launch(
                 .context("something here listens on port 5900 of every address: end it")
         })?);
     }
-    let Launch { program, arguments, environment, files } =
-        shared.vmm.launch(spec, run, record.screen)?;
-    let seed = spec.seed.as_ref().map(|seed| seed::disk(spec.server, seed)).transpose()?;
+    let launch = shared.vmm.launch(spec, run, record.screen)?;
+    let here = Arc::clone(dir);
+    blocking("recording a start", move || here.write_record(&record)).await?;
+    let process = spawn(&shared.scope, dir, lock, spec, run, launch).await?;
 
-    let secrets: Vec<_> = spec
-        .drives
-        .iter()
-        .filter_map(|slot| Some((secret(slot.device), borrowing(slot)?.secret.clone())))
-        .collect();
-
-    let (ours, here, server) = (Arc::clone(shared), Arc::clone(dir), spec.server);
-    let spawn = move || {
-        here.write_record(&record)?;
-        if let Some(seed) = seed {
-            here.write_private(SEED, &seed)?;
-        }
-        for (name, secret) in &secrets {
-            here.write_private(name, secret.expose().as_bytes())?;
-        }
-        for (name, content) in &files {
-            here.write_private(name, content)?;
-        }
-        let log = here.create_log()?;
-        let child = ours
-            .scope
-            .command(&format!("server {}", process_name(server, run)))
-            .arg(program)
-            .args(arguments)
-            // The rest of the environment is not its business.
-            .env_clear()
-            .env("PATH", env::var_os("PATH").unwrap_or_default())
-            .envs(environment)
-            .current_dir(here.path())
-            .stdin(Stdio::from(lock))
-            .stdout(Stdio::from(log.try_clone()?))
-            .stderr(Stdio::from(log))
-            .spawn()?;
-        let process = Process::of_child(&child)?;
-        ours.scope.enclose(&server.to_string(), &process)?;
-        Ok(process)
-    };
-    let process = blocking("starting a guest's process", spawn).await?;
-
-    let mut qmp = connect(shared, dir, &process).await?;
+    let mut qmp = connect(&*shared.vmm, dir, &process).await?;
     let failed = |failure: QmpError| Error::internal("starting a guest").source(failure);
     if let Some(password) = &spec.screen {
         let arguments = json!({ "protocol": "vnc", "password": password.expose() });
@@ -184,8 +146,56 @@ async fn launch(
     Ok(Guest::follow(shared, spec.server, Arc::clone(dir), record, Some((qmp, process))))
 }
 
+/// The process of a run, just spawned and in its scope. Of its guest nothing runs yet.
+pub(super) async fn spawn(
+    scope: &Scope,
+    dir: &Arc<ServerDir>,
+    lock: File,
+    spec: &ServerSpec,
+    run: Run,
+    launch: Launch,
+) -> Result<Process> {
+    let seed = spec.seed.as_ref().map(|seed| seed::disk(spec.server, seed)).transpose()?;
+    let secrets: Vec<_> = spec
+        .drives
+        .iter()
+        .filter_map(|slot| Some((secret(slot.device), borrowing(slot)?.secret.clone())))
+        .collect();
+    let (scope, here, server) = (scope.clone(), Arc::clone(dir), spec.server);
+    let spawn = move || {
+        let Launch { program, arguments, environment, files } = launch;
+        if let Some(seed) = seed {
+            here.write_private(SEED, &seed)?;
+        }
+        for (name, secret) in &secrets {
+            here.write_private(name, secret.expose().as_bytes())?;
+        }
+        for (name, content) in &files {
+            here.write_private(name, content)?;
+        }
+        let log = here.create_log()?;
+        let child = scope
+            .command(&format!("server {}", process_name(server, run)))
+            .arg(program)
+            .args(arguments)
+            // The rest of the environment is not its business.
+            .env_clear()
+            .env("PATH", env::var_os("PATH").unwrap_or_default())
+            .envs(environment)
+            .current_dir(here.path())
+            .stdin(Stdio::from(lock))
+            .stdout(Stdio::from(log.try_clone()?))
+            .stderr(Stdio::from(log))
+            .spawn()?;
+        let process = Process::of_child(&child)?;
+        scope.enclose(&server.to_string(), &process)?;
+        Ok(process)
+    };
+    blocking("starting a guest's process", spawn).await
+}
+
 /// The first connection to a process that is just starting.
-async fn connect(shared: &Shared, dir: &Arc<ServerDir>, process: &Process) -> Result<Qmp> {
+pub(super) async fn connect(vmm: &dyn Vmm, dir: &Arc<ServerDir>, process: &Process) -> Result<Qmp> {
     let deadline = Instant::now() + FIRST_ANSWER;
     loop {
         let failure = match Qmp::connect(&dir.qmp_socket()).await {
@@ -200,7 +210,7 @@ async fn connect(shared: &Shared, dir: &Arc<ServerDir>, process: &Process) -> Re
             let log =
                 blocking("reading the log of a guest's process", move || here.log_tail()).await?;
             let unknown = "its host cannot run it: tell support if this persists";
-            let reason = shared.vmm.reason(&log).unwrap_or(unknown);
+            let reason = vmm.reason(&log).unwrap_or(unknown);
             return Err(Error::new(ErrorKind::JobFailed, reason)
                 .context(format!("its process ended at once: {log}")));
         }

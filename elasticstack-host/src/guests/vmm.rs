@@ -12,6 +12,7 @@ use elasticstack_core::hypervisor::ServerSpec;
 /// A kind of virtual machine monitor.
 ///
 /// # Contract
+/// [`super::conformance`] is its kit.
 /// - **VM-1** Its process executes nothing of the guest until it is told `cont` by QMP, at the socket
 ///   `qmp` of the directory that it is started in; it serves there the QEMU Machine Protocol, or the part of
 ///   it that [`super::Guests`] uses.

@@ -24,4 +24,5 @@ mod power_loss;
 mod qemu;
 mod qemu_rig;
 mod snapshots;
+mod vmm_kit;
 mod write_log;

@@ -8,4 +8,5 @@ mod linux;
 mod linux_long;
 mod linux_rig;
 mod rig;
+mod vmm_kit;
 mod whole;

@@ -35,13 +35,17 @@ impl Rig {
     /// What an agent has.
     pub(crate) async fn agent(&self) -> Guests {
         let config = GuestsConfig { runtime_dir: self.runtime_dir(), scope: Scope::Session };
-        let vmm = Kvm {
+        Guests::open(config, self.vmm()).await.unwrap()
+    }
+
+    /// What runs the guests.
+    pub(crate) fn vmm(&self) -> Kvm {
+        Kvm {
             program: env!("CARGO_BIN_EXE_elasticstack-vmm").into(),
             kernel: self.folder.path().join("kernel"),
             initial_disk: None,
             bridge: "none".to_owned(),
-        };
-        Guests::open(config, vmm).await.unwrap()
+        }
     }
 
     pub(crate) fn runtime_dir(&self) -> PathBuf {

@@ -29,6 +29,7 @@ const KIND: u32 = 2;
 const DEPTH: [u16; 1] = [256];
 
 /// Features (section 5.2.3), and of any device those of its queue (section 6).
+const SIZE_MAX: u64 = 1 << 1;
 const SEG_MAX: u64 = 1 << 2;
 const READ_ONLY: u64 = 1 << 5;
 const BLK_SIZE: u64 = 1 << 6;
@@ -39,6 +40,13 @@ const EVENT_INDEX: u64 = 1 << 29;
 
 /// How many pieces of memory a request has at most, beside its header and its status.
 const SEGMENTS: u32 = 126;
+
+/// How many bytes each of them has at most: together as much as the largest request.
+const SEGMENT: u32 = 32 << 10;
+
+/// Of how many bytes the requests under way are before no other is begun. All of a guest's may be of the
+/// same memory of its, and together of far more than it has.
+const UNDER_WAY: usize = 8 << 20;
 
 /// How many sectors one discard frees at most.
 const DISCARD_MAX: u32 = 1 << 21;
@@ -82,7 +90,7 @@ impl Model for Block {
             Writing::Allowed => DISCARD | FLUSH,
             Writing::Refused => READ_ONLY,
         };
-        access | SEG_MAX | BLK_SIZE | INDIRECT | EVENT_INDEX
+        access | SIZE_MAX | SEG_MAX | BLK_SIZE | INDIRECT | EVENT_INDEX
     }
 
     fn queues(&self) -> &[u16] {
@@ -95,8 +103,9 @@ impl Model for Block {
         let sectors = volume.size().get() / SECTOR;
         let alignment = u32::try_from(volume.block_size().get() / SECTOR).unwrap_or(1);
         config[..8].copy_from_slice(&sectors.to_le_bytes());
-        for (at, value) in [(12, SEGMENTS), (20, 512), (36, DISCARD_MAX), (40, 1), (44, alignment)]
-        {
+        let limits = [(8, SEGMENT), (12, SEGMENTS), (20, 512)];
+        let discards = [(36, DISCARD_MAX), (40, 1), (44, alignment)];
+        for (at, value) in limits.into_iter().chain(discards) {
             config[at..at + 4].copy_from_slice(&value.to_le_bytes());
         }
         config.to_vec()
@@ -129,16 +138,22 @@ async fn serve(
     line: &Line,
 ) -> Result<(), virtio_queue::Error> {
     let mut under_way = FuturesUnordered::new();
+    let mut bytes_under_way = 0;
     loop {
         queue.disable_notification(memory)?;
         let mut is_more_said = false;
         // A sound driver has no more under way than its queue is long; another one is not to fill memory.
-        while under_way.len() < usize::from(DEPTH[0]) {
+        while under_way.len() < usize::from(DEPTH[0]) && bytes_under_way < UNDER_WAY {
             if let Some(chain) = queue.pop_descriptor_chain(memory) {
                 is_more_said = false;
+                let head = chain.head_index();
+                let request = Request::read(memory, chain);
+                let length = request.as_ref().map_or(0, |request| request.ask.length());
+                bytes_under_way += length;
                 under_way.push(async move {
-                    let head = chain.head_index();
-                    (head, served.answer(caching, memory, chain).await)
+                    // One without a place for its status can't be answered, nor done.
+                    let Some(request) = request else { return (head, length, 0) };
+                    (head, length, served.answer(caching, request).await)
                 });
                 continue;
             }
@@ -154,7 +169,8 @@ async fn serve(
         consume_budget().await;
         tokio::select! {
             () = ear.rung() => {}
-            Some((head, written)) = under_way.next() => {
+            Some((head, length, written)) = under_way.next() => {
+                bytes_under_way -= length;
                 line.give_back(&mut queue, memory, head, written)?;
             }
         }
@@ -164,18 +180,9 @@ async fn serve(
 impl Served {
     /// Does what a request asks for, and says how it ended; answers with how much was written to the
     /// guest's memory.
-    async fn answer(
-        &self,
-        caching: Caching,
-        memory: &GuestMemoryMmap,
-        chain: virtio_queue::DescriptorChain<&GuestMemoryMmap>,
-    ) -> u32 {
-        // One without a place for its status can't be answered, nor done.
-        let Some(mut request) = Request::read(memory, chain) else { return 0 };
-        match &request.ask {
-            Ask::Read(_, length) => self.drive.meter.pass(as_u64(*length)).await,
-            Ask::Write(_, data) => self.drive.meter.pass(as_u64(data.len())).await,
-            _ => {}
+    async fn answer(&self, caching: Caching, mut request: Request<'_>) -> u32 {
+        if let Ask::Read(..) | Ask::Write(..) = request.ask {
+            self.drive.meter.pass(as_u64(request.ask.length())).await;
         }
         let done = loop {
             match self.serve(caching, &mut request).await {
@@ -385,6 +392,26 @@ mod tests {
             assert_eq!(driver.memory.get(STATUS, 1), [0xff], "it is answered");
             driver.stall.end();
         }
+    }
+
+    #[test]
+    fn requests_of_the_same_memory_are_not_all_held_at_once_and_are_all_answered() {
+        let mut driver = Driver::new(Writing::Allowed, FLUSH);
+        let pieces = [(DATA, 512 << 10, true); 8];
+        for _request in 0..SIZE {
+            driver.offer_request(0, 0, &pieces);
+        }
+        while driver.queue.given_back(&driver.memory) != SIZE {
+            driver.raised.recv_timeout(GUARD).unwrap();
+        }
+        // Each that is begun waits and says so.
+        driver.store.crash();
+        for _request in 0..SIZE {
+            driver.offer_request(0, 0, &pieces);
+        }
+        let waiting = std::iter::from_fn(|| driver.told.recv_timeout(Duration::from_secs(1)).ok());
+        let most = UNDER_WAY / (4 << 20) + 1;
+        assert!((1..=most).contains(&waiting.count()));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use vm_memory::GuestMemoryMmap;
 /// The unit of the protocol, whatever the drive's blocks are.
 pub(super) const SECTOR: u64 = 512;
 
-/// The largest request that is done. Linux asks for no more than 126 pieces of at most 4 KiB each.
+/// The largest request that is done.
 const LARGEST: usize = 4 << 20;
 
 /// How long the identity of a drive is.
@@ -36,6 +36,17 @@ pub(super) enum Ask {
     Other,
     /// What the standard does not allow, or is larger than anybody asks for.
     Broken,
+}
+
+impl Ask {
+    /// How many bytes are read or written.
+    pub(super) fn length(&self) -> usize {
+        match self {
+            Self::Read(_, length) => *length,
+            Self::Write(_, data) => data.len(),
+            _ => 0,
+        }
+    }
 }
 
 /// How a request ended.

@@ -75,11 +75,16 @@ impl Worker {
 }
 
 fn work(name: &str, runtime: &Runtime, ordered: &Receiver<Order>) {
+    // Once: a guest can break its queue as often as it likes.
+    let mut is_told = false;
     for Order { make, bell, end, ended } in ordered {
         runtime.block_on(async {
             match bell.listen() {
                 Ok(ear) => {
-                    if let Some(Err(error)) = end.run_until_cancelled(make(ear)).await {
+                    if let Some(Err(error)) = end.run_until_cancelled(make(ear)).await
+                        && !is_told
+                    {
+                        is_told = true;
                         tracing::warn!(%error, device = name, "a guest's driver broke its queue");
                     }
                 }

@@ -8,7 +8,7 @@
 //! SERVERID/operator.qmp   another for an operator, QEMU's only
 //! SERVERID/seed.iso       what the guest is told at its first boot, secrets included, if anything
 //! SERVERID/serial.log     what the guest wrote to its first serial port
-//! SERVERID/vmm.log        what that process itself has to say
+//! SERVERID/vmm.log        what that process itself has to say, the newest of it
 //! ```
 //! Invariants: `run.json` is durable before a process is spawned, and says so before the guest's
 //! first instruction. A directory without `run.json` means nothing and may go.
@@ -31,6 +31,8 @@ use crate::sys::process::Process;
 const LOCK: &str = "lock";
 const RECORD: &str = "run.json";
 const LOG: &str = "vmm.log";
+/// How long that log becomes before the older part of it goes, in bytes.
+const LOG_LIMIT: u64 = 1 << 20;
 
 /// The newest run of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,9 +146,23 @@ impl ServerDir {
         self.open.sync_all()
     }
 
-    /// A new, empty log for the process's own output.
+    /// A new, empty log for the process's own output. Whatever is written goes to its end, wherever that is.
     pub(super) fn create_log(&self) -> io::Result<File> {
-        self.create_private(LOG)
+        self.create_private(LOG)?;
+        OpenOptions::new().append(true).open(self.path.join(LOG))
+    }
+
+    /// Drops the older part of the log if it has become long: a guest may have its process say the
+    /// same again and again.
+    pub(super) fn trim_log(&self) -> io::Result<()> {
+        let path = self.path.join(LOG);
+        if fs::metadata(&path)?.len() <= LOG_LIMIT {
+            return Ok(());
+        }
+        let tail = self.log_tail()?;
+        let mut log = OpenOptions::new().append(true).open(path)?;
+        log.set_len(0)?;
+        writeln!(log, "[elasticstack: what was said before is gone]\n{tail}")
     }
 
     /// Writes a file that nobody else may read.
@@ -220,6 +236,23 @@ mod tests {
             fs::write(dir.path().join(RECORD), text).unwrap();
             assert!(dir.record().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn the_log_of_a_process_that_says_more_and_more_keeps_the_newest() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = ServerDir::create(root.path(), server()).unwrap();
+        let mut log = dir.create_log().unwrap();
+        for number in 0..100_000 {
+            writeln!(log, "the guest's driver broke queue {number}").unwrap();
+            if number % 1_000 == 0 {
+                dir.trim_log().unwrap();
+                assert!(fs::metadata(dir.path().join(LOG)).unwrap().len() <= LOG_LIMIT);
+            }
+        }
+        let kept = fs::read_to_string(dir.path().join(LOG)).unwrap();
+        assert!(kept.starts_with("[elasticstack: what was said before is gone]\n"));
+        assert!(kept.ends_with("broke queue 99999\n") && !kept.contains('\0'));
     }
 
     #[test]

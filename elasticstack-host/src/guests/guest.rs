@@ -300,6 +300,7 @@ impl Follower {
                 Some(request) = self.requests.recv() => self.serve(qmp, request).await?,
                 () = sleep_until(drain_at) => {
                     drain_at = Instant::now() + self.drain(qmp).await?;
+                    self.trim_log().await;
                     None
                 }
             };
@@ -427,6 +428,14 @@ impl Follower {
             }
         }
         Ok(if soon { DRAIN_SOON } else { DRAIN })
+    }
+
+    async fn trim_log(&self) {
+        let dir = Arc::clone(&self.dir);
+        let trimmed = blocking("trimming a log", move || dir.trim_log()).await;
+        if let Err(error) = trimmed {
+            warn!(server_id = %self.server, ?error, "the log of a guest's process is not kept short");
+        }
     }
 
     async fn finish(&mut self, qmp: &mut Qmp, cause: EndCause) -> Result<Outcome, QmpError> {

@@ -240,6 +240,20 @@ async fn full_storage_pauses_the_guest_and_ensure_lets_it_try_again() {
 
 #[tokio::test]
 #[ignore = "needs QEMU: cargo xtask test"]
+async fn a_process_that_says_more_and_more_does_not_fill_its_host() {
+    let says =
+        "#!/bin/sh\nyes 'a queue is broken' | head -c 3000000\nexec qemu-system-x86_64 \"$@\"\n";
+    let rig = Rig::with_program(says).await;
+    let spec = rig.machine.spec("1");
+    rig.qemu.ensure(&spec, Run(1)).await.unwrap();
+    let log = rig.machine.runtime_dir().join(spec.server.to_string()).join("vmm.log");
+    let is_short = || fs::read_to_string(&log).unwrap().starts_with("[elasticstack: what was");
+    rig.machine.until(is_short).await;
+    assert!(fs::metadata(&log).unwrap().len() < 1 << 20);
+}
+
+#[tokio::test]
+#[ignore = "needs QEMU: cargo xtask test"]
 async fn a_guest_that_does_not_answer_is_left_alone() {
     let mut rig = Rig::open().await;
     let spec = rig.machine.spec("1");

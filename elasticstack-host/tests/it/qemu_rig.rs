@@ -162,6 +162,16 @@ impl Machine {
         timeout(GUARD, read).await.expect("the guest reads no more");
     }
 
+    /// Waits until something holds.
+    pub(crate) async fn until(&self, holds: impl Fn() -> bool) {
+        let seen = async {
+            while !holds() {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(GUARD, seen).await.expect("it never holds");
+    }
+
     pub(crate) fn process(&self, spec: &ServerSpec, run: Run) -> Option<Process> {
         let lock = self.runtime_dir().join(spec.server.to_string()).join("lock");
         let name = format!("{}.{run}", spec.server);

@@ -6,10 +6,9 @@
 //! input that fails is kept beside it, and the message names it.
 
 use std::fs;
-use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
-use std::thread::{self, ScopedJoinHandle};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -33,7 +32,7 @@ const LIMITS: [&str; 3] = ["-timeout=10", "-rss_limit_mb=512", "-max_len=65536"]
 /// Builds every target and runs each from its seeds for 10 seconds.
 ///
 /// # Errors
-/// A target can't be built, has no seeds, or an input makes it fail.
+/// A target can't be built, has no seeds, or an input makes it fail: all that do are told.
 pub(crate) fn run() -> Result<()> {
     all(Duration::from_secs(10))
 }
@@ -56,13 +55,20 @@ fn all(each: Duration) -> Result<()> {
     let kept = process::cache_dir()?.join("fuzz");
     let left = Mutex::new(targets()?.into_iter());
     let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
-    let work = || std::iter::from_fn(next).try_for_each(|name| fuzz(&home, &kept, &name, each));
+    let failed = Mutex::new(Vec::new());
+    // One that fails keeps no other from its turn.
+    let work = || {
+        while let Some(name) = next() {
+            if let Err(failure) = fuzz(&home, &kept, &name, each) {
+                failed.lock().unwrap_or_else(PoisonError::into_inner).push(format!("{failure:#}"));
+            }
+        }
+    };
     let processors = thread::available_parallelism()?.get();
-    thread::scope(|scope| {
-        let workers: Vec<_> = (0..processors).map(|_| scope.spawn(work)).collect();
-        let mut ends = workers.into_iter().map(ScopedJoinHandle::join);
-        ends.try_for_each(|end| end.unwrap_or_else(|panic| resume_unwind(panic)))
-    })
+    thread::scope(|scope| (0..processors).for_each(|_| drop(scope.spawn(work))));
+    let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    ensure!(failed.is_empty(), "{} failed:\n{}", failed.len(), failed.join("\n"));
+    Ok(())
 }
 
 /// Runs a target that was built in `home`, from what is `kept` of the last runs and from its seeds.

@@ -157,6 +157,8 @@ def lists_objects(means):
 
 def mean_record(operation, media_type, record, pool):
     devices = []
+    if record.get("type") == "container":
+        del record["type"]  # what it then may not have hangs on several keys
     for name in list(record):
         means = meaning(operation, media_type, name)
         if "x-object" in means and record[name]:

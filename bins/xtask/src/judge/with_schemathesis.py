@@ -85,6 +85,10 @@ def api(path, record=None):
         return None
 
 
+def is_container(info):
+    return info.get("type") == "container"
+
+
 def owned(kind):
     """Ids of this kind: after making what is missing and destroying what is too much."""
     with lock:
@@ -93,6 +97,12 @@ def owned(kind):
         if kind == "stray":
             path = "quarantine"
         infos = api(f"{path}/info") or []
+        if kind == "server":
+            # One container is enough: this host runs none.
+            infos.sort(key=is_container)
+            for surplus in list(filter(is_container, infos))[1:]:
+                api(f"servers/{surplus['server']}/destroy", {})
+                infos.remove(surplus)
         ids = [info[key] for info in infos]
         for surplus in ids[MOST.get(kind, len(ids)):]:
             api(f"{path}/{surplus}/destroy", {})
@@ -135,6 +145,8 @@ document = json.load(urlopen(f"{BASE}/openapi.json", timeout=GUARD))
 FOUNDATION = {info[kind] for kind in ("account", "host") for info in api(f"{kind}s/info")}
 # What would take it away.
 RAZING = re.compile(r"/(hosts|accounts)/[^/]+/(revoke|key|suspend.*)")
+# What of a container is refused for what it is, or because this host runs none.
+FOR_VMS = re.compile(r"/servers/[^/]+/(set|start)")
 
 
 def described(operation):
@@ -155,10 +167,24 @@ def lists_objects(means):
     return any(form.get("items", {}).get("format") == "uuid" for form in means.get("anyOf", []))
 
 
+def mean_container(operation, media_type, record):
+    """What a container has and nothing else, which hangs on several keys; and of what is started at once a VM."""
+    if not operation.path.endswith("/stopped"):
+        del record["type"]
+        return
+    for name in list(record):
+        is_drive = meaning(operation, media_type, name).get("x-object") == "drive"
+        is_elsewhere = is_drive and not name.startswith("block:")
+        is_card = re.fullmatch("nic:[0-9]:model", name) and record[name] not in ("virtio", "", None)
+        # `vnc:ip` is the old word for `vnc`.
+        if name in ("vnc", "vnc:ip") or is_elsewhere or is_card:
+            del record[name]
+
+
 def mean_record(operation, media_type, record, pool):
     devices = []
     if record.get("type") == "container":
-        del record["type"]  # what it then may not have hangs on several keys
+        mean_container(operation, media_type, record)
     for name in list(record):
         means = meaning(operation, media_type, name)
         if "x-object" in means and record[name]:
@@ -220,9 +246,12 @@ def before_call(context, case, kwargs):
         pool.ids = {kind: [id for id in owned(kind) if id not in FOUNDATION] for kind in ("account", "host")}
         if FOUNDATION & set(case.path_parameters.values()):
             case.path_parameters = {name: str(uuid.uuid4()) for name in case.path_parameters}
+    if FOR_VMS.fullmatch(case.operation.path):
+        owned("server")
+        pool.ids["server"] = [info["server"] for info in api("servers/info") or [] if not is_container(info)]
     if isinstance(case.body, dict):
         # It may make something, which must not become too much.
-        pool.ids |= {kind: owned(kind) for kind in NEW}
+        pool.ids = {kind: owned(kind) for kind in NEW} | pool.ids
     if not is_valid(case):
         return
     for parameter in map(resolved, described(case.operation).get("parameters", [])):
